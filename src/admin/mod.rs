@@ -1,0 +1,1 @@
+//! HTTP for operators: metrics, health, readiness and the JSON API.

@@ -1,0 +1,1 @@
+//! A loop's brain: the sessions of its connections, admission and drain.

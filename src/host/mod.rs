@@ -1,0 +1,1 @@
+//! What the machine allows and what the process uses.

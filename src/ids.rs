@@ -1,0 +1,233 @@
+//! The names and numbers everything else is keyed by, each a type of its own so that no two can be mixed up.
+//!
+//! Names are checked once, where they enter the process, and cheap to clone from there on.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits;
+
+/// Why a name was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The name has no character.
+    #[error("the {what} is empty; it needs 1 to {max} bytes")]
+    Empty {
+        /// Which name it was meant to be.
+        what: &'static str,
+        /// Longest allowed length in bytes.
+        max: usize,
+    },
+    /// The name is longer than its limit.
+    #[error("the {what} has {len} bytes; at most {max} are allowed")]
+    TooLong {
+        /// Which name it was meant to be.
+        what: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// Longest allowed length in bytes.
+        max: usize,
+    },
+    /// The name holds a character outside its alphabet.
+    #[error("the {what} {name:?} holds {found:?}; allowed are {allowed}")]
+    Character {
+        /// Which name it was meant to be.
+        what: &'static str,
+        /// The name as given.
+        name: String,
+        /// The first character that is not allowed.
+        found: char,
+        /// What is allowed, in words.
+        allowed: &'static str,
+    },
+}
+
+fn check(
+    what: &'static str,
+    name: &str,
+    max: usize,
+    allowed: &'static str,
+    is_allowed: fn(char) -> bool,
+) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty { what, max });
+    }
+    if name.len() > max {
+        return Err(NameError::TooLong { what, len: name.len(), max });
+    }
+    match name.chars().find(|&c| !is_allowed(c)) {
+        Some(found) => Err(NameError::Character { what, name: name.to_owned(), found, allowed }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $max:expr, $allowed:literal, $is_allowed:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Checks `name` against the alphabet and the length of this kind of name.
+            ///
+            /// # Errors
+            /// [`NameError`] says what is wrong and what is allowed.
+            pub fn parse(name: &str) -> Result<Self, NameError> {
+                check($what, name, $max, $allowed, $is_allowed)?;
+                Ok(Self(Arc::from(name)))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = NameError;
+            fn from_str(name: &str) -> Result<Self, NameError> {
+                Self::parse(name)
+            }
+        }
+    };
+}
+
+name_type!(
+    /// The tenant. Every key in every table starts with it.
+    Namespace,
+    "namespace",
+    limits::NAMESPACE_BYTES_MAX,
+    "a-z, 0-9, '.', '_' and '-'",
+    |c| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-')
+);
+
+name_type!(
+    /// The name a client chooses for itself, unique in its namespace.
+    ClientId,
+    "client id",
+    limits::CLIENT_ID_BYTES_MAX,
+    "printable ASCII without spaces and '/'",
+    |c| c.is_ascii_graphic() && c != '/'
+);
+
+name_type!(
+    /// A work queue, or a mailbox (`device/<client id>`).
+    QueueName,
+    "queue name",
+    limits::QUEUE_NAME_BYTES_MAX,
+    "printable ASCII without spaces",
+    |c| c.is_ascii_graphic()
+);
+
+impl Namespace {
+    /// The namespace of a client that names none.
+    pub const DEFAULT: &'static str = "default";
+}
+
+impl QueueName {
+    /// What every mailbox name starts with; the rest is the client id.
+    pub const MAILBOX_PREFIX: &'static str = "device/";
+
+    /// The mailbox of one client.
+    #[must_use]
+    pub fn mailbox(client: &ClientId) -> Self {
+        Self(Arc::from(format!("{}{client}", Self::MAILBOX_PREFIX)))
+    }
+
+    /// The client id whose mailbox this is, or `None` for a work queue.
+    #[must_use]
+    pub fn mailbox_owner(&self) -> Option<&str> {
+        self.0.strip_prefix(Self::MAILBOX_PREFIX)
+    }
+}
+
+/// Which event loop of this process. [`LoopId::OPERATOR`] stands for the admin API, which speaks to the
+/// shard over a lane of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LoopId(pub u16);
+
+impl LoopId {
+    /// The lane of the operator API.
+    pub const OPERATOR: Self = Self(u16::MAX);
+}
+
+/// One connection: a slot of a loop's slab and the generation that tells the slot's tenants apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnKey {
+    /// The loop that holds the connection.
+    pub loop_id: LoopId,
+    /// Its place in the loop's slab.
+    pub slot: u32,
+    /// Rises each time the slot is given to another connection.
+    pub generation: u32,
+}
+
+/// A message of this shard, numbered from 1 in the order of arrival, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(pub u64);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How often this data directory was served, counted durably before the first accept. From 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Boot(pub u32);
+
+/// The right to work on one attempt at a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseId {
+    /// The message.
+    pub message: MessageId,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// The boot that gave the lease.
+    pub boot: Boot,
+}
+
+/// Rises with every connection of a client: (boot generation, counter), so that it never repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The `counter`-th epoch given in `boot`.
+    #[must_use]
+    pub const fn new(boot: Boot, counter: u32) -> Self {
+        Self((boot.0 as u64) << 32 | counter as u64)
+    }
+
+    /// The boot that gave this epoch.
+    #[must_use]
+    pub const fn boot(self) -> Boot {
+        Boot((self.0 >> 32) as u32)
+    }
+}
+
+/// One producer, chosen at random by it; never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProducerId(pub u64);
+
+/// The client's own number for one of its subscriptions, unique in its connection. From 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(pub u16);

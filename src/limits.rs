@@ -1,0 +1,206 @@
+//! Every bound of the process, with the relations between them held at compile time.
+//!
+//! A limit that a user may change is a key of the configuration whose default is the constant here.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+// Names.
+
+/// Longest namespace, in bytes.
+pub const NAMESPACE_BYTES_MAX: usize = 64;
+/// Longest client id, in bytes.
+pub const CLIENT_ID_BYTES_MAX: usize = 128;
+/// Longest queue name, in bytes; a mailbox name is its prefix and a client id.
+pub const QUEUE_NAME_BYTES_MAX: usize = 192;
+/// Longest credential in HELLO, in bytes.
+pub const CREDENTIAL_BYTES_MAX: usize = 1024;
+/// Longest resume token, in bytes.
+pub const RESUME_TOKEN_BYTES_MAX: usize = 64;
+
+// Frames.
+
+/// Largest payload of a frame before the session is authenticated, in bytes.
+pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 4 * KIB;
+/// Largest payload of a frame afterwards, in bytes, decompressed. Default of `frame_bytes_max`.
+pub const FRAME_BYTES_MAX: usize = MIB;
+/// Largest configurable `frame_bytes_max`.
+pub const FRAME_BYTES_MAX_CEILING: usize = 16 * MIB;
+/// Room a frame needs beside the one message it carries.
+pub const FRAME_OVERHEAD_BYTES: usize = KIB;
+/// Largest encoded message, in bytes, at the default frame size.
+pub const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES;
+/// Messages in one PUBLISH; leases in one ACK, NACK or EXTEND; deliveries in one DELIVER.
+pub const BATCH_MESSAGES_MAX: usize = 1024;
+/// Leases a HELLO may list.
+pub const HELLO_LEASES_MAX: usize = 256;
+/// Dictionaries a HELLO may list.
+pub const HELLO_DICTIONARIES_MAX: usize = 8;
+/// Readings in one PING.
+pub const PING_READINGS_MAX: usize = 64;
+/// Longest name of a reading, in bytes.
+pub const READING_NAME_BYTES_MAX: usize = 64;
+/// Attributes of one message.
+pub const ATTRIBUTES_MAX: usize = 64;
+/// Name and value of one attribute together, in bytes.
+pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
+/// Longest trace context, in bytes.
+pub const TRACE_CONTEXT_BYTES_MAX: usize = 256;
+/// Longest text beside a code, in bytes.
+pub const TEXT_BYTES_MAX: usize = 512;
+/// Longest error kept of a failed attempt, in bytes.
+pub const ERROR_TEXT_BYTES_MAX: usize = 1024;
+
+// Sessions.
+
+/// From accept to WELCOME.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+/// Connections of one loop that have not been welcomed yet.
+pub const HANDSHAKES_PER_LOOP_MAX: usize = 16 * KIB;
+/// Heartbeat when neither side asks for another.
+pub const HEARTBEAT: Duration = Duration::from_secs(30);
+/// Shortest heartbeat a client may ask for.
+pub const HEARTBEAT_MIN: Duration = Duration::from_millis(500);
+/// Longest heartbeat a client may ask for.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
+/// Silent heartbeats after which a connection is closed.
+pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+/// How long a session outlives its connection.
+pub const GRACE: Duration = Duration::from_secs(60);
+/// How long output may wait without a byte of it being taken by the socket.
+pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(20);
+/// Publish window: messages unanswered at once.
+pub const PUBLISH_WINDOW_MESSAGES: u32 = 4096;
+/// Publish window: bytes of messages unanswered at once.
+pub const PUBLISH_WINDOW_BYTES: u32 = 8 * MIB as u32;
+/// Requests other than PUBLISH that may be unanswered at once.
+pub const REQUEST_WINDOW: u32 = 8192;
+/// Subscriptions of one session.
+pub const SUBSCRIPTIONS_MAX: usize = 64;
+/// Most messages of credit a subscription may hold.
+pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
+/// Output waiting for one connection beyond which nothing more is delivered to it.
+pub const WRITE_BUDGET_BYTES: usize = 256 * KIB;
+/// Output waiting for one connection beyond which it is closed as too slow.
+pub const WRITE_BACKLOG_BYTES_MAX: usize = WRITE_BUDGET_BYTES + 2 * FRAME_BYTES_MAX;
+
+// A loop.
+
+/// The buffer all connections of a loop are read into.
+pub const READ_BUFFER_BYTES: usize = 256 * KIB;
+/// What one connection may read in one turn before it waits for the next.
+pub const READ_PER_TURN_BYTES_MAX: usize = READ_BUFFER_BYTES;
+/// Connections accepted in one turn.
+pub const ACCEPTS_PER_TURN_MAX: usize = 256;
+/// Events taken from the poller in one turn.
+pub const EVENTS_PER_TURN_MAX: usize = 1024;
+
+// Mail.
+
+/// Batches of commands a loop may have on their way to a shard.
+pub const COMMAND_LANE_BATCHES: usize = 64;
+/// Commands of one loop that may be unanswered; each reserves the slot of its reply.
+pub const COMMANDS_UNANSWERED_MAX: usize = 256 * KIB;
+/// Batches of effects on their way to a loop; beyond it the shard keeps them, joined, in its outbox.
+pub const EFFECT_LANE_BATCHES: usize = 64;
+/// Requests of the operator API that may be unanswered.
+pub const OPERATOR_REQUESTS_MAX: usize = 256;
+
+// Queues.
+
+/// Attempts at a message. Default of `attempts_max`.
+pub const ATTEMPTS: u32 = 5;
+/// Highest `attempts_max`.
+pub const ATTEMPTS_MAX: u32 = 1000;
+/// First retry delay; each further one doubles.
+pub const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
+/// Longest retry delay.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(600);
+/// A retry delay is lengthened by a random part of up to this many percent.
+pub const BACKOFF_JITTER_PERCENT: u32 = 25;
+/// How long a lease lasts. Default of `lease`.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// Longest lease.
+pub const LEASE_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Longest delay of a message.
+pub const DELAY_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// Longest delay of a nack.
+pub const NACK_DELAY_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Priorities are 0 to 9.
+pub const PRIORITIES: usize = 10;
+/// Priority of a message that names none.
+pub const PRIORITY_DEFAULT: u8 = 4;
+/// Messages in one queue. Default of `messages_max`.
+pub const QUEUE_MESSAGES_MAX: u64 = 20_000_000;
+/// Bytes in one queue. Default of `bytes_max`.
+pub const QUEUE_BYTES_MAX: u64 = 16 << 30;
+/// Messages in one mailbox.
+pub const MAILBOX_MESSAGES_MAX: u64 = 1000;
+/// Bytes in one mailbox.
+pub const MAILBOX_BYTES_MAX: u64 = MIB as u64;
+/// How long a message may wait in a mailbox.
+pub const MAILBOX_TTL: Duration = Duration::from_secs(7 * 86_400);
+/// Mailboxes of one namespace that hold something.
+pub const MAILBOXES_PER_NAMESPACE_MAX: usize = 1_000_000;
+/// Work queues of one namespace.
+pub const QUEUES_PER_NAMESPACE_MAX: usize = 10_000;
+/// Namespaces of one shard.
+pub const NAMESPACES_MAX: usize = 10_000;
+/// Attempts kept in a message's history.
+pub const HISTORY_MAX: usize = 8;
+/// Producers of one namespace whose marks are kept.
+pub const PRODUCERS_PER_NAMESPACE_MAX: usize = 1_000_000;
+/// Bytes of publishes parked because their queue is full, a namespace, before its sockets are not read any more.
+pub const PARKED_BYTES_PER_NAMESPACE_MAX: u64 = 64 * MIB as u64;
+/// Bytes of message bodies kept in memory; beyond it they are read back from the log.
+pub const BODY_MEMORY_BYTES_MAX: u64 = 1024 * MIB as u64;
+/// How long a client that was refused for a full queue is asked to wait.
+pub const QUEUE_FULL_RETRY: Duration = Duration::from_secs(1);
+
+// The log.
+
+/// What a batch starts on and what the disk is written in.
+pub const LOG_BLOCK_BYTES: usize = 4 * KIB;
+/// Default of `segment_bytes`.
+pub const SEGMENT_BYTES: usize = 64 * MIB;
+/// Smallest configurable segment.
+pub const SEGMENT_BYTES_MIN: usize = 4 * MIB;
+/// Largest batch of one commit.
+pub const LOG_BATCH_BYTES_MAX: usize = 2 * MIB;
+/// Segments kept ready for acks when the disk is full.
+pub const RESERVED_SEGMENTS: usize = 2;
+/// Segments the log may have beyond twice its live bytes.
+pub const SPARE_SEGMENTS_MAX: usize = 4;
+
+// The operator API.
+
+/// Largest body of an HTTP request.
+pub const HTTP_BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// Queues with a label of their own in the metrics; the others share one.
+pub const QUEUE_LABELS_MAX: usize = 100;
+/// Rows of one page of a listing.
+pub const PAGE_ROWS_MAX: usize = 1000;
+
+const _: () = {
+    assert!(QueueNameRoom::FITS, "a mailbox name must fit a queue name");
+    assert!(MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES <= FRAME_BYTES_MAX);
+    assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
+    assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX as u64 <= MAILBOX_BYTES_MAX);
+    assert!(PUBLISH_WINDOW_BYTES as usize >= FRAME_BYTES_MAX);
+    assert!(LOG_BATCH_BYTES_MAX > FRAME_BYTES_MAX + LOG_BLOCK_BYTES);
+    assert!(LOG_BATCH_BYTES_MAX * 2 <= SEGMENT_BYTES_MIN);
+    assert!(SEGMENT_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
+    assert!(RESERVED_SEGMENTS < SPARE_SEGMENTS_MAX);
+    assert!(BATCH_MESSAGES_MAX <= PUBLISH_WINDOW_MESSAGES as usize);
+    assert!(LEASE.as_secs() <= LEASE_MAX.as_secs());
+    assert!(HEARTBEAT_MIN.as_millis() < HEARTBEAT.as_millis());
+};
+
+struct QueueNameRoom;
+impl QueueNameRoom {
+    const FITS: bool =
+        crate::ids::QueueName::MAILBOX_PREFIX.len() + CLIENT_ID_BYTES_MAX <= QUEUE_NAME_BYTES_MAX;
+}

@@ -1,0 +1,53 @@
+//! What the queue's brain sees of the log.
+
+/// Where a record lies in the log. Rises with every append; never reused in a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Position(pub u64);
+
+/// A batch on its way to the disk. Rises by 1 from batch to batch of one process; commits happen in this order.
+/// [`Ticket::DURABLE`] is older than all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// The ticket of everything recovered at start.
+    pub const DURABLE: Self = Self(0);
+}
+
+/// A record being read back from disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReadTicket(pub u64);
+
+/// What the disk has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Everything.
+    Open,
+    /// Only records that finish or move work (acks, nacks, dead letters, relocations): the disk is full and the
+    /// reserved segments are in use. Publishes are refused.
+    Reserved,
+}
+
+/// The log as the queue's brain writes to it. Appending never blocks and never fails: what could go wrong is asked
+/// before ([`Journal::room`]) or stops the process (a failed write).
+pub trait Journal {
+    /// Adds a record, the concatenation of `parts`, to the open batch. It is durable once
+    /// [`Journal::open_ticket`], as it is now, is committed.
+    fn append(&mut self, parts: &[&[u8]]) -> Position;
+
+    /// The batch that the next [`Journal::append`] joins.
+    fn open_ticket(&self) -> Ticket;
+
+    /// Everything up to this ticket is durable.
+    fn committed(&self) -> Ticket;
+
+    /// Says that the record of `len` bytes at `position` is not needed for recovery any more.
+    fn release(&mut self, position: Position, len: u32);
+
+    /// What there is room for.
+    fn room(&self) -> Room;
+
+    /// Asks for `len` bytes of the record at `position`, starting `offset` bytes into it. They arrive later, through
+    /// the owner of the log, in the order asked.
+    fn read(&mut self, position: Position, offset: u32, len: u32) -> ReadTicket;
+}

@@ -1,0 +1,174 @@
+//! What a shard answers, and what it sends to a connection by itself.
+
+use crate::ids::{ConnKey, Epoch, LeaseId, MessageId, SubscriptionId};
+use crate::mail::OperatorReply;
+
+/// One thing a loop is to do. By the time an effect reaches a loop, what it says is durable.
+#[derive(Debug)]
+pub enum Effect {
+    /// The client is welcome; its connection replaces any older one.
+    Attached(Box<Attached>),
+    /// The client is not welcome now.
+    AttachRefused {
+        /// Its connection.
+        conn: ConnKey,
+        /// Why.
+        refused: Box<Refused>,
+    },
+    /// A newer connection of the same client took over: this one gets GOAWAY and closes.
+    TakenOver {
+        /// The older connection.
+        conn: ConnKey,
+    },
+    /// Publishes are on disk.
+    PublishAcked(PublishAcked),
+    /// A publish was refused as a whole.
+    PublishRefused {
+        /// The producer's connection.
+        conn: ConnKey,
+        /// The request.
+        seq: u64,
+        /// Its messages, which leave the window.
+        messages: u32,
+        /// Their bytes, which leave the window.
+        bytes: u32,
+        /// Why.
+        refused: Box<Refused>,
+    },
+    /// A message for a consumer. Owns the batch's next `body_len` body bytes.
+    Deliver(Deliver),
+    /// Answers requests other than publishes.
+    Settled(Settled),
+    /// Stop reading this connection: its namespace has spent its budget of parked publishes.
+    StopReading {
+        /// Which connection.
+        conn: ConnKey,
+    },
+    /// Read it again.
+    ResumeReading {
+        /// Which connection.
+        conn: ConnKey,
+    },
+    /// Answers the operator API.
+    Operator {
+        /// Echo of the request's.
+        conn: ConnKey,
+        /// The answer.
+        reply: Box<OperatorReply>,
+    },
+}
+
+/// A session as the shard knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// The client's connection.
+    pub conn: ConnKey,
+    /// Stays the same through resumes.
+    pub session_id: u64,
+    /// Of this connection.
+    pub epoch: Epoch,
+    /// The session existed and the leases it listed are still held.
+    pub resumed: bool,
+}
+
+/// Consecutive publishes of one connection, answered together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishAcked {
+    /// The producer's connection.
+    pub conn: ConnKey,
+    /// The first request.
+    pub seq: u64,
+    /// How many requests after it.
+    pub more: u32,
+    /// The first message's id; the others follow by 1.
+    pub first_id: MessageId,
+    /// Messages in all.
+    pub messages: u32,
+    /// Bytes of their bodies in all.
+    pub bytes: u32,
+}
+
+/// One delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deliver {
+    /// The consumer's connection.
+    pub conn: ConnKey,
+    /// Its subscription.
+    pub subscription: SubscriptionId,
+    /// The lease that goes with it.
+    pub lease: LeaseId,
+    /// How long the lease lasts.
+    pub lease_ms: u32,
+    /// Length of the encoded `Message` in bytes.
+    pub body_len: u32,
+}
+
+/// Consecutive requests of one connection, answered together with one result.
+#[derive(Debug)]
+pub struct Settled {
+    /// The client's connection.
+    pub conn: ConnKey,
+    /// The first request.
+    pub seq: u64,
+    /// How many requests after it.
+    pub more: u32,
+    /// Leases that were not the newest; `None` when all counted.
+    pub lost: Option<Box<[LeaseId]>>,
+    /// Set when the request was refused as a whole.
+    pub refused: Option<Box<Refused>>,
+}
+
+/// Why a shard refused something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For people: what was wrong and what is allowed.
+    pub text: String,
+    /// Do not try again sooner; 0 when trying again unchanged is of no use.
+    pub retry_after_ms: u32,
+}
+
+/// The reasons a shard has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalCode {
+    /// The queue or mailbox is full and its policy is to reject.
+    QueueFull,
+    /// No room to make it durable.
+    DiskFull,
+    /// Another bound is reached.
+    LimitReached,
+    /// A field holds a value that is not allowed here.
+    Invalid,
+    /// A producer sequence below what the producer said was answered.
+    StaleSequence,
+    /// The shard is shutting down.
+    Draining,
+}
+
+/// The effects for one loop.
+#[derive(Debug, Default)]
+pub struct EffectBatch {
+    /// In order.
+    pub effects: Vec<Effect>,
+    /// The bodies of the deliveries, in order, end to end.
+    pub bodies: Vec<u8>,
+}
+
+impl EffectBatch {
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+
+    /// Moves everything of `later` behind what is here.
+    pub fn append(&mut self, later: &mut Self) {
+        if self.is_empty() {
+            std::mem::swap(self, later);
+        } else {
+            self.effects.append(&mut later.effects);
+            self.bodies.append(&mut later.bodies);
+        }
+    }
+}

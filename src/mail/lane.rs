@@ -1,0 +1,157 @@
+//! The bounded lanes. Each has one sender and one receiver; nobody ever blocks on one.
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::ids::LoopId;
+use crate::limits::{COMMAND_LANE_BATCHES, EFFECT_LANE_BATCHES};
+use crate::mail::{Bell, CommandBatch, EffectBatch};
+
+/// The lane takes nothing more for now; the batch comes back.
+#[derive(Debug)]
+pub struct LaneFull<T>(pub T);
+
+/// A loop's end of its lane to a shard.
+#[derive(Debug)]
+pub struct CommandSender {
+    batches: Sender<CommandBatch>,
+    bell: Bell,
+}
+
+/// A shard's end of the lanes of all loops, drained in turn.
+#[derive(Debug)]
+pub struct CommandReceiver {
+    lanes: Vec<CommandLane>,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct CommandLane {
+    loop_id: LoopId,
+    batches: Receiver<CommandBatch>,
+    /// Rung when a full lane takes batches again.
+    sender_bell: Bell,
+}
+
+/// A shard's end of its lane to a loop.
+#[derive(Debug)]
+pub struct EffectSender {
+    loop_id: LoopId,
+    batches: Sender<EffectBatch>,
+    bell: Bell,
+}
+
+/// A loop's end of a shard's lane to it.
+#[derive(Debug)]
+pub struct EffectReceiver {
+    batches: Receiver<EffectBatch>,
+}
+
+/// A lane from each of `loops` to one shard that `bell` wakes. A loop's own bell tells it that its lane, once
+/// full, takes batches again.
+#[must_use]
+pub fn command_lanes(loops: &[(LoopId, Bell)], bell: &Bell) -> (Vec<CommandSender>, CommandReceiver) {
+    let (senders, lanes) = loops
+        .iter()
+        .map(|(loop_id, sender_bell)| {
+            let (sender, batches) = bounded(COMMAND_LANE_BATCHES);
+            let lane = CommandLane { loop_id: *loop_id, batches, sender_bell: sender_bell.clone() };
+            (CommandSender { batches: sender, bell: bell.clone() }, lane)
+        })
+        .unzip();
+    (senders, CommandReceiver { lanes, next: 0 })
+}
+
+/// A lane from a shard to one loop that `bell` wakes.
+#[must_use]
+pub fn effect_lane(loop_id: LoopId, bell: Bell) -> (EffectSender, EffectReceiver) {
+    let (batches, received) = bounded(EFFECT_LANE_BATCHES);
+    (EffectSender { loop_id, batches, bell }, EffectReceiver { batches: received })
+}
+
+impl CommandSender {
+    /// Sends a batch and wakes the shard. A shard that is gone swallows it: the process is ending.
+    ///
+    /// # Errors
+    /// [`LaneFull`] hands the batch back; the loop's own bell rings when the lane takes batches again.
+    pub fn send(&self, batch: CommandBatch) -> Result<(), LaneFull<CommandBatch>> {
+        match self.batches.try_send(batch) {
+            Err(TrySendError::Full(batch)) => Err(LaneFull(batch)),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {
+                self.bell.ring();
+                Ok(())
+            }
+        }
+    }
+
+    /// Batches on their way, for the metrics.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.batches.len()
+    }
+}
+
+impl CommandReceiver {
+    /// The next batch, taking the lanes round robin, or `None` when all are empty.
+    pub fn next_batch(&mut self) -> Option<(LoopId, CommandBatch)> {
+        for _ in 0..self.lanes.len() {
+            let lane = &self.lanes[self.next];
+            self.next = (self.next + 1) % self.lanes.len();
+            let was_full = lane.batches.is_full();
+            if let Ok(batch) = lane.batches.try_recv() {
+                if was_full {
+                    lane.sender_bell.ring();
+                }
+                return Some((lane.loop_id, batch));
+            }
+        }
+        None
+    }
+
+    /// Whether every lane is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.batches.is_empty())
+    }
+}
+
+impl EffectSender {
+    /// The loop at the other end.
+    #[must_use]
+    pub fn loop_id(&self) -> LoopId {
+        self.loop_id
+    }
+
+    /// Sends a batch and wakes the loop. A loop that is gone swallows it.
+    ///
+    /// # Errors
+    /// [`LaneFull`] hands the batch back; keep it and join the next one to it.
+    pub fn send(&self, batch: EffectBatch) -> Result<(), LaneFull<EffectBatch>> {
+        match self.batches.try_send(batch) {
+            Err(TrySendError::Full(batch)) => Err(LaneFull(batch)),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {
+                self.bell.ring();
+                Ok(())
+            }
+        }
+    }
+
+    /// Batches on their way, for the metrics.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.batches.len()
+    }
+}
+
+impl EffectReceiver {
+    /// The next batch, or `None` when there is none now.
+    #[must_use]
+    pub fn next_batch(&self) -> Option<EffectBatch> {
+        self.batches.try_recv().ok()
+    }
+
+    /// Whether there is nothing to receive.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+}

@@ -1,0 +1,166 @@
+//! What an operator asks of a shard, and what it answers.
+
+use serde::Serialize;
+
+use crate::ids::{MessageId, Namespace, QueueName};
+use crate::mail::{MessageHeader, Refused};
+
+/// A request of the operator API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperatorRequest {
+    /// Publishes one message. Answered with `Published` once durable, or `Refused`. Never parked.
+    Publish {
+        /// The tenant.
+        namespace: Namespace,
+        /// Where to.
+        queue: QueueName,
+        /// What the queue needs to know of it.
+        header: MessageHeader,
+        /// The encoded `Message`.
+        body: Vec<u8>,
+    },
+    /// The queues of a namespace that hold something or are consumed, mailboxes included when asked for.
+    Queues {
+        /// The tenant.
+        namespace: Namespace,
+        /// Include mailboxes.
+        mailboxes: bool,
+        /// Names after this one, in order.
+        after: Option<String>,
+        /// At most this many.
+        limit: usize,
+    },
+    /// One queue. Answered with `Queues` of one row; a queue that does not exist has zeroes.
+    Stats {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which.
+        queue: QueueName,
+    },
+    /// Dead letters of a queue, oldest id first, without payloads.
+    DeadList {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which queue.
+        queue: QueueName,
+        /// Ids after this one.
+        after: Option<MessageId>,
+        /// At most this many.
+        limit: usize,
+    },
+    /// One dead letter with its body. Answered with `Dead` of one row or none.
+    DeadShow {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which queue.
+        queue: QueueName,
+        /// Which message.
+        id: MessageId,
+    },
+    /// Puts dead letters back, ready, with their attempts anew. Answered with `Changed` once durable.
+    DeadRedrive {
+        /// The tenant.
+        namespace: Namespace,
+        /// The queue they died in.
+        queue: QueueName,
+        /// Which of them.
+        selection: DeadSelection,
+        /// Another queue to put them in.
+        to: Option<QueueName>,
+    },
+    /// Forgets dead letters. Answered with `Changed` once durable.
+    DeadPurge {
+        /// The tenant.
+        namespace: Namespace,
+        /// The queue they died in.
+        queue: QueueName,
+        /// Which of them.
+        selection: DeadSelection,
+    },
+}
+
+/// Which dead letters of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadSelection {
+    /// All of them.
+    All,
+    /// One.
+    One(MessageId),
+}
+
+/// What the shard answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperatorReply {
+    /// The message is on disk.
+    Published(MessageId),
+    /// Rows of queues, in order of their names.
+    Queues(Vec<QueueStats>),
+    /// Rows of dead letters.
+    Dead(Vec<DeadLetter>),
+    /// How many dead letters were changed.
+    Changed(u64),
+    /// The request was refused.
+    Refused(Refused),
+}
+
+/// One queue in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QueueStats {
+    /// Its name.
+    pub queue: String,
+    /// Messages a consumer could have now.
+    pub ready: u64,
+    /// Messages that wait for their time: delayed or to be retried.
+    pub scheduled: u64,
+    /// Messages being worked on.
+    pub leased: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Bytes of encoded messages, dead letters included.
+    pub bytes: u64,
+    /// Publishes that wait for room.
+    pub parked: u64,
+    /// Subscriptions of connected clients.
+    pub consumers: u64,
+    /// Age of the oldest ready message, in milliseconds; 0 when none is ready.
+    pub oldest_ready_age_ms: u64,
+}
+
+/// A message that died.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetter {
+    /// Its id, which a redrive keeps.
+    pub id: u64,
+    /// The queue it died in.
+    pub queue: String,
+    /// `attempts`, `expired`, `overflow` or `rejected`.
+    pub reason: &'static str,
+    /// What the last attempt said, empty when it said nothing.
+    pub last_error: String,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// Milliseconds since 1970.
+    pub published_unix_ms: u64,
+    /// Milliseconds since 1970.
+    pub died_unix_ms: u64,
+    /// Bytes of the encoded message.
+    pub bytes: u64,
+    /// The last attempts, oldest first, at most [`crate::limits::HISTORY_MAX`].
+    pub history: Vec<FailedAttempt>,
+    /// The encoded `Message`, in answer to `DeadShow` only.
+    #[serde(skip)]
+    pub body: Option<Vec<u8>>,
+}
+
+/// One attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailedAttempt {
+    /// Which, from 1.
+    pub attempt: u32,
+    /// The client that held the lease.
+    pub client: String,
+    /// When it failed, milliseconds since 1970.
+    pub failed_unix_ms: u64,
+    /// What it said, or that the lease expired.
+    pub error: String,
+}

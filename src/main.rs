@@ -1,0 +1,3 @@
+//! The relaymesh command.
+
+fn main() {}

@@ -1,0 +1,177 @@
+//! What each loop and each shard counts.
+
+use std::sync::Arc;
+
+use super::cell::{Counter, Gauge, Histogram};
+
+/// Frame kinds are 0 to 18; one more for those unknown.
+pub(super) const FRAME_KINDS: usize = 20;
+
+/// Frames and bytes of each kind, by the kind's number.
+#[derive(Debug, Default)]
+pub struct FrameKinds {
+    /// Frames.
+    pub frames: [Counter; FRAME_KINDS],
+    /// Their bytes on the wire.
+    pub bytes: [Counter; FRAME_KINDS],
+}
+
+impl FrameKinds {
+    /// Counts one frame of `kind` with `bytes` on the wire.
+    pub fn count(&self, kind: u8, bytes: usize) {
+        let kind = usize::from(kind).min(FRAME_KINDS - 1);
+        self.frames[kind].inc();
+        self.bytes[kind].add(bytes as u64);
+    }
+}
+
+/// How an accept ended.
+#[derive(Debug, Default)]
+pub struct AcceptOutcome {
+    /// Taken into the loop.
+    pub accepted: Counter,
+    /// Turned away: the loop holds as many sessions as it may.
+    pub shed_sessions: Counter,
+    /// Turned away: too many connections are in their handshake.
+    pub shed_handshakes: Counter,
+    /// Turned away through the reserve descriptor.
+    pub shed_descriptors: Counter,
+}
+
+/// How a handshake ended.
+#[derive(Debug, Default)]
+pub struct HandshakeOutcome {
+    /// Welcomed anew.
+    pub welcomed: Counter,
+    /// Welcomed and resumed.
+    pub resumed: Counter,
+    /// Refused: credential.
+    pub unauthenticated: Counter,
+    /// Refused: anything else in HELLO.
+    pub refused: Counter,
+    /// Not done within the deadline.
+    pub timed_out: Counter,
+    /// The client left or broke the protocol before.
+    pub broken: Counter,
+}
+
+/// Counted by one loop: its reactor and its gateway.
+#[derive(Debug, Default)]
+pub struct LoopMetrics {
+    /// Accepts by outcome.
+    pub accepts: AcceptOutcome,
+    /// Handshakes by outcome.
+    pub handshakes: HandshakeOutcome,
+    /// Connections that have not been welcomed.
+    pub connections_handshaking: Gauge,
+    /// Connections with a session.
+    pub connections_live: Gauge,
+    /// Connections that have been told to go and are being flushed.
+    pub connections_closing: Gauge,
+    /// Connections closed, whatever the state.
+    pub closed: Counter,
+    /// Closed: silent for three heartbeats.
+    pub closed_heartbeat: Counter,
+    /// Closed: does not read what it is sent.
+    pub closed_slow: Counter,
+    /// Closed: protocol fault of the client.
+    pub closed_fault: Counter,
+    /// Frames received.
+    pub received: FrameKinds,
+    /// Frames sent.
+    pub sent: FrameKinds,
+    /// How far past its interval a heartbeat came, in milliseconds.
+    pub heartbeat_lateness_ms: Histogram,
+    /// From the reading of a PING to the writing of its PONG, in microseconds.
+    pub heartbeat_turnaround_us: Histogram,
+    /// Turns of the loop.
+    pub turns: Counter,
+    /// Bytes of output waiting, all connections.
+    pub output_bytes: Gauge,
+    /// Bytes of partial frames waiting, all connections.
+    pub partial_bytes: Gauge,
+    /// Batches in the lane to the shard.
+    pub command_lane_batches: Gauge,
+    /// Commands without their answer.
+    pub commands_unanswered: Gauge,
+    /// Connections that are not read for now.
+    pub reading_stopped: Gauge,
+    /// Deliveries handed back because the connection would not take them.
+    pub deliveries_returned: Counter,
+}
+
+/// Counted by one shard: its brain and its log.
+#[derive(Debug, Default)]
+pub struct ShardMetrics {
+    /// Sessions, connected or in their grace period.
+    pub sessions: Gauge,
+    /// Sessions whose connection is gone.
+    pub sessions_in_grace: Gauge,
+    /// Connections replaced by a newer one of the same client.
+    pub take_overs: Counter,
+    /// Sessions resumed.
+    pub resumes: Counter,
+    /// Messages published.
+    pub published: Counter,
+    /// Publishes answered from a producer's mark.
+    pub duplicates: Counter,
+    /// Publishes refused.
+    pub refused: Counter,
+    /// Leases given.
+    pub leases: Counter,
+    /// Leases given at the second or later attempt.
+    pub redeliveries: Counter,
+    /// Messages acked.
+    pub acks: Counter,
+    /// Messages nacked.
+    pub nacks: Counter,
+    /// Leases that expired.
+    pub leases_expired: Counter,
+    /// Settlements of a lease that was not the newest.
+    pub leases_lost: Counter,
+    /// Dead letters: attempts used up.
+    pub dead_attempts: Counter,
+    /// Dead letters: expired.
+    pub dead_expired: Counter,
+    /// Dead letters: overflow.
+    pub dead_overflow: Counter,
+    /// Dead letters: rejected.
+    pub dead_rejected: Counter,
+    /// Dead letters redriven.
+    pub redriven: Counter,
+    /// Messages in any state.
+    pub messages: Gauge,
+    /// Bytes of message bodies in memory.
+    pub body_memory_bytes: Gauge,
+    /// Bytes of parked publishes.
+    pub parked_bytes: Gauge,
+    /// Producers whose marks are kept.
+    pub producers: Gauge,
+    /// Records in a commit.
+    pub commit_records: Histogram,
+    /// Bytes in a commit.
+    pub commit_bytes: Histogram,
+    /// From handing a batch to the committer until it is durable, in microseconds.
+    pub commit_latency_us: Histogram,
+    /// Bytes written to the log.
+    pub log_written_bytes: Counter,
+    /// Bytes of records that recovery needs.
+    pub log_live_bytes: Gauge,
+    /// Segments the log has.
+    pub log_segments: Gauge,
+    /// Records written again so that an old segment could be recycled.
+    pub log_relocated: Counter,
+    /// Effects kept until their commit or until the lane has room.
+    pub effects_held: Gauge,
+    /// 1 while the disk has no room for publishes.
+    pub disk_full: Gauge,
+}
+
+/// What the admin thread reads at scrape.
+#[derive(Debug, Clone, Default)]
+pub struct SourceSet {
+    /// One per loop, by its number.
+    pub loops: Vec<Arc<LoopMetrics>>,
+    /// One per shard, by its number.
+    pub shards: Vec<Arc<ShardMetrics>>,
+}
