@@ -1,1 +1,3 @@
 //! Tests of the parts together.
+
+mod compression;
