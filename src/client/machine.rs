@@ -481,4 +481,3 @@ impl Machine {
         self.unanswered = VecDeque::new();
     }
 }
-

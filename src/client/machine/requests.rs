@@ -89,12 +89,17 @@ impl Machine {
             }
             bytes += body.len();
         }
-        let overhead = PUBLISH_FIELDS_BYTES_MAX + queue.len() + bodies.len() * BODY_FIELD_BYTES_MAX;
-        let max = (self.frame_bytes_max as usize).saturating_sub(overhead).min(self.window.bytes as usize);
+        let max = bodies_bytes_max(self.frame_bytes_max, self.window.bytes, queue, bodies.len());
         if bytes > max {
             return Err(RequestError::TooMuch { what: "bytes of messages", count: bytes, max });
         }
         Ok(bytes)
+    }
+
+    /// Bytes that `count` messages for `queue` may have together in one request.
+    #[must_use]
+    pub fn bodies_bytes_max(limits: &proto::Limits, queue: &str, count: usize) -> usize {
+        bodies_bytes_max(limits.frame_bytes_max, limits.publish_bytes_max, queue, count)
     }
 
     /// Attaches to a queue as a consumer with this much credit. Allowed before WELCOME, so that HELLO and SUBSCRIBE
@@ -264,6 +269,11 @@ impl Machine {
         self.unanswered.push_back(Unanswered { seq, body_bytes, messages });
         seq
     }
+}
+
+fn bodies_bytes_max(frame_bytes_max: u32, window_bytes: u32, queue: &str, count: usize) -> usize {
+    let overhead = PUBLISH_FIELDS_BYTES_MAX + queue.len() + count * BODY_FIELD_BYTES_MAX;
+    (frame_bytes_max as usize).saturating_sub(overhead).min(window_bytes as usize)
 }
 
 /// Room in a PUBLISH for everything but the queue's name and the messages: the fields `seq`, `producer_id`,
