@@ -50,6 +50,7 @@ pub enum CloseCause {
 
 /// What a loop needs of its brain. The calls of one turn come in the order of this list; `now` never goes back.
 ///
+/// It counts accepts, sheds and closes, whose reasons it knows; the loop counts its turns and the lane's depth.
 /// The loop is generic over it, so that the calls are static; the only implementation outside tests is the gateway.
 pub trait LoopBrain: Send + 'static {
     /// A connection was accepted.

@@ -226,10 +226,7 @@ impl<B: LoopBrain> EventLoop<B> {
             Ok(key) => {
                 let both = Interest::READABLE | Interest::WRITABLE;
                 match self.poll.registry().register(&mut stream, token_of(key), both) {
-                    Ok(()) => {
-                        self.metrics.accepts.accepted.inc();
-                        self.connections.insert(key, Stream::Plain(stream));
-                    }
+                    Ok(()) => self.connections.insert(key, Stream::Plain(stream)),
                     // The limit on watched descriptors, or memory: this connection ends before it began.
                     Err(_) => self.brain.closed(self.now, key.slot, CloseCause::Failed),
                 }
@@ -253,7 +250,6 @@ impl<B: LoopBrain> EventLoop<B> {
             return false;
         }
         let shed = self.brain.turn_away(self.now);
-        self.metrics.accepts.shed_descriptors.inc();
         self.listener.shed(&shed.farewell, &mut self.read_buffer)
     }
 

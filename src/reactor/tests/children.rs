@@ -25,8 +25,7 @@ fn child() {
     }
     println!("\naddress {}", running.address);
     let _ = std::io::stdin().read_to_end(&mut vec![]);
-    let metrics = &running.metrics[0];
-    println!("\nturns {} shed {}", metrics.turns.value(), metrics.accepts.shed_descriptors.value());
+    println!("\nturns {} shed {}", running.metrics[0].turns.value(), running.seen[0].turned_away.value());
     running.stop();
 }
 

@@ -24,6 +24,8 @@ const OUTPUT_MAX: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) live: Gauge,
+    pub(super) accepted: Counter,
+    pub(super) turned_away: Counter,
     pub(super) closed: Counter,
     pub(super) closed_by_peer: Counter,
     pub(super) effects: Counter,
@@ -92,6 +94,7 @@ impl LoopBrain for Echo {
             return Err(Shed { farewell: TURNED_AWAY.to_vec() });
         }
         self.seen.live.add(1);
+        self.seen.accepted.inc();
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).unwrap()
@@ -103,6 +106,7 @@ impl LoopBrain for Echo {
     }
 
     fn turn_away(&mut self, _now: Time) -> Shed {
+        self.seen.turned_away.inc();
         Shed { farewell: TURNED_AWAY.to_vec() }
     }
 

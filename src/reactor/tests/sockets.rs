@@ -47,7 +47,7 @@ fn many_connections_are_echoed() {
     assert!(running.seen.iter().all(|seen| seen.live.value() > 0), "the kernel spreads them over the loops");
     drop(streams);
     eventually("all are closed", || running.live() == 0);
-    let accepted: u64 = running.metrics.iter().map(|metrics| metrics.accepts.accepted.value()).sum();
+    let accepted: u64 = running.seen.iter().map(|seen| seen.accepted.value()).sum();
     assert_eq!(accepted, 200);
     running.stop();
 }
