@@ -158,6 +158,8 @@ pub struct Log {
     committed: Ticket,
     pool: Vec<AlignedBuffer>,
     last: BatchHeader,
+    /// Where the batch sealed last ends.
+    sealed_to: u64,
     /// What the newest durable batch names as needed.
     oldest_durable: u64,
     /// The segment that is written to; the newest one may be ahead of it.
@@ -191,6 +193,7 @@ impl Log {
             committed: Ticket::DURABLE,
             pool: Vec::new(),
             last: start.last,
+            sealed_to: start.book.identity(writing).position(start.offset),
             oldest_durable: 0,
             writing,
             file: start.file,
@@ -234,7 +237,7 @@ impl Log {
         let header = BatchHeader {
             number: self.last.number + 1,
             // Batches are written one at a time: all before this one are durable when it is written.
-            durable: piece.identity.position(piece.offset),
+            durable: self.sealed_to,
             oldest_segment,
             payload_bytes: (piece.bytes.len() - BATCH_HEADER_BYTES) as u32,
             records: piece.records,
@@ -245,6 +248,7 @@ impl Log {
         let crc =
             format::write_batch_header(piece.bytes.as_mut_slice(), &piece.identity, piece.offset, &header);
         self.last = BatchHeader { crc, ..header };
+        self.sealed_to = piece.identity.position(piece.offset + piece.bytes.len() as u64);
         Some(Batch {
             ticket: Ticket(self.open_ticket.0 - 1),
             completes: self.closed.is_empty(),
@@ -414,13 +418,20 @@ impl Log {
             }
             let wanted = self.prepared.len() < RESERVED_SEGMENTS + self.ahead && !self.blocked;
             // Beyond the bound an old segment is awaited instead, as long as that does not hold up commits.
-            let within = self.segments_total() < self.segments_allowed()
-                || self.waited
-                || self.offset > self.config.segment_bytes / 2;
+            let within = self.segments_total() < self.segments_allowed() || self.waited || self.is_short();
             (wanted && within).then(|| Work::Prepare(self.preparation()))
         });
         self.space_busy = work.is_some();
         work
+    }
+
+    /// The next segment will be needed before the oldest one can be had for it.
+    fn is_short(&self) -> bool {
+        let segment_bytes = self.config.segment_bytes;
+        let relocates = self.scan_busy || self.scanned_to.is_some();
+        let oldest_bytes = self.book.of(self.book.oldest()).map_or(0, |s| s.live_bytes);
+        self.prepared.len() <= RESERVED_SEGMENTS
+            && (self.offset > segment_bytes / 2 || (relocates && self.offset + oldest_bytes > segment_bytes))
     }
 
     fn next_free(&mut self) -> Option<Work> {
