@@ -240,6 +240,93 @@ fn nothing_is_freed_before_what_replaces_it_is_durable() {
 }
 
 #[test]
+fn nothing_is_freed_while_a_part_of_its_ticket_is_not_durable() {
+    let storage = SimStorage::new(1);
+    let (mut log, records) = filled(&storage, 15, 5000);
+    log.append(&[&[1; 50_000]]);
+    for (position, record) in &records {
+        log.release(*position, record.len() as u32);
+    }
+    log.append(&[&[2; 50_000]]);
+    let first = log.seal().unwrap();
+    assert!(!first.completes);
+    first.write().unwrap();
+    log.batch_done(first);
+    while let Some(chore) = log.next_chore() {
+        let _ = log.chore_done(chore.run(&storage));
+    }
+    assert!(open(&storage.fork(1)).unwrap().2.starts_with(&records));
+}
+
+#[test]
+fn nothing_is_freed_before_the_log_says_that_it_is_not_needed() {
+    let storage = SimStorage::new(1);
+    let (log, records) = filled(&storage, 30, 5000);
+    drop(log);
+    // Nothing is retained, so all of it is dead.
+    let (mut log, _, _) = open(&storage).unwrap();
+    quiet(&mut log, &storage);
+    assert_eq!(open(&storage.fork(1)).unwrap().2, records);
+    log.append(&[b"boot"]);
+    commit(&mut log);
+    quiet(&mut log, &storage);
+    assert!(open(&storage.fork(1)).unwrap().2.len() < 12);
+}
+
+#[test]
+fn a_leftover_batch_fits_no_newer_one() {
+    let base = SimStorage::new(1);
+    let (mut log, mut records) = filled(&base, 2, 100);
+    let fork = base.fork(1);
+    log.append(&[b"never answered"]);
+    commit(&mut log);
+    log.append(&[b"nor this"]);
+    commit(&mut log);
+    let leftover = base.contents(&file_name(1)).unwrap()[4 * LOG_BLOCK_BYTES..5 * LOG_BLOCK_BYTES].to_vec();
+    let (mut log, _, _) = open(&fork).unwrap();
+    records.push((log.append(&[b"newer"]), b"newer".to_vec()));
+    commit(&mut log);
+    fork.torn_write(&file_name(1), 4 * LOG_BLOCK_BYTES as u64, &leftover, |_| true);
+    assert_eq!(open(&fork).unwrap().2, records);
+}
+
+#[test]
+fn the_reserve_is_not_for_a_disk_with_space() {
+    let storage = SimStorage::new(1);
+    let (mut log, _, _) = open(&storage).unwrap();
+    for _ in 0..3 {
+        log.append(&[&[1; 40_000]]);
+    }
+    commit(&mut log);
+    for prepared in 0..=2 {
+        assert!(log.seal().is_none(), "{prepared} prepared");
+        while log.stats().prepared == prepared {
+            let chore = log.next_chore().unwrap();
+            let _ = log.chore_done(chore.run(&storage));
+        }
+    }
+    assert!(log.seal().is_some());
+}
+
+#[test]
+fn a_segment_stays_while_it_is_read() {
+    let storage = SimStorage::new(1);
+    let (mut log, records) = filled(&storage, 15, 5000);
+    log.read(records[0].0, 0, 5000);
+    let reading = log.next_chore().unwrap();
+    for (position, record) in &records {
+        log.release(*position, record.len() as u32);
+    }
+    log.append(&[b"x"]);
+    commit(&mut log);
+    quiet(&mut log, &storage);
+    let ChoreOutcome::Reads(reads) = log.chore_done(reading.run(&storage)) else { panic!("not read") };
+    assert_eq!(reads.iter().next().unwrap().1, records[0].1);
+    quiet(&mut log, &storage);
+    assert!(storage.contents(&file_name(1)).is_none());
+}
+
+#[test]
 fn a_missing_foreign_truncated_or_newer_file_is_refused() {
     let base = SimStorage::new(1);
     let (mut log, records) = filled(&base, 30, 5000);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::book::{Book, Segment, file_name};
 use super::chore::{Chore, ChoreDone, Done, Preparation, ReadAhead, Reading, Want, Work};
 use super::format::{self, BATCH_HEADER_BYTES, BatchHeader, Identity, RECORD_HEADER_BYTES};
+use super::settings::{LogConfig, LogStats};
 use super::storage::StorageFile;
 use super::{AlignedBuffer, Journal, LogError, Position, ReadTicket, Reads, Relocation, Room, Ticket};
 use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BLOCK_BYTES, RESERVED_SEGMENTS, SPARE_SEGMENTS_MAX};
@@ -18,47 +19,6 @@ const POOLED_BUFFERS_MAX: usize = 4;
 /// Reads of one chore, and their bytes unless the first has more.
 const READS_PER_CHORE_MAX: usize = 256;
 const READ_BYTES_PER_CHORE_MAX: u64 = 1 << 20;
-
-/// What the log is told at start.
-#[derive(Debug, Clone, Copy)]
-pub struct LogConfig {
-    /// Bytes of one segment: a multiple of a block, at most 2 GiB. Fixed for the life of a log.
-    pub segment_bytes: u64,
-    /// Random; the salts of new segments come from it.
-    pub seed: u64,
-}
-
-impl LogConfig {
-    /// The longest record that fits, in bytes.
-    #[must_use]
-    pub fn record_bytes_max(&self) -> usize {
-        (self.segment_bytes - BLOCK) as usize - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES
-    }
-
-    /// The salt of a segment that was not prepared yet.
-    pub(super) fn salt(&self, segment: u64) -> u64 {
-        fastrand::Rng::with_seed(self.seed ^ segment.wrapping_mul(0x9E37_79B9_7F4A_7C15)).u64(..)
-    }
-}
-
-/// Counts of the log, for its metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogStats {
-    /// Bytes of records that were not released.
-    pub live_bytes: u64,
-    /// Segments on disk, prepared ones included.
-    pub segments: u64,
-    /// Of these, prepared and not in use.
-    pub prepared: u64,
-    /// Bytes written in batches since the start.
-    pub written_bytes: u64,
-    /// Records handed out to be appended again since the start.
-    pub relocated: u64,
-    /// Batches that had to wait for a segment to be prepared.
-    pub waits: u64,
-    /// Reads asked for and not answered.
-    pub reads: u64,
-}
 
 /// A batch on its way to the disk.
 #[derive(Debug)]
