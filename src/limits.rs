@@ -52,6 +52,10 @@ pub const TRACE_CONTEXT_BYTES_MAX: usize = 256;
 pub const TEXT_BYTES_MAX: usize = 512;
 /// Longest error kept of a failed attempt, in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 1024;
+/// How many times its compressed size a payload may have: what bounds the work that a byte received can cause.
+pub const COMPRESSION_RATIO_MAX: usize = 64;
+/// Scratch memory a codec keeps between frames, for each direction; a larger frame's is given back.
+pub const CODEC_SCRATCH_KEPT_BYTES: usize = 64 * KIB;
 
 // Sessions.
 
@@ -96,6 +100,25 @@ pub const READ_PER_TURN_BYTES_MAX: usize = READ_BUFFER_BYTES;
 pub const ACCEPTS_PER_TURN_MAX: usize = 256;
 /// Events taken from the poller in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;
+/// What all connections of a loop read in one turn, and with it the size of the turn's batch of commands; one
+/// connection's share may go beyond it.
+pub const READ_PER_LOOP_TURN_BYTES_MAX: usize = MIB;
+/// Batches of effects taken in one turn.
+pub const EFFECT_BATCHES_PER_TURN_MAX: usize = 16;
+/// Connections the kernel keeps for a loop until it accepts them; net.core.somaxconn bounds it further.
+pub const LISTEN_BACKLOG: i32 = 65_535;
+/// How long a loop waits before it accepts again when not even its reserve descriptor helped.
+pub const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+/// How long a socket that we closed is kept so that what was said last arrives.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// Sockets of one loop that are kept so; beyond it the oldest is dropped early.
+pub const LINGERING_MAX: usize = 1024;
+/// Shortest silence before the kernel probes a connection; one and a half heartbeats when that is longer.
+pub const KEEPALIVE_IDLE_MIN: Duration = Duration::from_secs(60);
+/// Between the kernel's probes.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// The kernel's probes without an answer after which a connection is dead.
+pub const KEEPALIVE_PROBES: u32 = 3;
 
 // Mail.
 
@@ -188,6 +211,8 @@ const _: () = {
     assert!(MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES <= FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
+    assert!(READ_PER_TURN_BYTES_MAX <= READ_PER_LOOP_TURN_BYTES_MAX);
+    assert!(EFFECT_BATCHES_PER_TURN_MAX <= EFFECT_LANE_BATCHES);
     assert!(MESSAGE_BYTES_MAX as u64 <= MAILBOX_BYTES_MAX);
     assert!(PUBLISH_WINDOW_BYTES as usize >= FRAME_BYTES_MAX);
     assert!(LOG_BATCH_BYTES_MAX > FRAME_BYTES_MAX + LOG_BLOCK_BYTES);

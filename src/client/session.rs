@@ -1,0 +1,687 @@
+//! One client across all its connections.
+//!
+//! Owns what survives a reconnect: the publishes without an answer, with their bodies and sequences; the leases held
+//! and those being settled; the subscriptions; the resume token; and the reconnect [`Policy`]. It knows no socket
+//! and no clock, and its only random numbers come from a seed.
+//!
+//! Order of calls: while [`Session::link`] says `Connect`, the owner connects a socket at that time and calls
+//! [`Session::connected`], or [`Session::lost`] if it cannot. Received bytes go through [`Session::next_event`]
+//! until `None`; then [`Session::transmit`] appends what may be sent now. [`Session::handle_timeout`] is called at
+//! [`Session::next_deadline`]. When `link` says `Close`, or the socket broke, the owner closes it and calls
+//! [`Session::lost`].
+//!
+//! What is kept, whatever breaks when:
+//! - A publish is re-sent, in order, under its (producer id, sequence) until it is answered; the server tells a
+//!   re-send from a new message by them. A refused one is handed back and never re-sent.
+//! - An ack or nack is re-sent until it is answered, before anything is subscribed to again.
+//! - A message that is delivered again under a lease still held is not handed out a second time.
+//! - Credit is a count of messages out with the user: it is given back when a message is settled, once.
+
+mod leases;
+mod publishes;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use prost::Message as _;
+
+use self::leases::Leases;
+use self::publishes::Publishes;
+use super::{Backoff, Broken, Event, Inbound, Machine, Policy, Room, Silence, Verdict};
+use crate::clock::Time;
+use crate::ids::{ClientId, LeaseId, MessageId, Namespace, ProducerId, QueueName, SubscriptionId};
+use crate::limits;
+use crate::wire::{DICTIONARY_ID, DeliverView, Delivery, proto};
+
+pub use self::leases::Settlement;
+pub use self::publishes::Unsendable;
+
+/// After GOAWAY, how long answers are waited for before the client leaves by itself.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+/// [`Session::transmit`] appends no further publish beyond this many bytes waiting to be written.
+const TRANSMIT_BYTES_SOFT_MAX: usize = limits::WRITE_BUDGET_BYTES;
+
+/// Who the client is and how it behaves.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// The tenant.
+    pub namespace: Namespace,
+    /// The client's name, unique in its namespace: a second client of that name takes the session over.
+    pub client_id: ClientId,
+    /// What proves it, empty where the server is open.
+    pub credential: Vec<u8>,
+    /// The wanted heartbeat; `None` leaves it to the server.
+    pub heartbeat: Option<Duration>,
+    /// When to come back.
+    pub backoff: Backoff,
+}
+
+/// What the owner is to do about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// Connect at this time.
+    Connect {
+        /// When; at once if it has passed.
+        at: Time,
+    },
+    /// Keep the connection.
+    Open,
+    /// Write what is waiting, close the socket, then call [`Session::lost`].
+    Close,
+    /// There will be no further connection.
+    Over,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The socket broke or could not be connected.
+    #[error("the connection broke")]
+    Broke,
+    /// The server would not have the session.
+    #[error("the server refused the session: {text} ({code:?})")]
+    Rejected {
+        /// Why.
+        code: proto::Code,
+        /// Why, in words.
+        text: String,
+    },
+    /// The server wanted the client to leave.
+    #[error("the server asked to leave: {text} ({code:?})")]
+    GoAway {
+        /// Why.
+        code: proto::Code,
+        /// Why, in words.
+        text: String,
+    },
+    /// The server ended the connection over a fault.
+    #[error("the server ended the connection: {text} ({code:?})")]
+    ServerError {
+        /// Which.
+        code: proto::Code,
+        /// Which, in words.
+        text: String,
+    },
+    /// The server was silent.
+    #[error(transparent)]
+    Silent(#[from] Silence),
+    /// The server broke the protocol.
+    #[error("the server broke the protocol: {0}")]
+    Protocol(#[from] Broken),
+    /// The client said BYE.
+    #[error("the client said goodbye")]
+    Bye,
+}
+
+/// What happened to the client.
+#[derive(Debug)]
+pub enum SessionEvent<'a> {
+    /// Connected and welcome.
+    Up {
+        /// The session went on: leases held are still held. False at the first connection.
+        resumed: bool,
+    },
+    /// A publish is on disk.
+    Published {
+        /// As [`Session::publish`] returned it.
+        sequence: u64,
+        /// How many messages it had.
+        messages: u32,
+        /// The id of the first one; the others follow by 1.
+        first_id: MessageId,
+    },
+    /// A publish was refused as a whole and is not on disk. Publishing it again gives it a new sequence.
+    PublishRefused {
+        /// As [`Session::publish`] returned it.
+        sequence: u64,
+        /// How many messages it had.
+        messages: u32,
+        /// Why, and when to try again.
+        refusal: proto::Refusal,
+    },
+    /// A subscription stands on this connection.
+    Subscribed(SubscriptionId),
+    /// A subscription was refused and is forgotten.
+    SubscribeRefused {
+        /// Which.
+        subscription: SubscriptionId,
+        /// Why.
+        code: proto::Code,
+        /// Why, in words.
+        text: String,
+    },
+    /// A subscription ended.
+    Unsubscribed(SubscriptionId),
+    /// Messages to work on.
+    Delivered(Deliveries<'a>),
+    /// Leases were acked, nacked or extended, durably.
+    Settled {
+        /// Which.
+        leases: Vec<LeaseId>,
+        /// What was asked for.
+        settlement: Settlement,
+        /// Those that were not the newest of their message any more: for them nothing was done now.
+        lost: Vec<LeaseId>,
+        /// The request was sent again after a reconnect: what is in `lost` may have counted the first time.
+        resent: bool,
+    },
+    /// A request to ack, nack or extend was refused.
+    SettleRefused {
+        /// Which leases.
+        leases: Vec<LeaseId>,
+        /// What was asked for.
+        settlement: Settlement,
+        /// Why.
+        code: proto::Code,
+        /// Why, in words.
+        text: String,
+    },
+    /// The server answered a heartbeat.
+    Pong {
+        /// How long that took; `None` when several were on their way.
+        rtt: Option<Duration>,
+    },
+    /// The connection is ending; [`Session::link`] says what to do.
+    Ending(Ended),
+    /// A frame with nothing to tell.
+    Quiet,
+}
+
+/// The deliveries of one frame that are new to this client.
+#[derive(Debug)]
+pub struct Deliveries<'a> {
+    view: DeliverView<'a>,
+    repeated: Vec<LeaseId>,
+}
+
+impl<'a> Deliveries<'a> {
+    /// Each delivery, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Delivery<'a>> + '_ {
+        self.view.deliveries().filter(|delivery| !self.repeated.contains(&delivery.lease))
+    }
+}
+
+/// What [`Session::lost`] found and decided.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Why the connection ended.
+    pub why: Ended,
+    /// Whether and when there will be another.
+    pub verdict: Verdict,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    id: SubscriptionId,
+    queue: QueueName,
+    credit_messages: u32,
+    /// 0 for no bound.
+    credit_bytes: u64,
+    /// The request on this connection; `None` until it is made.
+    seq: Option<u64>,
+    /// Credit to give back.
+    owed_messages: u32,
+    owed_bytes: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Down { at: Time },
+    Up(Box<Machine>),
+    Over,
+}
+
+/// One client across all its connections.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    policy: Policy,
+    state: State,
+    publishes: Publishes,
+    leases: Leases,
+    subscriptions: Vec<Subscription>,
+    unsubscribing: VecDeque<(u64, SubscriptionId)>,
+    next_subscription: u16,
+    resume_token: Vec<u8>,
+    /// What the server last allowed.
+    limits: proto::Limits,
+    /// Why the present connection ends, and the slot that came with it.
+    ending: Option<(Ended, u32)>,
+    leave_by: Option<Time>,
+    /// Events beyond the first of one frame: at most one for each request that was unanswered.
+    ready: VecDeque<SessionEvent<'static>>,
+}
+
+impl Session {
+    /// A client that has never connected. The seed gives it its producer id and the jitter of its delays; no two
+    /// clients may share one.
+    #[must_use]
+    pub fn new(config: SessionConfig, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let producer = ProducerId(random.u64(1..));
+        let limits = proto::Limits {
+            frame_bytes_max: limits::FRAME_BYTES_MAX as u32,
+            message_bytes_max: limits::MESSAGE_BYTES_MAX as u32,
+            publish_messages_max: limits::PUBLISH_WINDOW_MESSAGES,
+            publish_bytes_max: limits::PUBLISH_WINDOW_BYTES,
+            batch_messages_max: limits::BATCH_MESSAGES_MAX as u32,
+            subscriptions_max: limits::SUBSCRIPTIONS_MAX as u32,
+        };
+        Self {
+            policy: Policy::new(config.backoff, random.u64(..)),
+            config,
+            state: State::Down { at: Time(0) },
+            publishes: Publishes::new(producer),
+            leases: Leases::default(),
+            subscriptions: Vec::new(),
+            unsubscribing: VecDeque::new(),
+            next_subscription: 1,
+            resume_token: Vec::new(),
+            limits,
+            ending: None,
+            leave_by: None,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// What the owner is to do about the connection.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        match &self.state {
+            State::Down { at } => Link::Connect { at: *at },
+            State::Up(machine) if machine.is_closed() => Link::Close,
+            State::Up(_) if self.ending.is_some() && !(self.leave_by.is_some() && self.is_waiting()) => {
+                Link::Close
+            }
+            State::Up(_) => Link::Open,
+            State::Over => Link::Over,
+        }
+    }
+
+    /// A socket is connected. Appends HELLO to `out`, which must be empty.
+    pub fn connected(&mut self, now: Time, out: &mut Vec<u8>) {
+        debug_assert!(out.is_empty(), "bytes of an older connection must not go to a new one");
+        let machine = Machine::new(now, &self.hello(), out);
+        self.state = State::Up(Box::new(machine));
+        self.ending = None;
+        self.leave_by = None;
+    }
+
+    fn hello(&self) -> proto::Hello {
+        let heartbeat = self.config.heartbeat.map_or(0, |heartbeat| {
+            heartbeat.clamp(limits::HEARTBEAT_MIN, limits::HEARTBEAT_MAX).as_millis() as u32
+        });
+        let mut hello = proto::Hello {
+            version_min: 1,
+            version_max: 1,
+            namespace: self.config.namespace.as_str().to_owned(),
+            client_id: self.config.client_id.as_str().to_owned(),
+            credential: self.config.credential.clone(),
+            heartbeat_ms: heartbeat,
+            dictionaries: vec![DICTIONARY_ID],
+            resume_token: self.resume_token.clone(),
+            leases: Vec::new(),
+        };
+        if !self.resume_token.is_empty() {
+            let mut room = limits::HANDSHAKE_FRAME_BYTES_MAX.saturating_sub(hello.encoded_len());
+            for lease in self.leases.to_present().take(limits::HELLO_LEASES_MAX) {
+                let lease = proto::Lease::from(lease);
+                // Key and length of a Lease take a byte each.
+                let bytes = lease.encoded_len() + 2;
+                if bytes > room {
+                    break;
+                }
+                room -= bytes;
+                hello.leases.push(lease);
+            }
+        }
+        hello
+    }
+
+    /// The socket is closed, broke, or could not be connected. Whatever was waiting to be written is to be dropped:
+    /// it will be made anew.
+    pub fn lost(&mut self, now: Time) -> Lost {
+        let (why, reconnect_after_ms) = self.ending.take().unwrap_or((Ended::Broke, 0));
+        self.leave_by = None;
+        self.publishes.connection_lost();
+        self.leases.connection_lost();
+        self.unsubscribing.clear();
+        for subscription in &mut self.subscriptions {
+            subscription.seq = None;
+        }
+        let verdict = match why {
+            Ended::Bye => Verdict::Final,
+            Ended::Rejected { code, .. } | Ended::GoAway { code, .. } | Ended::ServerError { code, .. } => {
+                self.policy.lost(now, Some(code), reconnect_after_ms)
+            }
+            Ended::Broke | Ended::Silent(_) | Ended::Protocol(_) => self.policy.lost(now, None, 0),
+        };
+        self.state = match verdict {
+            Verdict::Retry { at, .. } => State::Down { at },
+            Verdict::Final => State::Over,
+        };
+        Lost { why, verdict }
+    }
+
+    /// Takes the next event off the received bytes. `None`: all of them are taken, or the connection is ending.
+    pub fn next_event<'a>(
+        &mut self,
+        now: Time,
+        inbound: &'a mut Inbound,
+        input: &mut &'a [u8],
+    ) -> Option<SessionEvent<'a>> {
+        if let Some(event) = self.ready.pop_front() {
+            return Some(event);
+        }
+        let State::Up(machine) = &mut self.state else { return None };
+        let event = machine.next_event(now, inbound, input)?;
+        Some(self.on_event(now, event))
+    }
+
+    fn on_event<'a>(&mut self, now: Time, event: Event<'a>) -> SessionEvent<'a> {
+        match event {
+            Event::Welcomed(welcome) => self.on_welcome(now, *welcome),
+            Event::PublishAcked { seq, more, first_id, .. } => self.on_published(seq, more, first_id),
+            Event::PublishRefused { seq, refusal } => match self.publishes.answered(seq) {
+                Some((sequence, messages)) => SessionEvent::PublishRefused { sequence, messages, refusal },
+                None => SessionEvent::Quiet,
+            },
+            Event::Settled { seq, more, lost } => self.on_replies(seq, more, &lost, None),
+            Event::Refused { seq, more, code, text } => self.on_replies(seq, more, &[], Some((code, text))),
+            Event::Delivered(view) => self.on_delivered(view),
+            Event::Pong { rtt } => SessionEvent::Pong { rtt },
+            Event::GoAway(goaway) => {
+                let (code, after) = (goaway.code(), goaway.reconnect_after_ms);
+                let is_final = super::is_final(code);
+                self.leave_by = (!is_final).then(|| now + LEAVE_WITHIN);
+                self.ends(Ended::GoAway { code, text: goaway.text }, after)
+            }
+            Event::Rejected(reject) => {
+                let (code, after) = (reject.code(), reject.reconnect_after_ms);
+                self.ends(Ended::Rejected { code, text: reject.text }, after)
+            }
+            Event::ServerError(error) => {
+                let code = error.code();
+                self.ends(Ended::ServerError { code, text: error.text }, 0)
+            }
+            Event::Broken(broken) => self.ends(Ended::Protocol(broken), 0),
+        }
+    }
+
+    fn ends<'a>(&mut self, why: Ended, reconnect_after_ms: u32) -> SessionEvent<'a> {
+        self.ending = Some((why.clone(), reconnect_after_ms));
+        SessionEvent::Ending(why)
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(&self.state, State::Up(machine) if machine.unanswered() > 0)
+    }
+
+    fn on_welcome<'a>(&mut self, now: Time, welcome: proto::Welcome) -> SessionEvent<'a> {
+        self.policy.welcomed(now);
+        self.resume_token = welcome.resume_token;
+        self.limits = welcome.limits.unwrap_or_default();
+        SessionEvent::Up { resumed: welcome.resumed }
+    }
+
+    fn on_published<'a>(&mut self, seq: u64, more: u32, first_id: MessageId) -> SessionEvent<'a> {
+        let mut next_id = first_id;
+        for seq in seq..=seq + u64::from(more) {
+            if let Some((sequence, messages)) = self.publishes.answered(seq) {
+                self.ready.push_back(SessionEvent::Published { sequence, messages, first_id: next_id });
+                next_id = MessageId(next_id.0 + u64::from(messages));
+            }
+        }
+        self.after_answer()
+    }
+
+    fn on_replies<'a>(
+        &mut self,
+        seq: u64,
+        more: u32,
+        lost: &[LeaseId],
+        refused: Option<(proto::Code, String)>,
+    ) -> SessionEvent<'a> {
+        for seq in seq..=seq + u64::from(more) {
+            let event = self.on_reply(seq, lost, refused.clone());
+            self.ready.push_back(event);
+        }
+        self.after_answer()
+    }
+
+    fn on_reply(
+        &mut self,
+        seq: u64,
+        lost: &[LeaseId],
+        refused: Option<(proto::Code, String)>,
+    ) -> SessionEvent<'static> {
+        if let Some(settling) = self.leases.answered(seq) {
+            let leases::Settling { leases, settlement, resent, .. } = settling;
+            if let Some((code, text)) = refused {
+                return SessionEvent::SettleRefused { leases, settlement, code, text };
+            }
+            let lost = lost.iter().copied().filter(|lease| leases.contains(lease)).collect();
+            return SessionEvent::Settled { leases, settlement, lost, resent };
+        }
+        if let Some(at) = self.unsubscribing.iter().position(|&(asked, _)| asked == seq) {
+            let id = self.unsubscribing.remove(at).map_or(SubscriptionId(0), |(_, id)| id);
+            return SessionEvent::Unsubscribed(id);
+        }
+        let Some(at) = self.subscriptions.iter().position(|subscription| subscription.seq == Some(seq))
+        else {
+            return SessionEvent::Quiet;
+        };
+        match refused {
+            None => SessionEvent::Subscribed(self.subscriptions[at].id),
+            Some((code, text)) => {
+                let subscription = self.subscriptions.remove(at).id;
+                SessionEvent::SubscribeRefused { subscription, code, text }
+            }
+        }
+    }
+
+    /// The first of the events that an answer gave.
+    fn after_answer<'a>(&mut self) -> SessionEvent<'a> {
+        self.ready.pop_front().unwrap_or(SessionEvent::Quiet)
+    }
+
+    fn on_delivered<'a>(&mut self, view: DeliverView<'a>) -> SessionEvent<'a> {
+        let mut repeated = Vec::new();
+        for delivery in view.deliveries() {
+            let bytes = delivery.message.len() as u32;
+            if !self.leases.delivered(delivery.lease, delivery.subscription, bytes) {
+                repeated.push(delivery.lease);
+                self.owe(delivery.subscription, bytes);
+            }
+        }
+        SessionEvent::Delivered(Deliveries { view, repeated })
+    }
+
+    fn owe(&mut self, subscription: SubscriptionId, bytes: u32) {
+        if let Some(subscription) = self.subscriptions.iter_mut().find(|own| own.id == subscription) {
+            subscription.owed_messages += 1;
+            subscription.owed_bytes += u64::from(bytes);
+        }
+    }
+
+    /// Appends what may be sent now to `out`. To be called after requests were made and after events.
+    pub fn transmit(&mut self, out: &mut Vec<u8>) {
+        let State::Up(machine) = &mut self.state else { return };
+        if machine.is_closed() {
+            return;
+        }
+        // Settlements first: what is done must not be delivered again by a subscription that follows.
+        self.leases.send(machine, out);
+        if machine.is_welcomed() && self.leases.are_sent() {
+            for subscription in &mut self.subscriptions {
+                subscription.send(machine, &self.leases, out);
+            }
+            let refused = &mut self.ready;
+            self.publishes.send(machine, TRANSMIT_BYTES_SOFT_MAX, out, |sequence, messages, text| {
+                let code = proto::Code::TooLarge.into();
+                let refusal = proto::Refusal { code, text, retry_after_ms: 0 };
+                refused.push_back(SessionEvent::PublishRefused { sequence, messages, refusal });
+            });
+        }
+    }
+
+    /// When [`Session::handle_timeout`] is to be called. [`Link::Connect`] has a time of its own.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        let State::Up(machine) = &self.state else { return None };
+        machine.next_deadline().into_iter().chain(self.leave_by).min()
+    }
+
+    /// Sends a heartbeat that is due, or ends the connection after a silence or when a leave takes too long.
+    pub fn handle_timeout(&mut self, now: Time, out: &mut Vec<u8>) {
+        let State::Up(machine) = &mut self.state else { return };
+        if let Err(silence) = machine.handle_timeout(now, out) {
+            // What GOAWAY said stays the reason when the server is silent after it.
+            self.ending.get_or_insert((Ended::Silent(silence), 0));
+        }
+        self.leave_by = self.leave_by.filter(|&by| now < by);
+    }
+
+    /// Takes a message, encoded as `body`, for `queue`. Returns its sequence, under which its answer will come.
+    ///
+    /// # Errors
+    /// [`Unsendable::Full`]: wait for answers first; the others never go away.
+    pub fn publish(&mut self, queue: &QueueName, body: Vec<u8>) -> Result<u64, Unsendable> {
+        self.publish_batch(queue, vec![body])
+    }
+
+    /// Takes messages for `queue`, which will be on disk all or none. Returns the sequence of the first; the
+    /// others follow by 1.
+    ///
+    /// # Errors
+    /// As [`Session::publish`].
+    pub fn publish_batch(&mut self, queue: &QueueName, bodies: Vec<Vec<u8>>) -> Result<u64, Unsendable> {
+        self.publishes.take(queue, bodies, &self.limits)
+    }
+
+    /// Attaches to a queue as a consumer, on this connection and all later ones. At most `credit_messages` messages
+    /// of at most `credit_bytes` together (0: no bound) will be out with the user at any time.
+    /// `None` when the client has as many subscriptions as the server allows.
+    pub fn subscribe(
+        &mut self,
+        queue: &QueueName,
+        credit_messages: u32,
+        credit_bytes: u64,
+    ) -> Option<SubscriptionId> {
+        if self.subscriptions.len() >= self.limits.subscriptions_max as usize {
+            return None;
+        }
+        let id = SubscriptionId(self.next_subscription);
+        self.next_subscription = self.next_subscription.checked_add(1).unwrap_or(1);
+        let credit_messages = credit_messages.clamp(1, limits::CREDIT_MESSAGES_MAX);
+        self.subscriptions.push(Subscription {
+            id,
+            queue: queue.clone(),
+            credit_messages,
+            credit_bytes,
+            seq: None,
+            owed_messages: 0,
+            owed_bytes: 0,
+        });
+        Some(id)
+    }
+
+    /// Ends a subscription. Its leases stay held. False when there is no such subscription.
+    pub fn unsubscribe(&mut self, subscription: SubscriptionId, out: &mut Vec<u8>) -> bool {
+        let Some(at) = self.subscriptions.iter().position(|own| own.id == subscription) else { return false };
+        let removed = self.subscriptions.remove(at);
+        if let State::Up(machine) = &mut self.state
+            && removed.seq.is_some()
+            && let Ok(seq) = machine.unsubscribe(subscription, out)
+        {
+            self.unsubscribing.push_back((seq, subscription));
+        } else {
+            self.ready.push_back(SessionEvent::Unsubscribed(subscription));
+        }
+        true
+    }
+
+    /// Acks, nacks or extends a lease. False when it is not held, because it was settled before.
+    pub fn settle(&mut self, lease: LeaseId, settlement: Settlement) -> bool {
+        if let Settlement::Extend { .. } = settlement {
+            return self.leases.extend(lease, settlement);
+        }
+        let Some(held) = self.leases.settle(lease, settlement) else { return false };
+        self.owe(held.subscription, held.bytes);
+        true
+    }
+
+    /// A heartbeat ahead of its time, with telemetry if there is some. Nothing while not connected.
+    pub fn ping(&mut self, now: Time, telemetry: Option<&proto::Ping>, out: &mut Vec<u8>) {
+        if let State::Up(machine) = &mut self.state {
+            machine.ping(now, telemetry, out);
+        }
+    }
+
+    /// Ends the client: with BYE on an open connection, after which its leases are free, else at once. Publishes
+    /// and settlements without an answer are given up; wait for [`Session::unanswered`] to reach 0 first.
+    pub fn bye(&mut self, out: &mut Vec<u8>) {
+        if let State::Up(machine) = &mut self.state {
+            if machine.is_welcomed() {
+                machine.bye(self.publishes.is_empty().then(|| self.publishes.producer()), out);
+            }
+            self.ending = Some((Ended::Bye, 0));
+            self.leave_by = None;
+        } else {
+            self.state = State::Over;
+        }
+    }
+
+    /// Publishes and settlements without an answer, sent or not.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.publishes.len() + self.leases.settling()
+    }
+
+    /// Messages delivered and not settled by the user.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.leases.held()
+    }
+
+    /// How much more [`Session::publish`] takes now.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.publishes.room(&self.limits)
+    }
+
+    /// What the server allows; its defaults until it was heard.
+    #[must_use]
+    pub fn limits(&self) -> &proto::Limits {
+        &self.limits
+    }
+
+    /// Whether the client is connected and welcome.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(&self.state, State::Up(machine) if machine.is_welcomed())
+    }
+}
+
+impl Subscription {
+    fn send(&mut self, machine: &mut Machine, leases: &Leases, out: &mut Vec<u8>) {
+        if self.seq.is_none() {
+            let (out_messages, out_bytes) = leases.held_by(self.id);
+            let messages = self.credit_messages.saturating_sub(out_messages);
+            // 0 would lift the bound.
+            let bytes = match self.credit_bytes {
+                0 => 0,
+                bound => bound.saturating_sub(out_bytes).max(1),
+            };
+            self.seq = machine.subscribe(self.id, self.queue.as_str(), messages, bytes, out).ok();
+            if self.seq.is_some() {
+                (self.owed_messages, self.owed_bytes) = (0, 0);
+            }
+        } else if self.owed_messages > 0 {
+            let bytes = if self.credit_bytes == 0 { 0 } else { self.owed_bytes };
+            machine.credit(self.id, self.owed_messages, bytes, out);
+            (self.owed_messages, self.owed_bytes) = (0, 0);
+        }
+    }
+}

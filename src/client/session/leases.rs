@@ -1,0 +1,174 @@
+//! The leases of a session: those out with the user, and those being settled.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
+use std::time::Duration;
+
+use crate::client::Machine;
+use crate::ids::{LeaseId, SubscriptionId};
+use crate::limits;
+
+/// What the user wants done with a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// The work is done.
+    Ack,
+    /// The work failed.
+    Nack {
+        /// Instead of the queue's backoff.
+        delay: Option<Duration>,
+        /// Kept with the message, cut to 1,024 bytes.
+        error: String,
+        /// Never retry.
+        reject: bool,
+    },
+    /// The lease is to last this long from when the server hears of it.
+    Extend {
+        /// 1 ms to 12 h.
+        lease: Duration,
+    },
+}
+
+/// A message out with the user.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) subscription: SubscriptionId,
+    pub(super) bytes: u32,
+}
+
+/// A request to settle that has no answer.
+#[derive(Debug)]
+pub(super) struct Settling {
+    /// Its number on this connection; 0 until it is sent.
+    seq: u64,
+    pub(super) leases: Vec<LeaseId>,
+    pub(super) settlement: Settlement,
+    /// It was sent on an earlier connection already.
+    pub(super) resent: bool,
+}
+
+/// All leases. Those held are bounded by the credit of the subscriptions; each is acked or nacked once, and has at most
+/// one extension waiting.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    held: HashMap<LeaseId, Held>,
+    /// Rising in `seq` among those sent.
+    settling: VecDeque<Settling>,
+    /// How many of `settling`, at the front, were sent on this connection.
+    sent: usize,
+}
+
+impl Leases {
+    /// A delivery arrived. False when its lease is held already: it must not be handed out again. One that is being
+    /// settled is not delivered, because a connection subscribes after it has sent every settlement.
+    pub(super) fn delivered(&mut self, lease: LeaseId, subscription: SubscriptionId, bytes: u32) -> bool {
+        match self.held.entry(lease) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(Held { subscription, bytes });
+                true
+            }
+        }
+    }
+
+    /// Takes an ack or nack. `None` when the lease is not held.
+    pub(super) fn settle(&mut self, lease: LeaseId, settlement: Settlement) -> Option<Held> {
+        let held = self.held.remove(&lease)?;
+        self.push(lease, settlement);
+        Some(held)
+    }
+
+    /// Takes an extension, which replaces one that is still unsent. False when the lease is not held.
+    pub(super) fn extend(&mut self, lease: LeaseId, settlement: Settlement) -> bool {
+        if !self.held.contains_key(&lease) {
+            return false;
+        }
+        let unsent = self.settling.iter_mut().skip(self.sent);
+        let mut waiting = unsent.filter(|settling| !settling.is_final() && settling.leases == [lease]);
+        match waiting.next() {
+            Some(waiting) => waiting.settlement = settlement,
+            None => self.push(lease, settlement),
+        }
+        true
+    }
+
+    /// Joins the last request when that is unsent and asks for the same.
+    fn push(&mut self, lease: LeaseId, settlement: Settlement) {
+        let is_unsent = self.settling.len() > self.sent;
+        match self.settling.back_mut() {
+            Some(last)
+                if is_unsent
+                    && !last.resent
+                    && settlement == Settlement::Ack
+                    && last.settlement == Settlement::Ack
+                    && last.leases.len() < limits::BATCH_MESSAGES_MAX =>
+            {
+                last.leases.push(lease);
+            }
+            _ => self.settling.push_back(Settling { seq: 0, leases: vec![lease], settlement, resent: false }),
+        }
+    }
+
+    /// Sends what is unsent, as far as the server's window goes.
+    pub(super) fn send(&mut self, machine: &mut Machine, out: &mut Vec<u8>) {
+        while let Some(next) = self.settling.get_mut(self.sent) {
+            let leases = &next.leases;
+            let sent = match &next.settlement {
+                Settlement::Ack => machine.ack(leases, false, out),
+                Settlement::Nack { delay, error, reject } => {
+                    machine.nack(leases, false, *delay, error, *reject, out)
+                }
+                Settlement::Extend { lease } => machine.extend(leases, *lease, out),
+            };
+            let Ok(seq) = sent else { return };
+            next.seq = seq;
+            self.sent += 1;
+        }
+    }
+
+    /// The request `seq` of this connection is answered.
+    pub(super) fn answered(&mut self, seq: u64) -> Option<Settling> {
+        let at = self.settling.iter().take(self.sent).position(|settling| settling.seq == seq)?;
+        self.sent -= 1;
+        self.settling.remove(at)
+    }
+
+    pub(super) fn connection_lost(&mut self) {
+        for settling in self.settling.iter_mut().take(self.sent) {
+            settling.seq = 0;
+            settling.resent = true;
+        }
+        self.sent = 0;
+    }
+
+    /// The leases to list in a HELLO, the most important first: those whose settlement is on its way.
+    pub(super) fn to_present(&self) -> impl Iterator<Item = LeaseId> {
+        let settling = self.settling.iter().filter(|settling| settling.is_final());
+        settling.flat_map(|settling| settling.leases.iter().copied()).chain(self.held.keys().copied())
+    }
+
+    /// Messages and bytes of a subscription that are out with the user.
+    pub(super) fn held_by(&self, subscription: SubscriptionId) -> (u32, u64) {
+        let own = self.held.values().filter(|held| held.subscription == subscription);
+        own.fold((0, 0), |(messages, bytes), held| (messages + 1, bytes + u64::from(held.bytes)))
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether every settlement was sent on this connection.
+    pub(super) fn are_sent(&self) -> bool {
+        self.sent == self.settling.len()
+    }
+
+    pub(super) fn settling(&self) -> usize {
+        self.settling.len()
+    }
+}
+
+impl Settling {
+    fn is_final(&self) -> bool {
+        !matches!(self.settlement, Settlement::Extend { .. })
+    }
+}
