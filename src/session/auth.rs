@@ -49,7 +49,9 @@ impl Auth {
         match self {
             Self::Open => true,
             Self::Shared(token) => token.matches(credential),
-            Self::PerNamespace(tokens) => tokens.get(namespace).is_some_and(|token| token.matches(credential)),
+            Self::PerNamespace(tokens) => {
+                tokens.get(namespace).is_some_and(|token| token.matches(credential))
+            }
         }
     }
 }

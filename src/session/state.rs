@@ -160,7 +160,10 @@ impl Session {
     /// It said so before, a name is none, or the credential does not open the namespace.
     pub fn hello(&mut self, hello: Hello<'_>, rules: &Rules) -> Result<Attachment, Denied> {
         if self.phase != Phase::AwaitingHello {
-            return Err(denied(Reason::Unexpected, "HELLO was said before; it is the first frame only".into()));
+            return Err(denied(
+                Reason::Unexpected,
+                "HELLO was said before; it is the first frame only".into(),
+            ));
         }
         let invalid = |error: crate::ids::NameError| denied(Reason::Invalid, error.to_string());
         let namespace = if hello.namespace.is_empty() { Namespace::DEFAULT } else { hello.namespace };
@@ -320,8 +323,7 @@ impl Session {
 }
 
 fn agreed_heartbeat_ms(wanted_ms: u32, default: Duration) -> u32 {
-    let wanted =
-        if wanted_ms == 0 { default } else { Duration::from_millis(u64::from(wanted_ms)) };
+    let wanted = if wanted_ms == 0 { default } else { Duration::from_millis(u64::from(wanted_ms)) };
     let agreed = wanted.clamp(limits::HEARTBEAT_MIN, limits::HEARTBEAT_MAX);
     u32::try_from(agreed.as_millis()).unwrap_or(u32::MAX)
 }
