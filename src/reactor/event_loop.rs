@@ -8,7 +8,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 
-use super::brain::{Action, CloseCause, LoopBrain, SlotKey};
+use super::brain::LoopBrain;
 use super::control::Wishes;
 use super::lane::{Lane, ShardLane};
 use super::linger::Lingering;
@@ -16,6 +16,7 @@ use super::listener::{Accepted, Listener};
 use super::stream::{Connections, Stream, key_of, token_of};
 use super::{BoundLoop, LISTENER, WAKER};
 use crate::clock::{Clock, Time};
+use crate::gateway::{Action, CloseCause, SlotKey};
 use crate::ids::LoopId;
 use crate::limits;
 use crate::mail::Bell;
