@@ -52,6 +52,10 @@ pub const TRACE_CONTEXT_BYTES_MAX: usize = 256;
 pub const TEXT_BYTES_MAX: usize = 512;
 /// Longest error kept of a failed attempt, in bytes.
 pub const ERROR_TEXT_BYTES_MAX: usize = 1024;
+/// How many times its compressed size a payload may have: what bounds the work that a byte received can cause.
+pub const COMPRESSION_RATIO_MAX: usize = 64;
+/// Scratch memory a codec keeps between frames, for each direction; a larger frame's is given back.
+pub const CODEC_SCRATCH_KEPT_BYTES: usize = 64 * KIB;
 
 // Sessions.
 

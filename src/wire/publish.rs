@@ -1,0 +1,170 @@
+//! PUBLISH and its answer: the frames a producer's throughput hangs on.
+
+use crate::limits;
+use crate::wire::fields::{Fields, count, in_range};
+use crate::wire::frame::{ShortFrame, put_header};
+use crate::wire::varint::{
+    FIXED64, bytes_field_len, key, put_bytes_field, put_varint_field, varint_field_len,
+};
+use crate::wire::{Fault, Kind};
+
+/// `Publish.messages`.
+const MESSAGES: u32 = 3;
+/// Bytes of the `Publish.producer_id` field.
+const PRODUCER_FIELD_BYTES: usize = 9;
+
+/// A PUBLISH, read in place. Everything about it is checked except the messages themselves
+/// ([`crate::wire::message_header`]) and the alphabet of the queue's name.
+#[derive(Debug, Clone, Copy)]
+pub struct PublishView<'a> {
+    /// The client's number for this request.
+    pub seq: u64,
+    /// The queue or mailbox; 1 to [`limits::QUEUE_NAME_BYTES_MAX`] bytes.
+    pub queue: &'a str,
+    /// 0 when the producer wants no deduplication; the next two fields mean nothing then.
+    pub producer_id: u64,
+    /// Of the first message, at least 1.
+    pub sequence: u64,
+    /// The lowest unanswered sequence of this producer, 1 to `sequence`.
+    pub unanswered_from: u64,
+    /// From the first message's field to the last one's.
+    messages: Fields<'a>,
+    message_count: usize,
+    body_bytes: usize,
+}
+
+impl<'a> PublishView<'a> {
+    pub(super) fn decode(payload: &'a [u8]) -> Result<Self, Fault> {
+        let mut view = Self {
+            seq: 0,
+            queue: "",
+            producer_id: 0,
+            sequence: 0,
+            unanswered_from: 0,
+            messages: Fields::new("Publish", &[]),
+            message_count: 0,
+            body_bytes: 0,
+        };
+        let mut fields = Fields::new("Publish", payload);
+        let mut field_at = fields;
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => view.seq = field.varint()?,
+                2 => view.queue = field.text_at_most("Publish.queue", limits::QUEUE_NAME_BYTES_MAX)?,
+                MESSAGES => {
+                    if view.message_count == 0 {
+                        view.messages = field_at;
+                    }
+                    count(&mut view.message_count, "Publish.messages", limits::BATCH_MESSAGES_MAX)?;
+                    view.body_bytes += field.bytes()?.len();
+                }
+                4 => view.producer_id = field.fixed64()?,
+                5 => view.sequence = field.varint()?,
+                6 => view.unanswered_from = field.varint()?,
+                _ => {}
+            }
+            field_at = fields;
+        }
+        view.check()?;
+        Ok(view)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        if self.message_count == 0 {
+            return Err(Fault::Missing { what: "Publish.messages" });
+        }
+        if self.queue.is_empty() {
+            return Err(Fault::Missing { what: "Publish.queue" });
+        }
+        if self.producer_id != 0 {
+            let sequence_max = u64::MAX - limits::BATCH_MESSAGES_MAX as u64;
+            in_range("Publish.sequence", self.sequence, 1, sequence_max)?;
+            in_range("Publish.unanswered_from", self.unanswered_from, 1, self.sequence)?;
+        }
+        Ok(())
+    }
+
+    /// The encoded messages, in order.
+    #[inline]
+    pub fn messages(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut fields = self.messages;
+        let mut left = self.message_count;
+        std::iter::from_fn(move || {
+            while left > 0 {
+                // The fields were all walked once: they are sound.
+                let field = fields.next().ok()??;
+                if field.number == MESSAGES {
+                    left -= 1;
+                    return field.bytes().ok();
+                }
+            }
+            None
+        })
+    }
+
+    /// How many messages, 1 to [`limits::BATCH_MESSAGES_MAX`].
+    #[must_use]
+    pub fn message_count(&self) -> usize {
+        self.message_count
+    }
+
+    /// Bytes of the encoded messages together.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+}
+
+/// Appends a PUBLISH of `bodies`, each an encoded `Message`.
+///
+/// `producer` is (producer id, sequence of the first body, lowest unanswered sequence). The caller keeps to the
+/// limits of WELCOME.
+pub fn encode_publish(
+    out: &mut Vec<u8>,
+    seq: u64,
+    queue: &str,
+    producer: Option<(u64, u64, u64)>,
+    bodies: &[&[u8]],
+) {
+    let mut payload_len = varint_field_len(seq) + bytes_field_len(queue.len());
+    payload_len += bodies.iter().map(|body| bytes_field_len(body.len())).sum::<usize>();
+    if let Some((_, sequence, unanswered_from)) = producer {
+        payload_len += PRODUCER_FIELD_BYTES + varint_field_len(sequence) + varint_field_len(unanswered_from);
+    }
+    out.reserve(payload_len + 5);
+    put_header(out, Kind::Publish, payload_len);
+    let payload_at = out.len();
+    put_varint_field(out, 1, seq);
+    put_bytes_field(out, 2, queue.as_bytes());
+    for body in bodies {
+        put_bytes_field(out, 3, body);
+    }
+    if let Some((producer_id, sequence, unanswered_from)) = producer {
+        out.push(key(4, FIXED64));
+        out.extend_from_slice(&producer_id.to_le_bytes());
+        put_varint_field(out, 5, sequence);
+        put_varint_field(out, 6, unanswered_from);
+    }
+    debug_assert_eq!(out.len() - payload_at, payload_len);
+}
+
+/// Appends a PUBLISH_ACK without refusal: the requests `seq` to `seq + more` are on disk, `messages` messages
+/// whose ids follow `first_id`.
+#[inline]
+pub fn encode_publish_ack(out: &mut Vec<u8>, seq: u64, more: u32, first_id: u64, messages: u32) {
+    let frame = ShortFrame::begin(out, Kind::PublishAck, 2 * 11 + 2 * 6);
+    put_varint_field(out, 1, seq);
+    put_varint_field(out, 2, u64::from(more));
+    put_varint_field(out, 3, first_id);
+    put_varint_field(out, 4, u64::from(messages));
+    frame.finish(out);
+}
+
+/// Appends a REPLY of `CODE_OK` to the requests `seq` to `seq + more`.
+#[inline]
+pub fn encode_reply_ok(out: &mut Vec<u8>, seq: u64, more: u32) {
+    let frame = ShortFrame::begin(out, Kind::Reply, 11 + 6);
+    put_varint_field(out, 1, seq);
+    put_varint_field(out, 2, u64::from(more));
+    frame.finish(out);
+}
