@@ -226,7 +226,6 @@ pub const QUEUE_LABELS_MAX: usize = 100;
 pub const PAGE_ROWS_MAX: usize = 1000;
 
 const _: () = {
-    assert!(QueueNameRoom::FITS, "a mailbox name must fit a queue name");
     assert!(MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES <= FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
@@ -242,9 +241,3 @@ const _: () = {
     assert!(LEASE.as_secs() <= LEASE_MAX.as_secs());
     assert!(HEARTBEAT_MIN.as_millis() < HEARTBEAT.as_millis());
 };
-
-struct QueueNameRoom;
-impl QueueNameRoom {
-    const FITS: bool =
-        crate::ids::QueueName::MAILBOX_PREFIX.len() + CLIENT_ID_BYTES_MAX <= QUEUE_NAME_BYTES_MAX;
-}
