@@ -1,1 +1,4 @@
 //! Tests of the parts together.
+
+mod bounds;
+mod compression;

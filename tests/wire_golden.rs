@@ -1,0 +1,232 @@
+//! The format, pinned: one frame of every kind, byte by byte.
+//!
+//! What fails here breaks every client that was ever built. A new field gets a new line; an old line never changes.
+#![allow(missing_docs)]
+
+use prost::Message;
+use relaymesh::ids::{Boot, LeaseId, MessageId, SubscriptionId};
+use relaymesh::limits::FRAME_BYTES_MAX;
+use relaymesh::wire::proto::{self, Code};
+use relaymesh::wire::{self, ClientFrame, Codec, DeliverWriter, Kind, ServerFrame, Split};
+
+const LEASE: LeaseId = LeaseId { message: MessageId(300), attempt: 2, boot: Boot(7) };
+
+fn frame<M: Message>(kind: Kind, message: &M) -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::encode(&mut out, kind, message);
+    out
+}
+
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out);
+    out
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn text() -> String {
+    "why".to_owned()
+}
+
+fn message() -> proto::Message {
+    proto::Message {
+        payload: b"hello".to_vec(),
+        attributes: [("k".to_owned(), "v".to_owned())].into(),
+        priority: 8,
+        delay_ms: 1000,
+        due_unix_ms: 1_800_000_000_000,
+        ttl_ms: 60_000,
+        attempts_max: 3,
+        trace_context: "00-ab".to_owned(),
+    }
+}
+
+fn client_frames() -> Vec<(&'static str, Vec<u8>)> {
+    let leases = vec![proto::Lease::from(LEASE)];
+    let hello = proto::Hello {
+        version_min: 1,
+        version_max: 1,
+        namespace: "acme".to_owned(),
+        client_id: "d1".to_owned(),
+        credential: b"secret".to_vec(),
+        heartbeat_ms: 30_000,
+        dictionaries: vec![1, 300],
+        resume_token: vec![0xaa, 0xbb],
+        leases: leases.clone(),
+    };
+    let reading = proto::Reading { name: "temperature_mc".to_owned(), value: -40 };
+    let ping = proto::Ping { time_s: 1_795_234_567, node: 4711, load_permille: 512, readings: vec![reading] };
+    let body = message().encode_to_vec();
+    let nack = proto::Nack {
+        seq: 5,
+        leases: leases.clone(),
+        replenish: true,
+        delay_ms: Some(0),
+        error: text(),
+        reject: true,
+    };
+    vec![
+        ("HELLO", frame(Kind::Hello, &hello)),
+        ("PING empty", wire::EMPTY_PING.to_vec()),
+        ("PING", frame(Kind::Ping, &ping)),
+        (
+            "PUBLISH",
+            written(|out| wire::encode_publish(out, 1, "jobs", Some((0x0102_0304, 9, 8)), &[&body, b""])),
+        ),
+        (
+            "SUBSCRIBE",
+            frame(
+                Kind::Subscribe,
+                &proto::Subscribe {
+                    seq: 2,
+                    subscription: 1,
+                    queue: "device/d1".to_owned(),
+                    credit_messages: 100,
+                    credit_bytes: 65_536,
+                },
+            ),
+        ),
+        ("UNSUBSCRIBE", frame(Kind::Unsubscribe, &proto::Unsubscribe { seq: 3, subscription: 1 })),
+        ("CREDIT", frame(Kind::Credit, &proto::Credit { subscription: 1, messages: 10, bytes: 1024 })),
+        ("ACK", written(|out| wire::encode_ack(out, 4, &[LEASE, LEASE], true))),
+        ("NACK", frame(Kind::Nack, &nack)),
+        ("EXTEND", frame(Kind::Extend, &proto::Extend { seq: 6, leases, lease_ms: 30_000 })),
+        ("BYE", frame(Kind::Bye, &proto::Bye { retire_producer: true, retired_producer_id: 0x0102_0304 })),
+    ]
+}
+
+fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
+    let limits = proto::Limits {
+        frame_bytes_max: 1_048_576,
+        message_bytes_max: 1_047_552,
+        publish_messages_max: 4096,
+        publish_bytes_max: 8_388_608,
+        batch_messages_max: 1024,
+        subscriptions_max: 64,
+    };
+    let welcome = proto::Welcome {
+        version: 1,
+        session_id: 77,
+        epoch: 1 << 32 | 5,
+        resumed: true,
+        heartbeat_ms: 30_000,
+        limits: Some(limits),
+        dictionary: 1,
+        resume_token: vec![0xcc],
+        grace_ms: 60_000,
+    };
+    let refusal = proto::Refusal { code: Code::QueueFull.into(), text: text(), retry_after_ms: 1000 };
+    let refused = proto::PublishAck { seq: 9, refusal: Some(refusal), ..Default::default() };
+    let reply = proto::Reply {
+        seq: 4,
+        more: 0,
+        code: Code::LeaseLost.into(),
+        text: text(),
+        lost: vec![proto::Lease::from(LEASE)],
+    };
+    let deliver = written(|out| {
+        let mut writer = DeliverWriter::begin(out, FRAME_BYTES_MAX);
+        assert!(writer.push(out, SubscriptionId(1), LEASE, 30_000, b"\x0a\x02hi"));
+        assert!(writer.push(out, SubscriptionId(2), LEASE, 30_000, b""));
+        writer.finish(out);
+    });
+    vec![
+        ("WELCOME", frame(Kind::Welcome, &welcome)),
+        (
+            "REJECT",
+            frame(
+                Kind::Reject,
+                &proto::Reject { code: Code::Overloaded.into(), text: text(), reconnect_after_ms: 1500 },
+            ),
+        ),
+        ("PONG empty", wire::EMPTY_PONG.to_vec()),
+        ("PONG", frame(Kind::Pong, &proto::Pong { heartbeat_ms: 60_000 })),
+        ("PUBLISH_ACK", written(|out| wire::encode_publish_ack(out, 1, 2, 300, 3))),
+        ("PUBLISH_ACK refused", frame(Kind::PublishAck, &refused)),
+        ("REPLY ok", written(|out| wire::encode_reply_ok(out, 2, 1))),
+        ("REPLY lost", frame(Kind::Reply, &reply)),
+        ("DELIVER", deliver),
+        (
+            "GOAWAY",
+            frame(
+                Kind::GoAway,
+                &proto::GoAway { code: Code::TakenOver.into(), text: text(), reconnect_after_ms: 0 },
+            ),
+        ),
+        (
+            "ERROR",
+            frame(
+                Kind::Error,
+                &proto::Error { code: Code::Malformed.into(), text: text(), client_fault: true },
+            ),
+        ),
+    ]
+}
+
+const GOLDEN: &str = include_str!("wire_golden.txt");
+
+#[test]
+fn every_kind_of_frame_is_what_it_was() {
+    let frames: Vec<_> = client_frames().into_iter().chain(server_frames()).collect();
+    for kind in Kind::ALL {
+        assert!(frames.iter().any(|(_, bytes)| bytes[0] == kind as u8), "no golden {kind}");
+    }
+    let now: String = frames.iter().map(|(name, bytes)| format!("{name}: {}\n", hex(bytes))).collect();
+    assert!(now == GOLDEN, "the frames are now\n{now}");
+}
+
+#[test]
+fn every_golden_frame_decodes_for_its_receiver_only() {
+    for (name, bytes) in client_frames() {
+        let Ok(Split::Frame { frame, consumed }) = wire::split(&bytes, FRAME_BYTES_MAX) else {
+            panic!("{name} is no frame")
+        };
+        assert_eq!(consumed, bytes.len(), "{name}");
+        assert!(frame.kind.is_from_client());
+        assert!(ClientFrame::decode(frame.kind, frame.payload).is_ok(), "{name}");
+        assert_eq!(ServerFrame::decode(frame.kind, frame.payload).unwrap_err().code(), Code::Unexpected);
+    }
+    for (name, bytes) in server_frames() {
+        let Ok(Split::Frame { frame, consumed }) = wire::split(&bytes, FRAME_BYTES_MAX) else {
+            panic!("{name} is no frame")
+        };
+        assert_eq!(consumed, bytes.len(), "{name}");
+        assert!(!frame.kind.is_from_client());
+        assert!(ServerFrame::decode(frame.kind, frame.payload).is_ok(), "{name}");
+        assert_eq!(ClientFrame::decode(frame.kind, frame.payload).unwrap_err().code(), Code::Unexpected);
+    }
+}
+
+/// A compressed frame as the first version wrote it. Another zstd may write another one; all must read this one.
+#[test]
+fn an_old_compressed_frame_is_still_read() {
+    let golden = "8424480000f50000980887b684d80610e72418800480c60ace0d835203fc91f06ced8e20c12a";
+    let bytes: Vec<u8> = (0..golden.len() / 2)
+        .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let Ok(Split::Frame { frame, .. }) = wire::split(&bytes, FRAME_BYTES_MAX) else { panic!("no frame") };
+    assert!(frame.compressed);
+    let mut codec = Codec::new();
+    let payload = codec.payload(frame, true, FRAME_BYTES_MAX).unwrap();
+    assert_eq!(proto::Ping::decode(payload).unwrap(), telemetry());
+}
+
+fn telemetry() -> proto::Ping {
+    let readings = [("uptime_s", 86_400), ("battery_permille", 871), ("temperature_mc", -5250)];
+    proto::Ping {
+        time_s: 1_795_234_567,
+        node: 4711,
+        load_permille: 512,
+        readings: readings.map(|(name, value)| proto::Reading { name: name.to_owned(), value }).to_vec(),
+    }
+}
+
+#[test]
+fn a_compressed_frame_made_now_is_no_larger_than_it_was() {
+    let mut out = frame(Kind::Ping, &telemetry());
+    Codec::new().compress_last_frame(&mut out, 0);
+    assert!(out.len() <= 38, "{}", hex(&out));
+}
