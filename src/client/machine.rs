@@ -225,11 +225,11 @@ impl Machine {
 
     /// Takes the next frame off `input`. `None`: all of it is taken, or the connection is closed.
     #[must_use = "the event may end the connection"]
-    pub fn next_event<'a>(
+    pub fn next_event<'a, 'i: 'a>(
         &mut self,
         now: Time,
         inbound: &'a mut Inbound,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
     ) -> Option<Event<'a>> {
         if self.state == State::Closed {
             return None;
@@ -246,11 +246,11 @@ impl Machine {
         }
     }
 
-    fn take_frame<'a>(
+    fn take_frame<'a, 'i: 'a>(
         &mut self,
         now: Time,
         inbound: &'a mut Inbound,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
     ) -> Result<Option<Event<'a>>, Broken> {
         let payload_max = self.payload_max();
         if self.partial.is_empty() {

@@ -17,6 +17,7 @@
 //! - A message that is delivered again under a lease still held is not handed out a second time.
 //! - Credit is a count of messages out with the user: it is given back when a message is settled, once.
 
+mod event;
 mod leases;
 mod publishes;
 
@@ -27,12 +28,13 @@ use prost::Message as _;
 
 use self::leases::Leases;
 use self::publishes::Publishes;
-use super::{Backoff, Broken, Event, Inbound, Machine, Policy, Room, Silence, Verdict};
+use super::{Backoff, Event, Inbound, Machine, Policy, Room, Verdict};
 use crate::clock::Time;
 use crate::ids::{ClientId, LeaseId, MessageId, Namespace, ProducerId, QueueName, SubscriptionId};
 use crate::limits;
-use crate::wire::{DICTIONARY_ID, DeliverView, Delivery, proto};
+use crate::wire::{DICTIONARY_ID, DeliverView, proto};
 
+pub use self::event::{Deliveries, Ended, Lost, SessionEvent};
 pub use self::leases::Settlement;
 pub use self::publishes::Unsendable;
 
@@ -72,145 +74,6 @@ pub enum Link {
     Over,
 }
 
-/// Why a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// The socket broke or could not be connected.
-    #[error("the connection broke")]
-    Broke,
-    /// The server would not have the session.
-    #[error("the server refused the session: {text} ({code:?})")]
-    Rejected {
-        /// Why.
-        code: proto::Code,
-        /// Why, in words.
-        text: String,
-    },
-    /// The server wanted the client to leave.
-    #[error("the server asked to leave: {text} ({code:?})")]
-    GoAway {
-        /// Why.
-        code: proto::Code,
-        /// Why, in words.
-        text: String,
-    },
-    /// The server ended the connection over a fault.
-    #[error("the server ended the connection: {text} ({code:?})")]
-    ServerError {
-        /// Which.
-        code: proto::Code,
-        /// Which, in words.
-        text: String,
-    },
-    /// The server was silent.
-    #[error(transparent)]
-    Silent(#[from] Silence),
-    /// The server broke the protocol.
-    #[error("the server broke the protocol: {0}")]
-    Protocol(#[from] Broken),
-    /// The client said BYE.
-    #[error("the client said goodbye")]
-    Bye,
-}
-
-/// What happened to the client.
-#[derive(Debug)]
-pub enum SessionEvent<'a> {
-    /// Connected and welcome.
-    Up {
-        /// The session went on: leases held are still held. False at the first connection.
-        resumed: bool,
-    },
-    /// A publish is on disk.
-    Published {
-        /// As [`Session::publish`] returned it.
-        sequence: u64,
-        /// How many messages it had.
-        messages: u32,
-        /// The id of the first one; the others follow by 1.
-        first_id: MessageId,
-    },
-    /// A publish was refused as a whole and is not on disk. Publishing it again gives it a new sequence.
-    PublishRefused {
-        /// As [`Session::publish`] returned it.
-        sequence: u64,
-        /// How many messages it had.
-        messages: u32,
-        /// Why, and when to try again.
-        refusal: proto::Refusal,
-    },
-    /// A subscription stands on this connection.
-    Subscribed(SubscriptionId),
-    /// A subscription was refused and is forgotten.
-    SubscribeRefused {
-        /// Which.
-        subscription: SubscriptionId,
-        /// Why.
-        code: proto::Code,
-        /// Why, in words.
-        text: String,
-    },
-    /// A subscription ended.
-    Unsubscribed(SubscriptionId),
-    /// Messages to work on.
-    Delivered(Deliveries<'a>),
-    /// Leases were acked, nacked or extended, durably.
-    Settled {
-        /// Which.
-        leases: Vec<LeaseId>,
-        /// What was asked for.
-        settlement: Settlement,
-        /// Those that were not the newest of their message any more: for them nothing was done now.
-        lost: Vec<LeaseId>,
-        /// The request was sent again after a reconnect: what is in `lost` may have counted the first time.
-        resent: bool,
-    },
-    /// A request to ack, nack or extend was refused.
-    SettleRefused {
-        /// Which leases.
-        leases: Vec<LeaseId>,
-        /// What was asked for.
-        settlement: Settlement,
-        /// Why.
-        code: proto::Code,
-        /// Why, in words.
-        text: String,
-    },
-    /// The server answered a heartbeat.
-    Pong {
-        /// How long that took; `None` when several were on their way.
-        rtt: Option<Duration>,
-    },
-    /// The connection is ending; [`Session::link`] says what to do.
-    Ending(Ended),
-    /// A frame with nothing to tell.
-    Quiet,
-}
-
-/// The deliveries of one frame that are new to this client.
-#[derive(Debug)]
-pub struct Deliveries<'a> {
-    view: DeliverView<'a>,
-    repeated: Vec<LeaseId>,
-}
-
-impl<'a> Deliveries<'a> {
-    /// Each delivery, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Delivery<'a>> + '_ {
-        self.view.deliveries().filter(|delivery| !self.repeated.contains(&delivery.lease))
-    }
-}
-
-/// What [`Session::lost`] found and decided.
-#[must_use]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
-    /// Why the connection ended.
-    pub why: Ended,
-    /// Whether and when there will be another.
-    pub verdict: Verdict,
-}
-
 #[derive(Debug)]
 struct Subscription {
     id: SubscriptionId,
@@ -244,6 +107,7 @@ pub struct Session {
     unsubscribing: VecDeque<(u64, SubscriptionId)>,
     next_subscription: u16,
     resume_token: Vec<u8>,
+    has_been_up: bool,
     /// What the server last allowed.
     limits: proto::Limits,
     /// Why the present connection ends, and the slot that came with it.
@@ -278,6 +142,7 @@ impl Session {
             unsubscribing: VecDeque::new(),
             next_subscription: 1,
             resume_token: Vec::new(),
+            has_been_up: false,
             limits,
             ending: None,
             leave_by: None,
@@ -365,11 +230,11 @@ impl Session {
     }
 
     /// Takes the next event off the received bytes. `None`: all of them are taken, or the connection is ending.
-    pub fn next_event<'a>(
+    pub fn next_event<'a, 'i: 'a>(
         &mut self,
         now: Time,
         inbound: &'a mut Inbound,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
     ) -> Option<SessionEvent<'a>> {
         if let Some(event) = self.ready.pop_front() {
             return Some(event);
@@ -421,6 +286,7 @@ impl Session {
     fn on_welcome<'a>(&mut self, now: Time, welcome: proto::Welcome) -> SessionEvent<'a> {
         self.policy.welcomed(now);
         self.resume_token = welcome.resume_token;
+        self.has_been_up = true;
         self.limits = welcome.limits.unwrap_or_default();
         SessionEvent::Up { resumed: welcome.resumed }
     }
@@ -639,6 +505,18 @@ impl Session {
         self.publishes.len() + self.leases.settling()
     }
 
+    /// Whether the publish of this sequence has no answer yet.
+    #[must_use]
+    pub fn is_unanswered(&self, sequence: u64) -> bool {
+        self.publishes.contains(sequence)
+    }
+
+    /// Whether a server ever accepted the session.
+    #[must_use]
+    pub fn has_been_up(&self) -> bool {
+        self.has_been_up
+    }
+
     /// Messages delivered and not settled by the user.
     #[must_use]
     pub fn held(&self) -> usize {
@@ -685,4 +563,3 @@ impl Subscription {
         }
     }
 }
-
