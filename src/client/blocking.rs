@@ -203,9 +203,22 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] when the server would not have it.
     pub fn subscribe(&mut self, queue: &str, credit: u32) -> Result<SubscriptionId, Error> {
+        self.subscribe_up_to(queue, credit, None)
+    }
+
+    /// As [`Client::subscribe`], for no more than `total` messages.
+    ///
+    /// # Errors
+    /// As [`Client::subscribe`].
+    pub fn subscribe_up_to(
+        &mut self,
+        queue: &str,
+        credit: u32,
+        total: Option<u64>,
+    ) -> Result<SubscriptionId, Error> {
         let queue = QueueName::parse(queue)?;
         let max = self.session.limits().subscriptions_max as usize;
-        let id = self.session.subscribe(&queue, credit, 0).ok_or(Error::Subscriptions(max))?;
+        let id = self.session.subscribe(&queue, credit, 0, total).ok_or(Error::Subscriptions(max))?;
         self.inbox.subscribing(id, queue);
         loop {
             if let Some(outcome) = self.inbox.take_subscribed(id) {

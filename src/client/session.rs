@@ -20,6 +20,7 @@
 mod event;
 mod leases;
 mod publishes;
+mod subscription;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use prost::Message as _;
 
 use self::leases::Leases;
 use self::publishes::Publishes;
+use self::subscription::Subscription;
 use super::{Backoff, Event, Inbound, Machine, Policy, Room, Verdict};
 use crate::clock::Time;
 use crate::ids::{ClientId, LeaseId, MessageId, Namespace, ProducerId, QueueName, SubscriptionId};
@@ -72,20 +74,6 @@ pub enum Link {
     Close,
     /// There will be no further connection.
     Over,
-}
-
-#[derive(Debug)]
-struct Subscription {
-    id: SubscriptionId,
-    queue: QueueName,
-    credit_messages: u32,
-    /// 0 for no bound.
-    credit_bytes: u64,
-    /// The request on this connection; `None` until it is made.
-    seq: Option<u64>,
-    /// Credit to give back.
-    owed_messages: u32,
-    owed_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -356,19 +344,22 @@ impl Session {
         let mut repeated = Vec::new();
         for delivery in view.deliveries() {
             let bytes = delivery.message.len() as u32;
-            if !self.leases.delivered(delivery.lease, delivery.subscription, bytes) {
+            let is_new = self.leases.delivered(delivery.lease, delivery.subscription, bytes);
+            if !is_new {
                 repeated.push(delivery.lease);
-                self.owe(delivery.subscription, bytes);
+            }
+            if let Some(subscription) = self.subscription(delivery.subscription) {
+                subscription.used(bytes);
+                if !is_new {
+                    subscription.give_back(bytes);
+                }
             }
         }
         SessionEvent::Delivered(Deliveries { view, repeated })
     }
 
-    fn owe(&mut self, subscription: SubscriptionId, bytes: u32) {
-        if let Some(subscription) = self.subscriptions.iter_mut().find(|own| own.id == subscription) {
-            subscription.owed_messages += 1;
-            subscription.owed_bytes += u64::from(bytes);
-        }
+    fn subscription(&mut self, id: SubscriptionId) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.id == id)
     }
 
     /// Appends what may be sent now to `out`. To be called after requests were made and after events.
@@ -381,7 +372,7 @@ impl Session {
         self.leases.send(machine, out);
         if machine.is_welcomed() && self.leases.are_sent() {
             for subscription in &mut self.subscriptions {
-                subscription.send(machine, &self.leases, out);
+                subscription.send(machine, out);
             }
             let refused = &mut self.ready;
             self.publishes.send(machine, TRANSMIT_BYTES_SOFT_MAX, out, |sequence, messages, text| {
@@ -427,29 +418,21 @@ impl Session {
     }
 
     /// Attaches to a queue as a consumer, on this connection and all later ones. At most `credit_messages` messages
-    /// of at most `credit_bytes` together (0: no bound) will be out with the user at any time.
-    /// `None` when the client has as many subscriptions as the server allows.
+    /// of at most `credit_bytes` together (0: no bound) will be out with the user at any time, and `total` (`None`: no
+    /// end) over all. `None` when the client has as many subscriptions as the server allows.
     pub fn subscribe(
         &mut self,
         queue: &QueueName,
         credit_messages: u32,
         credit_bytes: u64,
+        total: Option<u64>,
     ) -> Option<SubscriptionId> {
         if self.subscriptions.len() >= self.limits.subscriptions_max as usize {
             return None;
         }
         let id = SubscriptionId(self.next_subscription);
         self.next_subscription = self.next_subscription.checked_add(1).unwrap_or(1);
-        let credit_messages = credit_messages.clamp(1, limits::CREDIT_MESSAGES_MAX);
-        self.subscriptions.push(Subscription {
-            id,
-            queue: queue.clone(),
-            credit_messages,
-            credit_bytes,
-            seq: None,
-            owed_messages: 0,
-            owed_bytes: 0,
-        });
+        self.subscriptions.push(Subscription::new(id, queue.clone(), credit_messages, credit_bytes, total));
         Some(id)
     }
 
@@ -474,7 +457,11 @@ impl Session {
             return self.leases.extend(lease, settlement);
         }
         let Some(held) = self.leases.settle(lease, settlement) else { return false };
-        self.owe(held.subscription, held.bytes);
+        if let Some(subscription) = self.subscription(held.subscription)
+            && subscription.may_go_on()
+        {
+            subscription.give_back(held.bytes);
+        }
         true
     }
 
@@ -539,27 +526,5 @@ impl Session {
     #[must_use]
     pub fn is_up(&self) -> bool {
         matches!(&self.state, State::Up(machine) if machine.is_welcomed())
-    }
-}
-
-impl Subscription {
-    fn send(&mut self, machine: &mut Machine, leases: &Leases, out: &mut Vec<u8>) {
-        if self.seq.is_none() {
-            let (out_messages, out_bytes) = leases.held_by(self.id);
-            let messages = self.credit_messages.saturating_sub(out_messages);
-            // 0 would lift the bound.
-            let bytes = match self.credit_bytes {
-                0 => 0,
-                bound => bound.saturating_sub(out_bytes).max(1),
-            };
-            self.seq = machine.subscribe(self.id, self.queue.as_str(), messages, bytes, out).ok();
-            if self.seq.is_some() {
-                (self.owed_messages, self.owed_bytes) = (0, 0);
-            }
-        } else if self.owed_messages > 0 {
-            let bytes = if self.credit_bytes == 0 { 0 } else { self.owed_bytes };
-            machine.credit(self.id, self.owed_messages, bytes, out);
-            (self.owed_messages, self.owed_bytes) = (0, 0);
-        }
     }
 }
