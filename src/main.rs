@@ -1,3 +1,7 @@
 //! The relaymesh command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    relaymesh::cli::run()
+}

@@ -147,12 +147,6 @@ impl Leases {
         settling.flat_map(|settling| settling.leases.iter().copied()).chain(self.held.keys().copied())
     }
 
-    /// Messages and bytes of a subscription that are out with the user.
-    pub(super) fn held_by(&self, subscription: SubscriptionId) -> (u32, u64) {
-        let own = self.held.values().filter(|held| held.subscription == subscription);
-        own.fold((0, 0), |(messages, bytes), held| (messages + 1, bytes + u64::from(held.bytes)))
-    }
-
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
