@@ -21,6 +21,7 @@ use crate::ids::LoopId;
 use crate::limits;
 use crate::mail::Bell;
 use crate::telemetry::LoopMetrics;
+use crate::wire::Kind;
 
 pub(super) struct EventLoop<B> {
     loop_id: LoopId,
@@ -42,6 +43,8 @@ pub(super) struct EventLoop<B> {
     now: Time,
     wishes: Arc<Wishes>,
     draining: bool,
+    /// Heartbeats answered up to the last turn.
+    pongs_counted: u64,
 }
 
 /// Where the loop stands with its listener.
@@ -81,6 +84,7 @@ impl<B: LoopBrain> EventLoop<B> {
             clock,
             wishes,
             draining: false,
+            pongs_counted: 0,
         }
     }
 
@@ -88,8 +92,8 @@ impl<B: LoopBrain> EventLoop<B> {
         let mut events = Events::with_capacity(limits::EVENTS_PER_TURN_MAX);
         while !self.is_finished() {
             self.sleep(&mut events);
+            let woken_us = self.clock.micros();
             self.now = self.clock.time();
-            self.metrics.turns.inc();
             self.obey();
             self.sort(&events);
             self.accept();
@@ -98,6 +102,17 @@ impl<B: LoopBrain> EventLoop<B> {
             self.expire();
             self.act();
             self.send_commands();
+            self.count_turn(woken_us);
+        }
+    }
+
+    /// A heartbeat is answered in the turn that reads it, so the turn's length bounds how long that took.
+    fn count_turn(&mut self, woken_us: u64) {
+        self.metrics.turns.inc();
+        let pongs = self.metrics.sent.frames[Kind::Pong as usize].value();
+        let answered = pongs - std::mem::replace(&mut self.pongs_counted, pongs);
+        if answered > 0 {
+            self.metrics.heartbeat_turnaround_us.record_many(self.clock.micros() - woken_us, answered);
         }
     }
 
