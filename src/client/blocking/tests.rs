@@ -8,11 +8,11 @@ use crate::wire::{
 };
 
 /// Bodies stored and errors of nacks.
-type Served = (Vec<Vec<u8>>, Vec<String>);
+pub(crate) type Served = (Vec<Vec<u8>>, Vec<String>);
 
 /// Serves connections one after the other: each answers up to its number of publishes, acks and nacks, then breaks.
 /// Returns the bodies stored, each once, and the errors of nacks.
-fn serve(answers: Vec<usize>) -> (String, JoinHandle<Served>) {
+pub(crate) fn serve(answers: Vec<usize>) -> (String, JoinHandle<Served>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = thread::spawn(move || {
