@@ -6,6 +6,21 @@
 //!            one thread per loop            a shard: a brain thread and a committer thread
 //!                     admin · telemetry · host   (control plane, on tokio, never on a loop)
 //! ```
+//!
+//! # Floors
+//!
+//! From the top down. Imports point down, or sideways where that makes no circle; `tests/style` reads this table
+//! and holds the source to it.
+//!
+//! ```text
+//! main
+//! cli
+//! reactor
+//! gateway · engine
+//! session · queue · client · admin
+//! wire · log · mail · config
+//! host · telemetry · limits · ids · clock · wheel
+//! ```
 pub mod admin;
 pub mod cli;
 pub mod client;

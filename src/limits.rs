@@ -100,6 +100,44 @@ pub const READ_PER_TURN_BYTES_MAX: usize = READ_BUFFER_BYTES;
 pub const ACCEPTS_PER_TURN_MAX: usize = 256;
 /// Events taken from the poller in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;
+/// What all connections of a loop read in one turn, and with it the size of the turn's batch of commands; one
+/// connection's share may go beyond it.
+pub const READ_PER_LOOP_TURN_BYTES_MAX: usize = MIB;
+/// Batches of effects taken in one turn.
+pub const EFFECT_BATCHES_PER_TURN_MAX: usize = 16;
+/// Connections the kernel keeps for a loop until it accepts them; net.core.somaxconn bounds it further.
+pub const LISTEN_BACKLOG: i32 = 65_535;
+/// How long a loop waits before it accepts again when not even its reserve descriptor helped.
+pub const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+/// How long a socket that we closed is kept so that what was said last arrives.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// Sockets of one loop that are kept so; beyond it the oldest is dropped early.
+pub const LINGERING_MAX: usize = 1024;
+/// Shortest silence before the kernel probes a connection; one and a half heartbeats when that is longer.
+pub const KEEPALIVE_IDLE_MIN: Duration = Duration::from_secs(60);
+/// Between the kernel's probes.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// The kernel's probes without an answer after which a connection is dead.
+pub const KEEPALIVE_PROBES: u32 = 3;
+
+/// Output waiting for all connections of a loop, beyond which nothing more is delivered.
+pub const LOOP_OUTPUT_BYTES_MAX: usize = 256 * MIB;
+/// Partial frames of all connections of a loop; whoever adds more is closed.
+pub const LOOP_PARTIAL_BYTES_MAX: usize = 256 * MIB;
+/// Memory a loop keeps in buffers that nobody uses for the moment.
+pub const POOLED_BYTES_MAX: usize = 4 * MIB;
+/// Queue names a loop keeps, so that a publish to one of them needs no memory of its own.
+pub const CACHED_QUEUE_NAMES_MAX: usize = 4096;
+/// How many clients a second a loop asks back, of those it sends away.
+pub const READMISSIONS_PER_S: u32 = 10_000;
+/// Furthest slot a client is given to come back.
+pub const READMISSION_MAX: Duration = Duration::from_secs(600);
+/// What a client that was told to go has to see its answers.
+pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
+/// What the last words to a client have to be taken by its socket.
+pub const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
+/// Clients are told of a drain in waves this far apart.
+pub const DRAIN_WAVE: Duration = Duration::from_millis(100);
 
 // Mail.
 
@@ -188,10 +226,11 @@ pub const QUEUE_LABELS_MAX: usize = 100;
 pub const PAGE_ROWS_MAX: usize = 1000;
 
 const _: () = {
-    assert!(QueueNameRoom::FITS, "a mailbox name must fit a queue name");
     assert!(MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES <= FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
+    assert!(READ_PER_TURN_BYTES_MAX <= READ_PER_LOOP_TURN_BYTES_MAX);
+    assert!(EFFECT_BATCHES_PER_TURN_MAX <= EFFECT_LANE_BATCHES);
     assert!(MESSAGE_BYTES_MAX as u64 <= MAILBOX_BYTES_MAX);
     assert!(PUBLISH_WINDOW_BYTES as usize >= FRAME_BYTES_MAX);
     assert!(LOG_BATCH_BYTES_MAX > FRAME_BYTES_MAX + LOG_BLOCK_BYTES);
@@ -202,9 +241,3 @@ const _: () = {
     assert!(LEASE.as_secs() <= LEASE_MAX.as_secs());
     assert!(HEARTBEAT_MIN.as_millis() < HEARTBEAT.as_millis());
 };
-
-struct QueueNameRoom;
-impl QueueNameRoom {
-    const FITS: bool =
-        crate::ids::QueueName::MAILBOX_PREFIX.len() + CLIENT_ID_BYTES_MAX <= QUEUE_NAME_BYTES_MAX;
-}

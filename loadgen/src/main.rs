@@ -1,3 +1,49 @@
-//! The load generator.
+//! The load generator: holds connections, plays ping-pong, publishes and works, and says how fast and how late.
+//!
+//! One event loop drives all connections of a run through the SDK's pure machine ([`fleet`]); a [`workload`] says what
+//! each of them does; [`report`] prints and writes what came out.
 
-fn main() {}
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+mod fleet;
+mod options;
+mod progress;
+mod report;
+mod workload;
+
+/// Drives a RelayMesh server and measures it.
+///
+/// Every run prints its rate and the percentiles of its delay, and writes them with `--json FILE`. A run at full speed
+/// measures each delay from the moment of sending; a run with `--rate` from the moment the request was due, so that a
+/// server that stalls is charged for all that should have been sent meanwhile (no coordinated omission).
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Hold sessions, each with its mailbox subscription and heartbeat.
+    Connect(workload::connect::Args),
+    /// Ping-pong: each connection sends a PING when its PONG arrived.
+    Echo(workload::echo::Args),
+    /// Publish durably, one message a frame.
+    Publish(workload::publish::Args),
+    /// Lease and ack, one lease a frame.
+    Work(workload::work::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let limit = relaymesh::host::raise_descriptor_limit();
+    let report = match cli.command {
+        Command::Connect(args) => workload::connect::run(&args, limit),
+        Command::Echo(args) => workload::echo::run(&args),
+        Command::Publish(args) => workload::publish::run(&args),
+        Command::Work(args) => workload::work::run(&args),
+    }?;
+    report.finish().context("the run is over, but its report could not be written")
+}

@@ -1,1 +1,14 @@
-//! The shard's threads: mail in, brain, log, effects out once they are durable.
+//! The shell around a shard's brain: mail in, brain, log, effects out once they are durable.
+//!
+//! [`Shard`] joins the brain and the log and is still pure: it is handed the time and says what is to be written
+//! and read. [`Engine`] runs one on three threads: the brain's own, the committer that writes batches, and the
+//! housekeeper that prepares, reads and recycles segments. The simulation runs the same [`Shard`] on none. This
+//! module knows neither sockets nor what a message goes through.
+
+mod config;
+mod shard;
+mod threads;
+
+pub use config::EngineConfig;
+pub use shard::{Shard, ShardError, Started};
+pub use threads::{Ended, Engine, EngineLanes};

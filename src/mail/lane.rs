@@ -96,9 +96,10 @@ impl CommandReceiver {
         for _ in 0..self.lanes.len() {
             let lane = &self.lanes[self.next];
             self.next = (self.next + 1) % self.lanes.len();
-            let was_full = lane.batches.is_full();
             if let Ok(batch) = lane.batches.try_recv() {
-                if was_full {
+                // Judged after the taking: a sender that fills the lane between a look before it and the taking
+                // would fall asleep and never be rung.
+                if lane.batches.len() + 1 >= COMMAND_LANE_BATCHES {
                     lane.sender_bell.ring();
                 }
                 return Some((lane.loop_id, batch));

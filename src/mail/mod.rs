@@ -10,6 +10,8 @@ mod command;
 mod effect;
 mod lane;
 mod operator;
+#[cfg(test)]
+mod tests;
 
 pub use bell::Bell;
 pub use command::{

@@ -82,7 +82,7 @@ pub struct LoopMetrics {
     pub sent: FrameKinds,
     /// How far past its interval a heartbeat came, in milliseconds.
     pub heartbeat_lateness_ms: Histogram,
-    /// From the reading of a PING to the writing of its PONG, in microseconds.
+    /// Length of the turn that read a PING and wrote its PONG, in microseconds.
     pub heartbeat_turnaround_us: Histogram,
     /// Turns of the loop.
     pub turns: Counter,

@@ -1,0 +1,153 @@
+//! What came of a run: printed for people, written as JSON for programs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+
+use crate::options::Target;
+
+/// Delays in microseconds, up to ten minutes, to three digits.
+#[derive(Debug, Clone)]
+pub(crate) struct Delays(Histogram<u64>);
+
+const DELAY_US_MAX: u64 = 600_000_000;
+
+impl Delays {
+    pub(crate) fn new() -> Self {
+        Self(Histogram::new_with_bounds(1, DELAY_US_MAX, 3).expect("the bounds are in order"))
+    }
+
+    /// Counts one delay in microseconds.
+    pub(crate) fn record(&mut self, us: u64) {
+        self.0.saturating_record(us.max(1));
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// p50, p90, p99, p999 and max, in microseconds.
+    fn percentiles(&self) -> [(&'static str, u64); 5] {
+        let at = |quantile| self.0.value_at_quantile(quantile);
+        [("p50", at(0.5)), ("p90", at(0.9)), ("p99", at(0.99)), ("p999", at(0.999)), ("max", self.0.max())]
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        self.percentiles()
+            .into_iter()
+            .map(|(name, us)| (name.to_owned(), json!(us)))
+            .collect::<Map<_, _>>()
+            .into()
+    }
+}
+
+/// CPU time of the server's process, read from outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerCpu {
+    pid: u32,
+    start: Duration,
+}
+
+impl ServerCpu {
+    /// Starts counting. `None` when no process was named.
+    ///
+    /// # Errors
+    /// When the process is not there.
+    pub(crate) fn start(target: &Target) -> anyhow::Result<Option<Self>> {
+        let Some(pid) = target.server_pid else { return Ok(None) };
+        Ok(Some(Self { pid, start: cpu_time(pid)? }))
+    }
+
+    /// What the server used since the start.
+    pub(crate) fn spent(&self) -> anyhow::Result<Duration> {
+        Ok(cpu_time(self.pid)?.saturating_sub(self.start))
+    }
+}
+
+/// User and system time of a process, from `/proc/<pid>/stat`.
+fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat =
+        fs::read_to_string(&path).with_context(|| format!("--server-pid {pid}: cannot read {path}"))?;
+    // The command's name may hold spaces; it ends with the last parenthesis. Then fields 3 and on.
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let ticks = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<u64>().ok());
+    let (Some(user), Some(system)) = (ticks(14), ticks(15)) else {
+        anyhow::bail!("{path} is not as expected");
+    };
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_millis((user + system) * 1000 / per_second))
+}
+
+/// The result of a run.
+#[derive(Debug)]
+pub(crate) struct Report {
+    fields: Map<String, Value>,
+    lines: Vec<String>,
+    json: Option<PathBuf>,
+}
+
+impl Report {
+    /// `count` operations, called `what`, were answered in `elapsed`; `delays` are theirs.
+    pub(crate) fn new(target: &Target, what: &str, count: u64, elapsed: Duration, delays: &Delays) -> Self {
+        let per_s = count as f64 / elapsed.as_secs_f64().max(1e-9);
+        let percentiles = delays.percentiles();
+        let mut report = Self { fields: Map::new(), lines: Vec::new(), json: target.json.clone() };
+        report.lines.push(format!("{count} {what} in {:.3} s: {per_s:.0} a second", elapsed.as_secs_f64()));
+        let delay: Vec<String> = percentiles.iter().map(|(name, us)| format!("{name} {us}")).collect();
+        report.lines.push(format!("delay in us: {}", delay.join("  ")));
+        report.set("count", json!(count));
+        report.set("elapsed_s", json!(elapsed.as_secs_f64()));
+        report.set("per_s", json!(per_s));
+        report.set("latency_us", delays.to_json());
+        report
+    }
+
+    /// Adds a field to the JSON.
+    pub(crate) fn set(&mut self, name: &str, value: Value) {
+        self.fields.insert(name.to_owned(), value);
+    }
+
+    /// Adds a line for people.
+    pub(crate) fn say(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// Adds what the server's process used for each of `count` operations.
+    ///
+    /// # Errors
+    /// When its process is gone.
+    pub(crate) fn server_cpu(
+        &mut self,
+        cpu: Option<ServerCpu>,
+        count: u64,
+        what: &str,
+    ) -> anyhow::Result<()> {
+        let Some(cpu) = cpu else { return Ok(()) };
+        let each_us = cpu.spent()?.as_secs_f64() * 1e6 / count.max(1) as f64;
+        self.say(format!("server CPU: {each_us:.2} us {what}"));
+        self.set("server_cpu_us_per_op", json!(each_us));
+        Ok(())
+    }
+
+    /// Prints and writes it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        for line in &self.lines {
+            println!("{line}");
+        }
+        if let Some(path) = &self.json {
+            let text = serde_json::to_string_pretty(&Value::from(self.fields))?;
+            fs::write(path, text + "\n")
+                .with_context(|| format!("cannot write --json {}", path.display()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! Publishing: every connection keeps a number of publishes unanswered, one message a frame.
+//!
+//! Each connection is a producer with its own id and sequences, as the SDK's are, so that what is measured includes
+//! the deduplication of re-sends.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::bail;
+use relaymesh::client::{Event, Message};
+use relaymesh::ids::{ProducerId, QueueName};
+use relaymesh::limits::MESSAGE_BYTES_MAX;
+use serde_json::json;
+
+use super::{IDLE_TURN, Ticker, run_prefix};
+use crate::fleet::{Fleet, Identity, Link, Workload};
+use crate::options::Target;
+use crate::progress::Progress;
+use crate::report::{Delays, Report, ServerCpu};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// The queue.
+    #[arg(long, default_value = "load")]
+    queue: QueueName,
+    /// How many messages, over all connections.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    count: u64,
+    /// Bytes of each payload.
+    #[arg(long, default_value_t = 256, value_name = "BYTES")]
+    size: usize,
+    /// Publishes without an answer, a connection.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    in_flight: usize,
+    /// How many connections.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    connections: usize,
+    /// Publishes a second over all connections, delays counted from when each was due; as fast as it goes if not set.
+    #[arg(long, value_name = "PER_S")]
+    rate: Option<u32>,
+}
+
+struct Producer {
+    id: ProducerId,
+    next_sequence: u64,
+    /// When each unanswered publish was sent, or was due with a rate.
+    started_us: VecDeque<u64>,
+}
+
+struct Publish<'a> {
+    args: &'a Args,
+    body: Vec<u8>,
+    producers: Vec<Producer>,
+    sent: u64,
+    answered: u64,
+    start_us: u64,
+    delays: Delays,
+    progress: Progress,
+    ticker: Ticker,
+    next_producer: usize,
+}
+
+impl Publish<'_> {
+    /// When the next publish is due, with a rate.
+    fn due_us(&self) -> Option<u64> {
+        self.args.rate.map(|rate| self.start_us + self.sent * 1_000_000 / u64::from(rate.max(1)))
+    }
+
+    fn publish_one(&mut self, link: &mut Link<'_>, started_us: u64) -> anyhow::Result<()> {
+        let producer = &mut self.producers[link.number];
+        let sequence = producer.next_sequence;
+        let unanswered_from = sequence - producer.started_us.len() as u64;
+        let producer_key = Some((producer.id, sequence, unanswered_from));
+        link.machine.publish(self.args.queue.as_str(), producer_key, &self.body, link.out)?;
+        producer.next_sequence += 1;
+        producer.started_us.push_back(started_us);
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Publishes on this connection while its window, the count and the rate allow it.
+    fn fill(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
+        while self.sent < self.args.count
+            && self.producers[link.number].started_us.len() < self.args.in_flight
+        {
+            match self.due_us() {
+                Some(due_us) if due_us > link.now_us => return Ok(()),
+                Some(due_us) => {
+                    self.publish_one(link, due_us)?;
+                    // The others have their turn.
+                    if self.args.connections > 1 {
+                        return Ok(());
+                    }
+                }
+                None => self.publish_one(link, link.now_us)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Workload for Publish<'_> {
+    fn welcomed(&mut self, _link: &mut Link<'_>) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn begin(&mut self, now_us: u64) {
+        self.start_us = now_us;
+    }
+
+    fn start(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
+        self.fill(link)
+    }
+
+    fn event(&mut self, link: &mut Link<'_>, event: Event<'_>) -> anyhow::Result<()> {
+        match event {
+            Event::PublishAcked { messages, .. } => {
+                let started = &mut self.producers[link.number].started_us;
+                for started_us in started.drain(..messages as usize) {
+                    self.delays.record(link.now_us.saturating_sub(started_us));
+                }
+                self.answered += u64::from(messages);
+                self.fill(link)
+            }
+            Event::PublishRefused { refusal, .. } => bail!("a publish was refused: {}", refusal.text),
+            Event::Pong { .. } => Ok(()),
+            event => bail!("unexpected while publishing: {event:?}"),
+        }
+    }
+
+    fn turn(&mut self, now_us: u64) -> Option<Duration> {
+        if self.ticker.is_due(now_us) {
+            self.progress.set(self.answered);
+        }
+        if self.answered >= self.args.count {
+            return None;
+        }
+        let due = self.due_us().filter(|_| self.sent < self.args.count);
+        Some(due.map_or(IDLE_TURN, |due| Duration::from_micros(due.saturating_sub(now_us)).min(IDLE_TURN)))
+    }
+
+    fn next_due(&mut self, now_us: u64) -> Option<usize> {
+        let is_due = self.due_us()? <= now_us && self.sent < self.args.count;
+        let in_flight = self.args.in_flight;
+        let connections = self.producers.len();
+        let free = |number: &usize| self.producers[*number].started_us.len() < in_flight;
+        let from = self.next_producer;
+        let number = (0..connections).map(|step| (from + step) % connections).find(free);
+        self.next_producer = (from + 1) % connections;
+        number.filter(|_| is_due)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
+    let Args { target, connections, count, size, in_flight, .. } = args;
+    if *in_flight == 0 || *connections == 0 || *count == 0 {
+        bail!("--in-flight, --connections and --count must be at least 1");
+    }
+    let payload: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(*size).collect();
+    let body = Message::new(payload).encode(MESSAGE_BYTES_MAX)?;
+    let identity = Identity { prefix: run_prefix("publish"), heartbeat: Duration::ZERO, ramp: 0 };
+    let mut fleet = Fleet::new(target, identity, *connections)?;
+    let producer = || Producer {
+        id: ProducerId(fastrand::u64(1..)),
+        next_sequence: 1,
+        started_us: VecDeque::with_capacity(*in_flight),
+    };
+    let mut publish = Publish {
+        args,
+        body,
+        producers: std::iter::repeat_with(producer).take(*connections).collect(),
+        sent: 0,
+        answered: 0,
+        start_us: 0,
+        delays: Delays::new(),
+        progress: Progress::counting(*count, "published", target.quiet),
+        ticker: Ticker::default(),
+        next_producer: 0,
+    };
+    fleet.open(&mut publish, |_| ())?;
+    let cpu = ServerCpu::start(target)?;
+    fleet.run(&mut publish)?;
+    let elapsed = Duration::from_micros(fleet.now_us() - publish.start_us);
+    let mut report = Report::new(target, "durable publishes", publish.answered, elapsed, &publish.delays);
+    report.server_cpu(cpu, publish.answered, "a publish")?;
+    report.set("connections", json!(connections));
+    report.set("in_flight", json!(in_flight));
+    report.set("size", json!(size));
+    report.set("latency_from", json!(if args.rate.is_some() { "due" } else { "sent" }));
+    fleet.close()?;
+    Ok(report)
+}

@@ -1,0 +1,141 @@
+//! Working: every connection takes what its credit allows and acks each message in a frame of its own.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::bail;
+use relaymesh::client::Event;
+use relaymesh::ids::{QueueName, SubscriptionId};
+use serde_json::json;
+
+use super::{IDLE_TURN, Ticker, run_prefix};
+use crate::fleet::{Fleet, Identity, Link, Workload};
+use crate::options::Target;
+use crate::progress::Progress;
+use crate::report::{Delays, Report, ServerCpu};
+
+const SUBSCRIPTION: SubscriptionId = SubscriptionId(1);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// The queue.
+    #[arg(long, default_value = "load")]
+    queue: QueueName,
+    /// How many messages, over all connections.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    count: u64,
+    /// Messages leased and not answered for, a connection: its credit.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    in_flight: u32,
+    /// How many connections.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    connections: usize,
+}
+
+struct Work<'a> {
+    args: &'a Args,
+    /// When each unanswered ack was sent, a connection.
+    acked_us: Vec<VecDeque<u64>>,
+    delivered: u64,
+    answered: u64,
+    lost: u64,
+    start_us: u64,
+    delays: Delays,
+    progress: Progress,
+    ticker: Ticker,
+}
+
+impl Workload for Work<'_> {
+    fn welcomed(&mut self, _link: &mut Link<'_>) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn begin(&mut self, now_us: u64) {
+        self.start_us = now_us;
+    }
+
+    fn start(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
+        let credit = self.args.in_flight;
+        link.machine.subscribe(SUBSCRIPTION, self.args.queue.as_str(), credit, 0, link.out)?;
+        // The subscription's own answer stands first.
+        self.acked_us[link.number].push_back(link.now_us);
+        Ok(())
+    }
+
+    fn event(&mut self, link: &mut Link<'_>, event: Event<'_>) -> anyhow::Result<()> {
+        match event {
+            Event::Delivered(view) => {
+                for delivery in view.deliveries() {
+                    self.delivered += 1;
+                    // Beyond the count nothing is taken: those leases end with the session.
+                    if self.delivered > self.args.count {
+                        continue;
+                    }
+                    link.machine.ack(&[delivery.lease], true, link.out)?;
+                    self.acked_us[link.number].push_back(link.now_us);
+                }
+                Ok(())
+            }
+            Event::Settled { seq, more, lost } => {
+                let mut answers = u64::from(more) + 1;
+                let sent = &mut self.acked_us[link.number];
+                if seq == 1 {
+                    sent.pop_front();
+                    answers -= 1;
+                }
+                for sent_us in sent.drain(..answers as usize) {
+                    self.delays.record(link.now_us - sent_us);
+                }
+                self.lost += lost.len() as u64;
+                self.answered += answers;
+                Ok(())
+            }
+            Event::Refused { text, .. } => bail!("a request was refused: {text}"),
+            Event::Pong { .. } => Ok(()),
+            event => bail!("unexpected while working: {event:?}"),
+        }
+    }
+
+    fn turn(&mut self, now_us: u64) -> Option<Duration> {
+        if self.ticker.is_due(now_us) {
+            self.progress.set(self.answered);
+        }
+        (self.answered < self.args.count).then_some(IDLE_TURN)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
+    let Args { target, connections, count, in_flight, .. } = args;
+    if *in_flight == 0 || *connections == 0 || *count == 0 {
+        bail!("--in-flight, --connections and --count must be at least 1");
+    }
+    let identity = Identity { prefix: run_prefix("work"), heartbeat: Duration::ZERO, ramp: 0 };
+    let mut fleet = Fleet::new(target, identity, *connections)?;
+    let mut work = Work {
+        args,
+        acked_us: vec![VecDeque::new(); *connections],
+        delivered: 0,
+        answered: 0,
+        lost: 0,
+        start_us: 0,
+        delays: Delays::new(),
+        progress: Progress::counting(*count, "acked", target.quiet),
+        ticker: Ticker::default(),
+    };
+    fleet.open(&mut work, |_| ())?;
+    let cpu = ServerCpu::start(target)?;
+    fleet.run(&mut work)?;
+    let elapsed = Duration::from_micros(fleet.now_us() - work.start_us);
+    let mut report = Report::new(target, "leases acked durably", work.answered, elapsed, &work.delays);
+    report.server_cpu(cpu, work.answered, "a lease and ack")?;
+    report.set("connections", json!(connections));
+    report.set("in_flight", json!(in_flight));
+    report.set("lost", json!(work.lost));
+    if work.lost > 0 {
+        report.say(format!("{} leases were lost before their ack", work.lost));
+    }
+    fleet.close()?;
+    Ok(report)
+}

@@ -1,0 +1,200 @@
+//! One shard: the brain, its log and the effects that wait for a commit. No thread, no file, no clock.
+//!
+//! [`Shard::recover`] first. Then, in any order: [`Shard::apply`] a batch of commands, [`Shard::expire`] at
+//! [`Shard::next_deadline`], [`Shard::seal`] whenever no batch is being written and [`Shard::batch_done`] after it
+//! was, [`Shard::next_chore`] and [`Shard::chore_done`] likewise; after each, [`Shard::effects`] for every loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::EngineConfig;
+use crate::clock::{Now, Time, Wall};
+use crate::ids::{Boot, LoopId};
+use crate::limits;
+use crate::log::{
+    Batch, Chore, ChoreDone, ChoreOutcome, Journal, Log, LogError, Position, Recovery, Room, Storage,
+};
+use crate::mail::{CommandBatch, EffectBatch};
+use crate::queue::{Brain, Outbox, ReplayError, Turn};
+use crate::telemetry::ShardMetrics;
+
+/// How long the log waits before it tries again to get space from a full disk.
+const SPACE_RETRY: Duration = Duration::from_millis(500);
+
+/// Why a shard could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log is sound, but a record in it is not understood.
+    #[error("the record at position {} of the log is not understood: {source}; it was written by a newer version of relaymesh or is damaged", position.0)]
+    Record {
+        /// Where the record lies.
+        position: Position,
+        /// What is wrong with it.
+        source: ReplayError,
+    },
+}
+
+/// What a start found.
+#[derive(Debug)]
+pub struct Started {
+    /// The log's own account.
+    pub recovery: Recovery,
+    /// This start's generation; durable once the first batch is.
+    pub boot: Boot,
+    /// What the shard's clock shows now.
+    pub time: Time,
+}
+
+/// A queue brain with its log.
+#[derive(Debug)]
+pub struct Shard {
+    brain: Brain,
+    log: Log,
+    outbox: Outbox,
+    /// When to ask a full disk for space again.
+    space_retry_at: Option<Time>,
+    metrics: Arc<ShardMetrics>,
+}
+
+impl Shard {
+    /// Reads the log and brings the queues back to where they were.
+    ///
+    /// # Errors
+    /// [`ShardError`] when the log is damaged, foreign or newer than this version.
+    pub fn recover(
+        storage: &dyn Storage,
+        config: EngineConfig,
+        metrics: Arc<ShardMetrics>,
+        wall: Wall,
+    ) -> Result<(Self, Started), ShardError> {
+        let mut brain = Brain::new(config.queue, Arc::clone(&metrics), config.seed);
+        let mut refused = None;
+        let (log, recovery) = Log::recover(storage, config.log, &mut |position, record| {
+            if refused.is_none()
+                && let Err(source) = brain.replay(position, record)
+            {
+                refused = Some(ShardError::Record { position, source });
+            }
+        })?;
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        let time = brain.shard_time(wall);
+        let mut shard = Self { brain, log, outbox: Outbox::new(), space_retry_at: None, metrics };
+        let boot = shard.turn(Now { time, wall }, |brain, turn| brain.start(turn));
+        Ok((shard, Started { recovery, boot, time }))
+    }
+
+    /// Carries out a batch of commands and empties it.
+    pub fn apply(&mut self, now: Now, batch: &mut CommandBatch) {
+        self.turn(now, |brain, turn| brain.apply(batch, turn));
+    }
+
+    /// Fires the timers that are due.
+    pub fn expire(&mut self, now: Now) {
+        if self.space_retry_at.is_some_and(|at| at <= now.time) {
+            self.space_retry_at = None;
+            self.log.retry_space();
+        }
+        self.turn(now, |brain, turn| brain.expire(turn));
+    }
+
+    /// When [`Shard::expire`] is to be called next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.brain.next_deadline().into_iter().chain(self.space_retry_at).min()
+    }
+
+    /// Whether so much waits for the committer that no more commands should be taken.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.log.open_bytes() >= 2 * limits::LOG_BATCH_BYTES_MAX
+    }
+
+    /// Whether nothing waits to be written.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.log.open_bytes() == 0
+    }
+
+    /// The next batch to write, or `None`. One at a time.
+    pub fn seal(&mut self) -> Option<Batch> {
+        self.log.seal()
+    }
+
+    /// The batch is durable: what waited for it may leave.
+    pub fn batch_done(&mut self, batch: Batch) {
+        self.log.batch_done(batch);
+        self.publish_stats();
+    }
+
+    /// The batch could not be written; nothing is sealed and nothing that is not durable leaves any more.
+    pub fn batch_failed(&mut self, batch: Batch) {
+        self.log.batch_failed(batch);
+    }
+
+    /// The next piece of blocking work beside commits, or `None`. One at a time.
+    pub fn next_chore(&mut self) -> Option<Chore> {
+        self.log.next_chore()
+    }
+
+    /// The chore is done.
+    ///
+    /// # Errors
+    /// [`LogError`]: a segment in use failed, the process must stop.
+    pub fn chore_done(&mut self, now: Now, done: ChoreDone) -> Result<(), LogError> {
+        let room = self.log.room();
+        match self.log.chore_done(done) {
+            ChoreOutcome::Quiet => {}
+            ChoreOutcome::Reads(reads) => self.turn(now, |brain, turn| {
+                for (ticket, bytes) in reads.iter() {
+                    brain.record_read(ticket, bytes, turn);
+                }
+            }),
+            ChoreOutcome::Relocation(slice) => {
+                self.turn(now, |brain, turn| {
+                    for (position, record) in slice.records() {
+                        brain.relocate(position, record, turn);
+                    }
+                });
+                self.log.relocated(slice);
+            }
+            ChoreOutcome::NoSpace(error) => {
+                tracing::warn!(%error, "no space for a new log segment: publishes are refused until there is");
+                self.space_retry_at = Some(now.time + SPACE_RETRY);
+            }
+            ChoreOutcome::Failed(error) => return Err(error),
+        }
+        if self.log.room() != room {
+            self.metrics.disk_full.set(u64::from(self.log.room() == Room::Reserved));
+            self.turn(now, |brain, turn| brain.log_room_changed(turn));
+        }
+        self.publish_stats();
+        Ok(())
+    }
+
+    /// What may leave for `loop_id` now, or `None`.
+    pub fn effects(&mut self, loop_id: LoopId) -> Option<EffectBatch> {
+        self.outbox.release(self.log.committed(), loop_id)
+    }
+
+    /// Panics when the brain contradicts itself; for tests.
+    pub fn check_invariants(&self) {
+        self.brain.check_invariants();
+    }
+
+    fn turn<R>(&mut self, now: Now, step: impl FnOnce(&mut Brain, &mut Turn<'_>) -> R) -> R {
+        let mut turn = Turn { now, journal: &mut self.log, outbox: &mut self.outbox };
+        step(&mut self.brain, &mut turn)
+    }
+
+    fn publish_stats(&self) {
+        let stats = self.log.stats();
+        self.metrics.log_live_bytes.set(stats.live_bytes);
+        self.metrics.log_segments.set(stats.segments);
+        self.metrics.effects_held.set(self.outbox.held() as u64);
+    }
+}

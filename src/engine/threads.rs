@@ -1,0 +1,321 @@
+//! A shard on its three threads.
+//!
+//! The brain's thread owns the shard. It sleeps until its bell rings or a deadline comes, and then does one turn:
+//! take what the committer and the housekeeper finished, apply the mail, fire timers, hand the committer the next
+//! batch, let effects go. Commits need no timer: whatever arrived while one batch was being written is the next.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+
+use super::Shard;
+use crate::clock::Clock;
+use crate::log::{Batch, Chore, ChoreDone, LogError, Storage};
+use crate::mail::{Bell, CommandReceiver, EffectBatch, EffectSender};
+use crate::telemetry::ShardMetrics;
+
+/// Batches of commands applied in one turn before effects are let go.
+const BATCHES_PER_TURN_MAX: usize = 64;
+
+/// The shard's ends of its lanes.
+#[derive(Debug)]
+pub struct EngineLanes {
+    /// From the loops and the operator API.
+    pub commands: CommandReceiver,
+    /// To each of them.
+    pub effects: Vec<EffectSender>,
+}
+
+/// How a shard ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was stopped; everything is durable.
+    Stopped,
+    /// The log failed. Nothing was answered since; the process must end and a restart will recover.
+    Failed(LogError),
+}
+
+/// A running shard.
+#[derive(Debug)]
+pub struct Engine {
+    stop: Arc<AtomicBool>,
+    bell: Bell,
+    brain: JoinHandle<Ended>,
+}
+
+impl Engine {
+    /// Starts the threads of `shard`. `make_lanes` is handed the bell that wakes the shard. `on_failure` is called
+    /// on the brain's thread the moment the log fails.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn spawn(
+        shard: Shard,
+        storage: Arc<dyn Storage>,
+        clock: Clock,
+        metrics: Arc<ShardMetrics>,
+        lanes: impl FnOnce(&Bell) -> EngineLanes,
+        on_failure: impl FnOnce(&LogError) + Send + 'static,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (lanes_sender, lanes_received) = bounded(1);
+        let stop_seen = Arc::clone(&stop);
+        // The bell needs the thread's handle, and the lanes need the bell: the thread waits for its lanes.
+        let brain = thread::Builder::new().name("shard-0".into()).spawn(move || {
+            let Ok((lanes, bell)) = lanes_received.recv() else { return Ended::Stopped };
+            let turn = BrainThread::start(shard, storage, clock, metrics, lanes, bell, stop_seen);
+            let ended = turn.and_then(|mut brain| brain.run());
+            match ended {
+                Ok(()) => Ended::Stopped,
+                Err(error) => {
+                    on_failure(&error);
+                    Ended::Failed(error)
+                }
+            }
+        })?;
+        let bell = Bell::unparking(brain.thread().clone());
+        // The thread is waiting for exactly this: the send cannot fail.
+        let _ = lanes_sender.send((lanes(&bell), bell.clone()));
+        Ok(Self { stop, bell, brain })
+    }
+
+    /// Lets the shard finish what it was sent, write it, and end.
+    pub fn stop(self) -> Ended {
+        self.stop.store(true, Ordering::Release);
+        self.bell.ring();
+        // A panic of the brain has already been reported by the panic hook.
+        self.brain.join().unwrap_or(Ended::Stopped)
+    }
+}
+
+/// A thread that does one thing at a time for the brain.
+#[derive(Debug)]
+struct Worker<Job, Done> {
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Done>,
+    busy: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<Job: Send + 'static, Done: Send + 'static> Worker<Job, Done> {
+    fn spawn(
+        name: &str,
+        bell: Bell,
+        mut work: impl FnMut(Job) -> Done + Send + 'static,
+    ) -> Result<Self, LogError> {
+        let (jobs, to_do) = bounded::<Job>(1);
+        let (finished, done) = bounded(1);
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                for job in to_do {
+                    if finished.send(work(job)).is_err() {
+                        return;
+                    }
+                    bell.ring();
+                }
+            })
+            .map_err(|source| LogError::Io {
+                what: "starting the thread of",
+                file: name.to_owned(),
+                source,
+            })?;
+        Ok(Self { jobs: Some(jobs), done, busy: false, thread: Some(thread) })
+    }
+
+    /// Only when not busy: the channel of one has room then.
+    fn give(&mut self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            self.busy = jobs.send(job).is_ok();
+        }
+    }
+
+    fn take(&mut self) -> Option<Done> {
+        match self.done.try_recv() {
+            Ok(done) => {
+                self.busy = false;
+                Some(done)
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+}
+
+impl<Job, Done> Drop for Worker<Job, Done> {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Written {
+    batch: Batch,
+    result: Result<(), LogError>,
+}
+
+struct BrainThread {
+    shard: Shard,
+    clock: Clock,
+    metrics: Arc<ShardMetrics>,
+    commands: CommandReceiver,
+    loops: Vec<LoopOutlet>,
+    bell: Bell,
+    stop: Arc<AtomicBool>,
+    committer: Worker<Batch, Written>,
+    /// When the batch being written was handed over, in microseconds.
+    commit_started_us: u64,
+    housekeeper: Worker<Chore, ChoreDone>,
+}
+
+/// The way to one loop, and what its full lane would not take.
+struct LoopOutlet {
+    sender: EffectSender,
+    waiting: EffectBatch,
+}
+
+impl BrainThread {
+    fn start(
+        shard: Shard,
+        storage: Arc<dyn Storage>,
+        clock: Clock,
+        metrics: Arc<ShardMetrics>,
+        lanes: EngineLanes,
+        bell: Bell,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, LogError> {
+        let committer = Worker::spawn("committer-0", bell.clone(), |batch: Batch| {
+            let result = batch.write();
+            Written { batch, result }
+        })?;
+        let housekeeper =
+            Worker::spawn("housekeeper-0", bell.clone(), move |chore: Chore| chore.run(&*storage))?;
+        let outlet = |sender| LoopOutlet { sender, waiting: EffectBatch::default() };
+        Ok(Self {
+            shard,
+            clock,
+            metrics,
+            commands: lanes.commands,
+            loops: lanes.effects.into_iter().map(outlet).collect(),
+            bell,
+            stop,
+            committer,
+            commit_started_us: 0,
+            housekeeper,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), LogError> {
+        loop {
+            let mut worked = self.take_finished()?;
+            worked |= self.apply_mail();
+            worked |= self.fire_timers();
+            self.give_work();
+            self.send_effects();
+            if worked {
+                continue;
+            }
+            if self.stop.load(Ordering::Acquire) && self.is_done() {
+                return Ok(());
+            }
+            self.sleep();
+        }
+    }
+
+    /// Takes what the committer and the housekeeper finished.
+    fn take_finished(&mut self) -> Result<bool, LogError> {
+        let mut worked = false;
+        if let Some(Written { batch, result }) = self.committer.take() {
+            worked = true;
+            if let Err(error) = result {
+                self.shard.batch_failed(batch);
+                return Err(error);
+            }
+            self.metrics.commit_latency_us.record(self.clock.micros() - self.commit_started_us);
+            self.shard.batch_done(batch);
+        }
+        if let Some(done) = self.housekeeper.take() {
+            worked = true;
+            self.shard.chore_done(self.clock.now(), done)?;
+        }
+        Ok(worked)
+    }
+
+    fn apply_mail(&mut self) -> bool {
+        for applied in 0..BATCHES_PER_TURN_MAX {
+            if self.shard.is_congested() {
+                return applied > 0;
+            }
+            let Some((_, mut batch)) = self.commands.next_batch() else { return applied > 0 };
+            self.shard.apply(self.clock.now(), &mut batch);
+        }
+        true
+    }
+
+    fn fire_timers(&mut self) -> bool {
+        let now = self.clock.now();
+        let due = self.shard.next_deadline().is_some_and(|at| at <= now.time);
+        if due {
+            self.shard.expire(now);
+        }
+        due
+    }
+
+    fn give_work(&mut self) {
+        if !self.committer.busy
+            && let Some(batch) = self.shard.seal()
+        {
+            self.metrics.commit_records.record(u64::from(batch.records));
+            self.metrics.commit_bytes.record(batch.bytes() as u64);
+            self.metrics.log_written_bytes.add(batch.bytes() as u64);
+            self.commit_started_us = self.clock.micros();
+            self.committer.give(batch);
+        }
+        if !self.housekeeper.busy
+            && let Some(chore) = self.shard.next_chore()
+        {
+            self.housekeeper.give(chore);
+        }
+    }
+
+    fn send_effects(&mut self) {
+        for outlet in &mut self.loops {
+            if let Some(mut effects) = self.shard.effects(outlet.sender.loop_id()) {
+                outlet.waiting.append(&mut effects);
+            }
+            if !outlet.waiting.is_empty()
+                && let Err(full) = outlet.sender.send(std::mem::take(&mut outlet.waiting))
+            {
+                outlet.waiting = full.0;
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.shard.is_settled() && !self.committer.busy && !self.housekeeper.busy && self.commands.is_empty()
+    }
+
+    fn sleep(&mut self) {
+        self.bell.about_to_sleep();
+        let mail = !self.commands.is_empty() && !self.shard.is_congested();
+        let finished = !self.committer.done.is_empty() || !self.housekeeper.done.is_empty();
+        if mail || finished || self.stop.load(Ordering::Acquire) && self.is_done() {
+            self.bell.awake();
+            return;
+        }
+        // A lane that would not take effects is tried again soon: its loop has no reason to ring.
+        let blocked = self.loops.iter().any(|outlet| !outlet.waiting.is_empty());
+        let retry = blocked.then_some(Duration::from_millis(1));
+        let timer = self.shard.next_deadline().map(|at| at - self.clock.time());
+        match timer.into_iter().chain(retry).min() {
+            Some(timeout) => thread::park_timeout(timeout.max(Duration::from_micros(200))),
+            None => thread::park(),
+        }
+        self.bell.awake();
+    }
+}

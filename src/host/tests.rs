@@ -1,0 +1,46 @@
+use std::fs::File;
+
+use super::*;
+
+#[test]
+fn the_soft_limit_rises_to_the_hard_one_and_never_above() {
+    let raised = raise_descriptor_limit();
+    assert_eq!(raised.soft, raised.hard);
+    assert_eq!(raised, descriptor_limit());
+}
+
+#[test]
+fn open_descriptors_are_counted() {
+    let before = open_descriptors().expect("this platform tells");
+    let kept: Vec<File> = (0..200).map(|_| File::open("/dev/null").unwrap()).collect();
+    let with_files = open_descriptors().expect("this platform tells");
+    // Other tests of this process open and close descriptors meanwhile.
+    assert!(with_files >= before + 100, "{before} then {with_files}");
+    drop(kept);
+}
+
+#[test]
+fn memory_and_time_are_plausible() {
+    if cfg!(target_os = "linux") {
+        let resident = resident_bytes().expect("Linux tells");
+        assert!((1 << 20..1 << 40).contains(&resident), "{resident} bytes");
+    }
+    let before = cpu_time();
+    let mut product = 1_u64;
+    while cpu_time() == before {
+        product = std::hint::black_box(product.wrapping_mul(3));
+    }
+    assert!(cores() >= 1);
+}
+
+#[test]
+fn a_thread_can_be_pinned() {
+    if cfg!(target_os = "linux") {
+        std::thread::spawn(|| {
+            assert!(pin_thread(0));
+            assert!(pin_thread(usize::MAX / 2), "counted round");
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,190 @@
+//! The log's directory on a real disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::io::ReadWriteFlags;
+
+use super::LogError;
+use super::storage::{Entry, Storage, StorageFile};
+use crate::limits::LOG_BLOCK_BYTES;
+
+/// Holds a data directory for this process until it is dropped.
+#[derive(Debug)]
+pub struct DirectoryLock(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] File);
+
+impl DirectoryLock {
+    /// Takes the lock, making the directory if it is not there. The file `lock` in it holds the pid of its owner.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`] when another process has it, [`LogError::Directory`] when the directory cannot be used.
+    pub fn take(directory: &Path) -> Result<Self, LogError> {
+        let failed = |what| {
+            move |source| LogError::Directory { directory: directory.display().to_string(), what, source }
+        };
+        fs::create_dir_all(directory).map_err(failed("making the data directory"))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(directory.join("lock")).map_err(failed("opening the lock file"))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+                let holder = if known { format!(" (pid {})", pid.trim()) } else { String::new() };
+                return Err(LogError::Locked { directory: directory.display().to_string(), holder });
+            }
+            Err(error) => return Err(failed("locking")(error.into())),
+        }
+        file.set_len(0)
+            .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()))
+            .map_err(failed("writing the lock file"))?;
+        Ok(Self(file))
+    }
+}
+
+/// The directory `log` of a data directory, which is locked while this lives.
+#[derive(Debug)]
+pub struct DiskStorage {
+    directory: PathBuf,
+    is_direct: bool,
+    _lock: DirectoryLock,
+}
+
+impl DiskStorage {
+    /// Locks the data directory and makes what is missing.
+    ///
+    /// # Errors
+    /// As [`DirectoryLock::take`].
+    pub fn open(data_directory: &Path) -> Result<Self, LogError> {
+        let lock = DirectoryLock::take(data_directory)?;
+        let directory = data_directory.join("log");
+        let failed = |what| {
+            let directory = directory.display().to_string();
+            move |source| LogError::Directory { directory, what, source }
+        };
+        fs::create_dir_all(&directory).map_err(failed("making the log directory"))?;
+        sync(data_directory).map_err(failed("syncing the data directory"))?;
+        let is_direct = probe_direct(data_directory).map_err(failed("trying direct writes"))?;
+        Ok(Self { directory, is_direct, _lock: lock })
+    }
+
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if self.is_direct {
+            // The bits of the flag are what the system defines, whatever their sign.
+            options.custom_flags(OFlags::DIRECT.bits().cast_signed());
+        }
+        options
+    }
+
+    fn file(&self, file: File) -> Arc<dyn StorageFile> {
+        Arc::new(DiskFile { file, is_direct: self.is_direct })
+    }
+}
+
+/// Whether files in `directory` may be opened around the page cache.
+fn probe_direct(directory: &Path) -> io::Result<bool> {
+    let path = directory.join("probe");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).custom_flags(OFlags::DIRECT.bits().cast_signed());
+    let is_direct = match options.open(&path) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => false,
+        Err(error) => return Err(error),
+    };
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(is_direct),
+    }
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+impl Storage for DiskStorage {
+    fn list(&self) -> io::Result<Vec<Entry>> {
+        fs::read_dir(&self.directory)?
+            .map(|entry| {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                Ok(Entry { name, bytes: entry.metadata()?.len() })
+            })
+            .collect()
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
+        let file = self.options().create(true).truncate(true).open(self.directory.join(name))?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            // Only a hint where the filesystem cannot reserve.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(self.file(file)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(self.file(self.options().open(self.directory.join(name))?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.directory.join(from), self.directory.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.directory.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        sync(&self.directory)
+    }
+
+    fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+}
+
+#[derive(Debug)]
+struct DiskFile {
+    file: File,
+    is_direct: bool,
+}
+
+impl StorageFile for DiskFile {
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if !self.is_direct {
+            self.file.write_all_at(bytes, offset)?;
+            return self.file.sync_data();
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            // Per write, because what a synced write needs of the file's times is less than O_SYNC would write.
+            let part = [IoSlice::new(&bytes[done..])];
+            match rustix::io::pwritev2(&self.file, &part, offset + done as u64, ReadWriteFlags::DSYNC) {
+                Ok(written) if written > 0 && written.is_multiple_of(LOG_BLOCK_BYTES) => done += written,
+                Ok(written) if done + written == bytes.len() => done += written,
+                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}

@@ -1,0 +1,105 @@
+//! What can go wrong with the log, and what to do about it.
+
+use std::io;
+
+/// Why the log cannot be opened, written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Another process holds the data directory.
+    #[error(
+        "the data directory {directory} is in use by another process{holder}; stop it, or choose another directory"
+    )]
+    Locked {
+        /// The directory.
+        directory: String,
+        /// ` (pid N)`, or nothing where it is not known.
+        holder: String,
+    },
+    /// The directory itself could not be used.
+    #[error("{what} failed in {directory}: {source}; check that it exists and may be written")]
+    Directory {
+        /// The directory.
+        directory: String,
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file operation failed. On a segment in use this ends the process: it is never retried.
+    #[error("{what} of {file} failed: {source}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// The file's name in the log directory.
+        file: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Bytes that were durable are not what was written.
+    #[error(
+        "{file} is damaged at byte {offset} ({flaw}), and the log says that everything below position {durable} was \
+         durable; restore the directory from a copy, or move {file} and all later segments away to go on with \
+         what lies before, losing what they hold"
+    )]
+    Damaged {
+        /// The segment's file name.
+        file: String,
+        /// Where the damage begins, in bytes from the start of the file.
+        offset: u64,
+        /// What is wrong there.
+        flaw: String,
+        /// The highest position the log names as durable.
+        durable: u64,
+    },
+    /// Written by a newer version of this program.
+    #[error(
+        "{file} has log format {found}; this program reads up to {known}. Start the version that wrote it, or a newer one"
+    )]
+    Newer {
+        /// The segment's file name.
+        file: String,
+        /// Its version.
+        found: u32,
+        /// The newest version known here.
+        known: u32,
+    },
+    /// A segment between others, or the oldest one needed, is not there.
+    #[error("{file} is missing from the log directory; put it back, or restore the directory from a copy")]
+    Missing {
+        /// The name the segment should have.
+        file: String,
+    },
+    /// A file that the log did not make.
+    #[error("{file} in the log directory is not a segment; move it away")]
+    Foreign {
+        /// Its name.
+        file: String,
+    },
+    /// A segment shorter or longer than it was made.
+    #[error("{file} has {found} bytes where a segment has {expected}; restore it from a copy")]
+    Length {
+        /// The segment's file name.
+        file: String,
+        /// Its length in bytes.
+        found: u64,
+        /// What it should be.
+        expected: u64,
+    },
+    /// The configured segment size is not that of the log.
+    #[error(
+        "segment_bytes is {configured} but this log was made with {found}; set segment_bytes = {found}, it cannot change"
+    )]
+    SegmentBytes {
+        /// What the configuration says.
+        configured: u64,
+        /// What the log was made with.
+        found: u64,
+    },
+}
+
+impl LogError {
+    pub(super) fn io(what: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
+        let file = file.to_owned();
+        move |source| Self::Io { what, file, source }
+    }
+}

@@ -1,0 +1,306 @@
+//! What is read at start, and what is refused.
+//!
+//! The log is one chain of batches, each with the checksum of the one before. It ends where the next batch, behind the
+//! last one or at the start of the next segment, is not whole. Every header found anywhere, whole segments scanned,
+//! says up to where the log was durable when it was written: if that is beyond the end, durable bytes were damaged and
+//! the start is refused. Otherwise what lies beyond was never answered; it is left where it is, and fits no batch that
+//! is written later.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::book::{Book, Segment, file_name, unfinished_name};
+use super::chore::{Done, Preparation};
+use super::format::{self, BatchHeader, Flaw, Identity};
+use super::storage::{Storage, StorageFile};
+use super::wal::{Prepared, Start};
+use super::{AlignedBuffer, Log, LogConfig, LogError, Position};
+use crate::limits::LOG_BLOCK_BYTES;
+
+const BLOCK: u64 = LOG_BLOCK_BYTES as u64;
+const READ_BYTES: usize = 8 << 20;
+
+/// What was found at start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    /// Segments that hold batches, and the one that is written to.
+    pub segments: u64,
+    /// Batches read.
+    pub batches: u64,
+    /// Records read.
+    pub records: u64,
+    /// Bytes of their data.
+    pub data_bytes: u64,
+    /// The unfinished batch at the end, if there is a trace of one.
+    pub cut: Option<Cut>,
+    /// Whether commits go around the page cache; they cost more where they do not.
+    pub is_direct: bool,
+    /// The log was made just now.
+    pub is_new: bool,
+}
+
+/// A batch that was being written when the process or the machine stopped; nothing in it was ever answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment's file name.
+    pub file: String,
+    /// Where it begins, in bytes from the start of the file.
+    pub offset: u64,
+    /// Its length in bytes, as far as known.
+    pub bytes: u64,
+}
+
+impl Log {
+    /// Reads the log of a directory, handing over each record in order, and makes it ready to be written. Makes the
+    /// first segment of a new log.
+    ///
+    /// # Errors
+    /// [`LogError`] says what is wrong and what to do. Nothing was changed then.
+    pub fn recover(
+        storage: &dyn Storage,
+        config: LogConfig,
+        on_record: &mut dyn FnMut(Position, &[u8]),
+    ) -> Result<(Self, Recovery), LogError> {
+        let mut report = Recovery { is_direct: storage.is_direct(), ..Recovery::default() };
+        let numbers = segment_numbers(storage, &config)?;
+        let Some(&oldest) = numbers.first() else {
+            report.is_new = true;
+            report.segments = 1;
+            return Ok((make(storage, config)?, report));
+        };
+        let mut walk = Walk::new(config, oldest);
+        for &number in &numbers {
+            let file =
+                storage.open(&file_name(number)).map_err(LogError::io("opening", &file_name(number)))?;
+            walk.segment(number, &file, &mut report, on_record)?;
+        }
+        let log = walk.finish(&mut report)?;
+        remove_unfinished(storage)?;
+        Ok((log, report))
+    }
+}
+
+fn list(storage: &dyn Storage) -> Result<Vec<super::Entry>, LogError> {
+    storage.list().map_err(LogError::io("listing", "the log directory"))
+}
+
+/// The numbers of the segments, in order and without a gap.
+fn segment_numbers(storage: &dyn Storage, config: &LogConfig) -> Result<Vec<u64>, LogError> {
+    let mut numbers = Vec::new();
+    for entry in list(storage)? {
+        let (stem, ending) = entry.name.split_once('.').unwrap_or((&entry.name, ""));
+        let number =
+            stem.parse().ok().filter(|&n| file_name(n) == entry.name || unfinished_name(n) == entry.name);
+        match (number, ending) {
+            (Some(number), "seg") => numbers.push((number, entry.bytes)),
+            (Some(_), "new") => {}
+            _ => return Err(LogError::Foreign { file: entry.name }),
+        }
+    }
+    numbers.sort_unstable();
+    for pair in numbers.windows(2) {
+        if pair[1].0 != pair[0].0 + 1 {
+            return Err(LogError::Missing { file: file_name(pair[0].0 + 1) });
+        }
+    }
+    // A length that no segment shares with the configuration is the configuration's fault, told by the header.
+    let same = numbers.iter().all(|n| n.1 == numbers[0].1);
+    let odd = numbers.iter().find(|n| n.1 != config.segment_bytes && (!same || n.1 < BLOCK));
+    match odd {
+        Some(&(number, found)) => {
+            Err(LogError::Length { file: file_name(number), found, expected: config.segment_bytes })
+        }
+        None => Ok(numbers.into_iter().map(|n| n.0).collect()),
+    }
+}
+
+fn remove_unfinished(storage: &dyn Storage) -> Result<(), LogError> {
+    for entry in list(storage)?.into_iter().filter(|e| e.name.ends_with(".new")) {
+        storage.remove(&entry.name).map_err(LogError::io("removing", &entry.name))?;
+    }
+    storage.sync_directory().map_err(LogError::io("syncing", "the log directory"))
+}
+
+/// A log with one segment.
+fn make(storage: &dyn Storage, config: LogConfig) -> Result<Log, LogError> {
+    remove_unfinished(storage)?;
+    let identity = Identity { segment: 1, salt: config.salt(1), segment_bytes: config.segment_bytes };
+    let mut preparation = Preparation::new(identity);
+    let file = loop {
+        match preparation.step(storage)? {
+            Done::Prepared { file, .. } => break file,
+            Done::Zeroed(next) => preparation = next,
+            _ => unreachable!("a preparation goes on or is done"),
+        }
+    };
+    let mut book = Book::new(config.segment_bytes, 1);
+    book.push(Segment::new(identity.salt));
+    let last = BatchHeader::default();
+    Ok(Log::new(Start { config, book, file, offset: BLOCK, prepared: VecDeque::new(), last }))
+}
+
+/// Where the log ends, as far as it was followed.
+struct End {
+    segment: u64,
+    offset: u64,
+    flaw: Flaw,
+    file: Arc<dyn StorageFile>,
+    cut_bytes: u64,
+}
+
+/// Follows the chain from segment to segment.
+struct Walk {
+    config: LogConfig,
+    buffer: AlignedBuffer,
+    book: Book,
+    last: Option<BatchHeader>,
+    end: Option<End>,
+    /// Segments behind the end; the chain may still go on in the first of them.
+    behind: VecDeque<Prepared>,
+    /// Highest position named as durable, and highest segment named as the oldest one needed.
+    durable: u64,
+    oldest_needed: u64,
+}
+
+impl Walk {
+    fn new(config: LogConfig, oldest: u64) -> Self {
+        Self {
+            config,
+            buffer: AlignedBuffer::default(),
+            book: Book::new(config.segment_bytes, oldest),
+            last: None,
+            end: None,
+            behind: VecDeque::new(),
+            durable: 0,
+            oldest_needed: 0,
+        }
+    }
+
+    fn segment(
+        &mut self,
+        number: u64,
+        file: &Arc<dyn StorageFile>,
+        report: &mut Recovery,
+        on_record: &mut dyn FnMut(Position, &[u8]),
+    ) -> Result<(), LogError> {
+        let identity = self.load(number, &**file)?;
+        let mut offset = BLOCK;
+        let mut flaw = Flaw::Foreign;
+        // Behind the end the chain goes on in the next segment or not at all.
+        while self.behind.is_empty() {
+            let batch = &self.buffer.as_slice()[offset as usize..];
+            let header = match format::check_batch(batch, &identity, offset) {
+                Ok(header) => header,
+                Err(found) => {
+                    flaw = found;
+                    break;
+                }
+            };
+            let follows = match self.last {
+                Some(last) => header.number == last.number + 1 && header.previous_crc == last.crc,
+                None => number == self.book.oldest(),
+            };
+            if !follows {
+                break;
+            }
+            for (at, data) in format::records(batch, &header) {
+                on_record(Position(identity.position(offset + at as u64)), data);
+                report.records += 1;
+                report.data_bytes += data.len() as u64;
+            }
+            report.batches += 1;
+            offset += header.batch_bytes() as u64;
+            self.last = Some(header);
+            self.note(&header);
+        }
+        let cut_bytes = self.scan(&identity, offset)?;
+        if offset == BLOCK && self.end.is_some() {
+            self.behind.push_back(Prepared { identity, file: Arc::clone(file) });
+            return Ok(());
+        }
+        let mut segment = Segment::new(identity.salt);
+        segment.durable_end = offset;
+        self.book.push(segment);
+        self.end = Some(End { segment: number, offset, flaw, file: Arc::clone(file), cut_bytes });
+        Ok(())
+    }
+
+    /// Reads a whole segment and checks its header.
+    fn load(&mut self, number: u64, file: &dyn StorageFile) -> Result<Identity, LogError> {
+        let name = file_name(number);
+        let refuse = |flaw: Flaw| match flaw {
+            Flaw::Newer(found) => {
+                LogError::Newer { file: name.clone(), found, known: format::FORMAT_VERSION }
+            }
+            flaw => LogError::Damaged { file: name.clone(), offset: 0, flaw: flaw.to_string(), durable: 0 },
+        };
+        self.buffer.resize(LOG_BLOCK_BYTES);
+        file.read(0, self.buffer.as_mut_slice()).map_err(LogError::io("reading", &name))?;
+        let identity = format::read_segment_header(self.buffer.as_slice()).map_err(refuse)?;
+        if identity.segment != number {
+            return Err(refuse(Flaw::Foreign));
+        }
+        if identity.segment_bytes != self.config.segment_bytes {
+            let (configured, found) = (self.config.segment_bytes, identity.segment_bytes);
+            return Err(LogError::SegmentBytes { configured, found });
+        }
+        self.buffer.resize(identity.segment_bytes as usize);
+        let mut at = 0;
+        for part in self.buffer.as_mut_slice().chunks_mut(READ_BYTES) {
+            file.read(at, part).map_err(LogError::io("reading", &name))?;
+            at += part.len() as u64;
+        }
+        Ok(identity)
+    }
+
+    /// Looks for headers from `offset` on; returns how many bytes a batch at `offset` itself would have.
+    fn scan(&mut self, identity: &Identity, offset: u64) -> Result<u64, LogError> {
+        let mut cut_bytes = 0;
+        for at in (offset..identity.segment_bytes).step_by(LOG_BLOCK_BYTES) {
+            match format::read_batch_header(&self.buffer.as_slice()[at as usize..], identity, at) {
+                Ok(header) => {
+                    self.note(&header);
+                    if at == offset {
+                        cut_bytes = header.batch_bytes() as u64;
+                    }
+                }
+                Err(Flaw::Newer(found)) => {
+                    let file = file_name(identity.segment);
+                    return Err(LogError::Newer { file, found, known: format::FORMAT_VERSION });
+                }
+                Err(Flaw::Header) if at == offset => cut_bytes = BLOCK,
+                Err(_) => {}
+            }
+        }
+        Ok(cut_bytes)
+    }
+
+    fn note(&mut self, header: &BatchHeader) {
+        self.durable = self.durable.max(header.durable);
+        self.oldest_needed = self.oldest_needed.max(header.oldest_segment);
+    }
+
+    fn finish(self, report: &mut Recovery) -> Result<Log, LogError> {
+        let end = self.end.expect("there is a segment, and the first one sets the end");
+        let file = file_name(end.segment);
+        if self.book.oldest() > self.oldest_needed && self.oldest_needed > 0 {
+            return Err(LogError::Missing { file: file_name(self.oldest_needed) });
+        }
+        if self.durable > end.segment * self.config.segment_bytes + end.offset {
+            let flaw = end.flaw.to_string();
+            return Err(LogError::Damaged { file, offset: end.offset, flaw, durable: self.durable });
+        }
+        report.segments = end.segment - self.book.oldest() + 1;
+        if end.cut_bytes > 0 {
+            report.cut = Some(Cut { file, offset: end.offset, bytes: end.cut_bytes });
+        }
+        Ok(Log::new(Start {
+            config: self.config,
+            book: self.book,
+            file: end.file,
+            offset: end.offset,
+            prepared: self.behind,
+            last: self.last.unwrap_or_default(),
+        }))
+    }
+}

@@ -1,0 +1,567 @@
+//! The log's bookkeeping. No file is touched here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::book::{Book, Segment, file_name};
+use super::chore::{Chore, ChoreDone, Done, Preparation, ReadAhead, Reading, Want, Work};
+use super::format::{self, BATCH_HEADER_BYTES, BatchHeader, Identity, RECORD_HEADER_BYTES};
+use super::settings::{LogConfig, LogStats};
+use super::storage::StorageFile;
+use super::{AlignedBuffer, Journal, LogError, Position, ReadTicket, Reads, Relocation, Room, Ticket};
+use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BLOCK_BYTES, RESERVED_SEGMENTS, SPARE_SEGMENTS_MAX};
+
+const BLOCK: u64 = LOG_BLOCK_BYTES as u64;
+/// Segments kept prepared beyond the reserve, when the disk was seen to be too slow.
+const AHEAD_MAX: usize = 4;
+/// Buffers kept for the next batches.
+const POOLED_BUFFERS_MAX: usize = 4;
+/// Reads of one chore, and their bytes unless the first has more.
+const READS_PER_CHORE_MAX: usize = 256;
+const READ_BYTES_PER_CHORE_MAX: u64 = 1 << 20;
+
+/// A batch on its way to the disk.
+#[derive(Debug)]
+#[must_use]
+pub struct Batch {
+    /// What is durable with it, if it is the [last](Self::completes) of its ticket.
+    pub ticket: Ticket,
+    /// The ticket is committed once this batch is durable.
+    pub completes: bool,
+    /// Records in it.
+    pub records: u32,
+    segment: u64,
+    offset: u64,
+    oldest_segment: u64,
+    bytes: AlignedBuffer,
+    file: Arc<dyn StorageFile>,
+}
+
+impl Batch {
+    /// Writes it; durable on return. Batches must be written one at a time in the order they were sealed, and after an
+    /// error no other one may be written.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: the process must stop.
+    pub fn write(&self) -> Result<(), LogError> {
+        self.file.write_durable(self.offset, self.bytes.as_slice()).map_err(|source| LogError::Io {
+            what: "writing a batch",
+            file: file_name(self.segment),
+            source,
+        })
+    }
+
+    /// Its bytes on disk.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// What came of a chore.
+#[derive(Debug)]
+#[must_use]
+pub enum ChoreOutcome {
+    /// Nothing to be passed on; [`Log::room`](Journal::room) may have changed.
+    Quiet,
+    /// Records that were asked for.
+    Reads(Reads),
+    /// Records of the oldest segment: those still needed are to be appended again and released where they were; then
+    /// it goes back through [`Log::relocated`].
+    Relocation(Relocation),
+    /// No segment could be prepared; the engine says when to try again with [`Log::retry_space`].
+    NoSpace(LogError),
+    /// A segment in use failed: the process must stop.
+    Failed(LogError),
+}
+
+/// A batch that is being filled, or waits to be written.
+#[derive(Debug)]
+struct Piece {
+    identity: Identity,
+    offset: u64,
+    bytes: AlignedBuffer,
+    records: u32,
+}
+
+/// What a log starts from: made by recovery.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) config: LogConfig,
+    pub(super) book: Book,
+    /// The file of the newest segment.
+    pub(super) file: Arc<dyn StorageFile>,
+    pub(super) offset: u64,
+    pub(super) prepared: VecDeque<Prepared>,
+    pub(super) last: BatchHeader,
+}
+
+/// A segment that is ready for use.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) identity: Identity,
+    pub(super) file: Arc<dyn StorageFile>,
+}
+
+/// The log. See the module for the order of calls.
+#[derive(Debug)]
+pub struct Log {
+    config: LogConfig,
+    book: Book,
+    /// Batches of the open ticket; the last one takes the next record.
+    open: VecDeque<Piece>,
+    /// Batches of the ticket before, waiting for the committer.
+    closed: VecDeque<Piece>,
+    /// Where the next batch starts in the newest segment.
+    offset: u64,
+    open_ticket: Ticket,
+    committed: Ticket,
+    pool: Vec<AlignedBuffer>,
+    last: BatchHeader,
+    /// Where the batch sealed last ends.
+    sealed_to: u64,
+    /// What the newest durable batch names as needed.
+    oldest_durable: u64,
+    /// The segment that is written to; the newest one may be ahead of it.
+    writing: u64,
+    file: Arc<dyn StorageFile>,
+    prepared: VecDeque<Prepared>,
+    preparing: Option<Preparation>,
+    space_busy: bool,
+    ahead: usize,
+    waited: bool,
+    blocked: bool,
+    reads: VecDeque<Want>,
+    next_read: u64,
+    read_ahead: Option<ReadAhead>,
+    /// How far the oldest segment was handed out, while that is under way.
+    scanned_to: Option<u64>,
+    scan_busy: bool,
+    failed: bool,
+    stats: LogStats,
+}
+
+impl Log {
+    pub(super) fn new(start: Start) -> Self {
+        let writing = start.book.newest();
+        Self {
+            config: start.config,
+            open: VecDeque::new(),
+            closed: VecDeque::new(),
+            offset: start.offset,
+            open_ticket: Ticket(1),
+            committed: Ticket::DURABLE,
+            pool: Vec::new(),
+            last: start.last,
+            sealed_to: start.book.identity(writing).position(start.offset),
+            oldest_durable: 0,
+            writing,
+            file: start.file,
+            prepared: start.prepared,
+            preparing: None,
+            space_busy: false,
+            ahead: 1,
+            waited: false,
+            blocked: false,
+            reads: VecDeque::new(),
+            next_read: 0,
+            read_ahead: Some(ReadAhead::default()),
+            scanned_to: None,
+            scan_busy: false,
+            failed: false,
+            stats: LogStats::default(),
+            book: start.book,
+        }
+    }
+
+    /// The next batch to be written. All that was appended up to the first call of a round gets one ticket; it may
+    /// need several calls. `None` when nothing waits, when no prepared segment is there, or after a failure.
+    pub fn seal(&mut self) -> Option<Batch> {
+        if self.failed {
+            return None;
+        }
+        if self.closed.is_empty() {
+            if self.open.is_empty() {
+                return None;
+            }
+            self.close_offset();
+            std::mem::swap(&mut self.closed, &mut self.open);
+            self.open_ticket.0 += 1;
+        }
+        let segment = self.closed.front()?.identity.segment;
+        if segment != self.writing && !self.move_on(segment) {
+            return None;
+        }
+        let mut piece = self.closed.pop_front()?;
+        let oldest_segment = self.book.oldest_needed(segment);
+        let header = BatchHeader {
+            number: self.last.number + 1,
+            // Batches are written one at a time: all before this one are durable when it is written.
+            durable: self.sealed_to,
+            oldest_segment,
+            payload_bytes: (piece.bytes.len() - BATCH_HEADER_BYTES) as u32,
+            records: piece.records,
+            previous_crc: self.last.crc,
+            crc: 0,
+        };
+        piece.bytes.pad_to_block();
+        let crc =
+            format::write_batch_header(piece.bytes.as_mut_slice(), &piece.identity, piece.offset, &header);
+        self.last = BatchHeader { crc, ..header };
+        self.sealed_to = piece.identity.position(piece.offset + piece.bytes.len() as u64);
+        Some(Batch {
+            ticket: Ticket(self.open_ticket.0 - 1),
+            completes: self.closed.is_empty(),
+            records: piece.records,
+            segment,
+            offset: piece.offset,
+            oldest_segment,
+            bytes: piece.bytes,
+            file: Arc::clone(&self.file),
+        })
+    }
+
+    /// The batch is durable.
+    pub fn batch_done(&mut self, batch: Batch) {
+        self.stats.written_bytes += batch.bytes.len() as u64;
+        self.book.of_mut(batch.segment).durable_end = batch.offset + batch.bytes.len() as u64;
+        self.oldest_durable = batch.oldest_segment;
+        if batch.completes {
+            self.committed = batch.ticket;
+        }
+        if self.pool.len() < POOLED_BUFFERS_MAX && batch.bytes.capacity() <= 2 * LOG_BATCH_BYTES_MAX {
+            let mut buffer = batch.bytes;
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+
+    /// The batch could not be written: nothing is sealed any more, and the process must stop.
+    pub fn batch_failed(&mut self, _batch: Batch) {
+        self.failed = true;
+    }
+
+    /// Bytes that wait to be sealed.
+    #[must_use]
+    pub fn open_bytes(&self) -> usize {
+        self.open.iter().chain(&self.closed).map(|piece| piece.bytes.len()).sum()
+    }
+
+    /// Counts for the metrics.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        LogStats {
+            live_bytes: self.book.live_bytes,
+            segments: self.segments_total(),
+            prepared: self.prepared.len() as u64,
+            reads: self.reads.len() as u64,
+            ..self.stats
+        }
+    }
+
+    /// Says that space may be there again: a preparation that failed is tried once more. Called on a timer while
+    /// [`Journal::room`] is [`Room::Reserved`].
+    pub fn retry_space(&mut self) {
+        if self.blocked && self.preparing.is_none() {
+            self.preparing = Some(self.preparation());
+        }
+    }
+
+    /// The next thing to be done beside commits, if there is one.
+    pub fn next_chore(&mut self) -> Option<Chore> {
+        if self.failed {
+            return None;
+        }
+        let work = self.next_reading().or_else(|| self.next_space()).or_else(|| self.next_scan());
+        work.map(Chore)
+    }
+
+    /// Takes note of a chore that was run.
+    pub fn chore_done(&mut self, done: ChoreDone) -> ChoreOutcome {
+        match done.0 {
+            Done::Zeroed(preparation) => {
+                self.space_busy = false;
+                self.preparing = Some(preparation);
+            }
+            Done::Prepared { identity, file } => {
+                self.space_busy = false;
+                self.prepared.push_back(Prepared { identity, file });
+                self.blocked &= self.prepared.len() <= RESERVED_SEGMENTS;
+                if self.blocked {
+                    self.retry_space();
+                }
+            }
+            Done::PrepareFailed(error) => {
+                self.space_busy = false;
+                self.blocked = true;
+                return ChoreOutcome::NoSpace(error);
+            }
+            Done::Removed => self.space_busy = false,
+            Done::Read(reading, reads) => {
+                for (want, identity, _) in &reading.wants {
+                    debug_assert_eq!(want.position.0 / self.config.segment_bytes, identity.segment);
+                    self.book.of_mut(identity.segment).reads -= 1;
+                }
+                self.read_ahead = Some(reading.ahead);
+                return ChoreOutcome::Reads(reads);
+            }
+            Done::Scanned(slice) => return ChoreOutcome::Relocation(slice),
+            Done::Failed(error) => {
+                self.failed = true;
+                return ChoreOutcome::Failed(error);
+            }
+        }
+        ChoreOutcome::Quiet
+    }
+
+    /// Takes back a slice whose records were dealt with.
+    pub fn relocated(&mut self, slice: Relocation) {
+        self.stats.relocated += slice.records().count() as u64;
+        self.scan_busy = false;
+        self.scanned_to = Some(slice.next);
+        let oldest = self.book.oldest();
+        let segment = self.book.of_mut(oldest);
+        if slice.next >= segment.durable_end {
+            segment.relocated = true;
+            self.scanned_to = None;
+        }
+    }
+
+    /// Takes the next prepared segment into use. The reserve is left alone while there is hope for more.
+    fn move_on(&mut self, segment: u64) -> bool {
+        let reserve = if self.blocked { 0 } else { RESERVED_SEGMENTS };
+        if self.prepared.len() <= reserve {
+            if !self.waited {
+                self.waited = true;
+                self.stats.waits += 1;
+                self.ahead = (self.ahead + 1).min(AHEAD_MAX);
+            }
+            return false;
+        }
+        let Some(next) = self.prepared.pop_front() else { return false };
+        assert_eq!(next.identity.segment, segment, "segments are used in the order they were prepared");
+        self.waited = false;
+        self.writing = segment;
+        self.file = next.file;
+        true
+    }
+
+    fn segments_total(&self) -> u64 {
+        self.writing - self.book.oldest() + 1 + self.prepared.len() as u64
+    }
+
+    fn segments_allowed(&self) -> u64 {
+        2 * self.book.live_bytes / self.config.segment_bytes + SPARE_SEGMENTS_MAX as u64
+    }
+
+    fn preparation(&self) -> Preparation {
+        Preparation::new(self.next_identity())
+    }
+
+    /// What the next segment to be prepared will be.
+    fn next_identity(&self) -> Identity {
+        let segment = self.prepared.back().map_or(self.writing, |p| p.identity.segment) + 1;
+        // One that is appended to already has its salt.
+        let salt = self.book.of(segment).map_or_else(|| self.config.salt(segment), |s| s.salt);
+        Identity { segment, salt, segment_bytes: self.config.segment_bytes }
+    }
+
+    /// Frees the oldest segment if nothing in it is needed, or prepares one if too few are.
+    fn next_space(&mut self) -> Option<Work> {
+        if self.space_busy {
+            return None;
+        }
+        let work = self.next_free().or_else(|| {
+            let started = self.preparing.take();
+            if started.is_some() {
+                return started.map(Work::Prepare);
+            }
+            let wanted = self.prepared.len() < RESERVED_SEGMENTS + self.ahead && !self.blocked;
+            // Beyond the bound an old segment is awaited instead, as long as that does not hold up commits.
+            let within = self.segments_total() < self.segments_allowed() || self.waited || self.is_short();
+            (wanted && within).then(|| Work::Prepare(self.preparation()))
+        });
+        self.space_busy = work.is_some();
+        work
+    }
+
+    /// The next segment will be needed before the oldest one can be had for it.
+    fn is_short(&self) -> bool {
+        let segment_bytes = self.config.segment_bytes;
+        let relocates = self.scan_busy || self.scanned_to.is_some();
+        let oldest_bytes = self.book.of(self.book.oldest()).map_or(0, |s| s.live_bytes);
+        self.prepared.len() <= RESERVED_SEGMENTS
+            && (self.offset > segment_bytes / 2 || (relocates && self.offset + oldest_bytes > segment_bytes))
+    }
+
+    fn next_free(&mut self) -> Option<Work> {
+        // A file under preparation has the next number already.
+        if self.preparing.is_some() && !self.blocked {
+            return None;
+        }
+        let excess = self.segments_total() > self.segments_allowed();
+        let oldest = self.book.oldest();
+        if self.is_dead(oldest) {
+            let enough = self.prepared.len() >= RESERVED_SEGMENTS + self.ahead
+                || (excess && self.prepared.len() > RESERVED_SEGMENTS);
+            let identity = self.next_identity();
+            self.book.free_oldest();
+            self.scanned_to = None;
+            self.preparing = None;
+            return Some(if enough && !self.blocked {
+                Work::Remove { segment: oldest }
+            } else {
+                Work::Recycle { old: oldest, identity }
+            });
+        }
+        let trim = excess && !self.waited && self.prepared.len() > RESERVED_SEGMENTS + 1;
+        // A segment whose salt is in use by waiting records stays.
+        let spare = self.prepared.back().map(|p| p.identity.segment).filter(|&s| s > self.book.newest());
+        let segment = spare.filter(|_| trim)?;
+        self.prepared.pop_back();
+        Some(Work::Remove { segment })
+    }
+
+    /// Nothing in it is needed, and all that made it so is durable, the log's own word for it included.
+    fn is_dead(&self, oldest: u64) -> bool {
+        self.book.of(oldest).is_some_and(|segment| {
+            segment.live_bytes == 0
+                && segment.reads == 0
+                && segment.released_in <= self.committed
+                && oldest < self.writing
+                && oldest < self.oldest_durable
+                && !self.scan_busy
+        })
+    }
+
+    fn next_scan(&mut self) -> Option<Work> {
+        let oldest = self.book.oldest();
+        let segment = self.book.of(oldest)?;
+        if self.scan_busy || oldest >= self.writing || segment.live_bytes == 0 || segment.relocated {
+            return None;
+        }
+        let (total, allowed) = (self.segments_total(), self.segments_allowed());
+        let short = self.prepared.len() < RESERVED_SEGMENTS + self.ahead;
+        let soon = self.offset > self.config.segment_bytes / 4;
+        if self.scanned_to.is_none() && total <= allowed && !(total == allowed && short && soon) {
+            return None;
+        }
+        let (from, to) = (self.scanned_to.unwrap_or(BLOCK), segment.durable_end);
+        let identity = self.book.identity(oldest);
+        self.scan_busy = true;
+        let durable = self.last.durable;
+        Some(Work::Scan { identity, from, to, durable })
+    }
+
+    fn next_reading(&mut self) -> Option<Work> {
+        let mut bytes = 0;
+        let mut wants = Vec::new();
+        while let Some(&want) = self.reads.front() {
+            let (segment, offset) = self.book.place(want.position);
+            let end = self.book.of_mut(segment).durable_end;
+            bytes += u64::from(want.len);
+            let full =
+                wants.len() >= READS_PER_CHORE_MAX || (bytes > READ_BYTES_PER_CHORE_MAX && !wants.is_empty());
+            if offset >= end || full || self.read_ahead.is_none() {
+                break;
+            }
+            wants.push((want, self.book.identity(segment), end));
+            self.reads.pop_front();
+        }
+        if wants.is_empty() {
+            return None;
+        }
+        self.read_ahead.take().map(|ahead| Work::Read(Reading { wants, ahead }))
+    }
+
+    /// The batch that takes a record of `bytes`, its header included; a new one if it does not fit the last.
+    fn piece_for(&mut self, bytes: usize) -> &mut Piece {
+        let segment_bytes = self.config.segment_bytes;
+        let fits = self.open.back().is_some_and(|piece| {
+            let end = piece.bytes.len() + bytes;
+            end <= LOG_BATCH_BYTES_MAX
+                && piece.offset + end as u64 <= segment_bytes
+                && piece.identity.segment == self.book.newest()
+        });
+        if !fits {
+            self.start_piece(bytes);
+        }
+        self.open.back_mut().expect("one was there or was just started")
+    }
+
+    #[cold]
+    fn start_piece(&mut self, bytes: usize) {
+        self.close_offset();
+        let needed = (BATCH_HEADER_BYTES + bytes) as u64;
+        if self.offset + needed > self.config.segment_bytes {
+            assert!(BLOCK + needed <= self.config.segment_bytes, "a record is larger than a segment");
+            let segment = self.book.newest() + 1;
+            let known = self.prepared.iter().find(|p| p.identity.segment == segment);
+            let salt = known.map_or_else(|| self.config.salt(segment), |p| p.identity.salt);
+            self.book.push(Segment::new(salt));
+            self.offset = BLOCK;
+        }
+        let mut buffer = self.pool.pop().unwrap_or_else(|| AlignedBuffer::with_capacity(LOG_BATCH_BYTES_MAX));
+        buffer.resize(BATCH_HEADER_BYTES);
+        let identity = self.book.identity(self.book.newest());
+        self.open.push_back(Piece { identity, offset: self.offset, bytes: buffer, records: 0 });
+    }
+
+    /// Moves the place of the next batch behind the newest one, which takes no more records.
+    fn close_offset(&mut self) {
+        if let Some(piece) = self.open.back() {
+            self.offset = piece.offset + piece.bytes.len().next_multiple_of(LOG_BLOCK_BYTES) as u64;
+        }
+    }
+}
+
+impl Journal for Log {
+    fn append(&mut self, parts: &[&[u8]]) -> Position {
+        let data_bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let piece = self.piece_for(RECORD_HEADER_BYTES + data_bytes);
+        let at = piece.bytes.len();
+        piece.bytes.extend(&(data_bytes as u64).to_le_bytes());
+        for part in parts {
+            piece.bytes.extend(part);
+        }
+        let offset = piece.offset + at as u64;
+        let record = &mut piece.bytes.as_mut_slice()[at..];
+        let crc = format::record_crc(&piece.identity, offset, &record[RECORD_HEADER_BYTES..]);
+        record[4..RECORD_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        piece.records += 1;
+        let (segment, position) = (piece.identity.segment, piece.identity.position(offset));
+        self.book.add_live(segment, data_bytes as u64);
+        Position(position)
+    }
+
+    fn open_ticket(&self) -> Ticket {
+        self.open_ticket
+    }
+
+    fn committed(&self) -> Ticket {
+        self.committed
+    }
+
+    fn retain(&mut self, position: Position, len: u32) {
+        let (segment, _) = self.book.place(position);
+        self.book.add_live(segment, u64::from(len));
+    }
+
+    fn release(&mut self, position: Position, len: u32) {
+        let (segment, _) = self.book.place(position);
+        self.book.release(segment, u64::from(len), self.open_ticket);
+    }
+
+    fn room(&self) -> Room {
+        if self.blocked { Room::Reserved } else { Room::Open }
+    }
+
+    fn read(&mut self, position: Position, offset: u32, len: u32) -> ReadTicket {
+        let (segment, _) = self.book.place(position);
+        self.book.of_mut(segment).reads += 1;
+        let ticket = ReadTicket(self.next_read);
+        self.next_read += 1;
+        self.reads.push_back(Want { ticket, position, skip: offset, len });
+        ticket
+    }
+}

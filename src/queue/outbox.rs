@@ -1,0 +1,133 @@
+//! Effects on their way out, each kept until what it says is durable.
+//!
+//! The brain pushes while it runs; after each commit, and after each turn, the engine takes with
+//! [`Outbox::release`] what each loop may have. Effects of one ticket keep their order.
+
+use std::collections::VecDeque;
+
+use crate::ids::{ConnKey, LoopId};
+use crate::log::Ticket;
+use crate::mail::{Effect, EffectBatch, PublishAcked, Settled};
+
+/// The effects of all loops that wait for their commit.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    loops: Vec<LoopOutbox>,
+    held: usize,
+}
+
+#[derive(Debug)]
+struct LoopOutbox {
+    loop_id: LoopId,
+    /// Rising tickets.
+    waiting: VecDeque<(Ticket, EffectBatch)>,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps `effect` until `after` is committed. `body` is the delivery's, empty for other effects. Consecutive
+    /// answers of one connection become one.
+    pub fn push(&mut self, after: Ticket, effect: Effect, body: &[u8]) {
+        let loop_id = effect.conn().loop_id;
+        let lane = match self.loops.iter().position(|lane| lane.loop_id == loop_id) {
+            Some(at) => &mut self.loops[at],
+            None => {
+                self.loops.push(LoopOutbox { loop_id, waiting: VecDeque::new() });
+                let last = self.loops.len() - 1;
+                &mut self.loops[last]
+            }
+        };
+        let batch = lane.batch_after(after);
+        batch.bodies.extend_from_slice(body);
+        let joined = match (batch.effects.last_mut(), &effect) {
+            (Some(Effect::PublishAcked(last)), Effect::PublishAcked(next)) => join_acked(last, next),
+            (Some(Effect::Settled(last)), Effect::Settled(next)) => join_settled(last, next),
+            _ => false,
+        };
+        if !joined {
+            batch.effects.push(effect);
+            self.held += 1;
+        }
+    }
+
+    /// Takes everything for `loop_id` that waits for nothing later than `committed`, in order of the tickets.
+    pub fn release(&mut self, committed: Ticket, loop_id: LoopId) -> Option<EffectBatch> {
+        let lane = self.loops.iter_mut().find(|lane| lane.loop_id == loop_id)?;
+        let mut released = EffectBatch::default();
+        while let Some((_, batch)) = lane.waiting.pop_front_if(|(ticket, _)| *ticket <= committed) {
+            let mut batch = batch;
+            released.append(&mut batch);
+        }
+        self.held -= released.effects.len();
+        (!released.is_empty()).then_some(released)
+    }
+
+    /// The loops that were ever sent something.
+    pub fn loops(&self) -> impl Iterator<Item = LoopId> + '_ {
+        self.loops.iter().map(|lane| lane.loop_id)
+    }
+
+    /// Effects kept.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+}
+
+impl LoopOutbox {
+    fn batch_after(&mut self, after: Ticket) -> &mut EffectBatch {
+        // Nearly always the newest ticket or the oldest: look from the back.
+        let behind = self.waiting.iter().rev().take_while(|(ticket, _)| *ticket > after).count();
+        let at = self.waiting.len() - behind;
+        if at == 0 || self.waiting[at - 1].0 != after {
+            self.waiting.insert(at, (after, EffectBatch::default()));
+            return &mut self.waiting[at].1;
+        }
+        &mut self.waiting[at - 1].1
+    }
+}
+
+fn join_acked(last: &mut PublishAcked, next: &PublishAcked) -> bool {
+    let follows = last.conn == next.conn
+        && last.seq + u64::from(last.more) + 1 == next.seq
+        && last.first_id.0 + u64::from(last.messages) == next.first_id.0;
+    let Some(bytes) = last.bytes.checked_add(next.bytes).filter(|_| follows) else { return false };
+    last.more += next.more + 1;
+    last.messages += next.messages;
+    last.bytes = bytes;
+    true
+}
+
+fn join_settled(last: &mut Settled, next: &Settled) -> bool {
+    let plain = |settled: &Settled| settled.lost.is_none() && settled.refused.is_none();
+    let follows = last.conn == next.conn && last.seq + u64::from(last.more) + 1 == next.seq;
+    if !(follows && plain(last) && plain(next)) {
+        return false;
+    }
+    last.more += next.more + 1;
+    true
+}
+
+impl Effect {
+    /// The connection it is for.
+    #[must_use]
+    pub fn conn(&self) -> ConnKey {
+        match self {
+            Self::Attached(attached) => attached.conn,
+            Self::PublishAcked(acked) => acked.conn,
+            Self::Deliver(deliver) => deliver.conn,
+            Self::Settled(settled) => settled.conn,
+            Self::AttachRefused { conn, .. }
+            | Self::TakenOver { conn }
+            | Self::PublishRefused { conn, .. }
+            | Self::StopReading { conn }
+            | Self::ResumeReading { conn }
+            | Self::Operator { conn, .. } => *conn,
+        }
+    }
+}

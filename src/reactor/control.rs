@@ -1,0 +1,62 @@
+//! What other threads may ask of a loop: to drain, or to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::mail::Bell;
+
+/// A handle on a running loop for any thread; clones speak to the same loop.
+#[derive(Debug, Clone)]
+pub struct LoopControl {
+    wishes: Arc<Wishes>,
+    bell: Bell,
+}
+
+/// What the loop sees of it.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    stop: AtomicBool,
+    /// Over how many milliseconds to drain; [`NO_DRAIN`] until it is asked for.
+    drain_over_ms: AtomicU64,
+}
+
+const NO_DRAIN: u64 = u64::MAX;
+
+impl LoopControl {
+    pub(super) fn new(bell: Bell) -> Self {
+        let wishes = Wishes { stop: AtomicBool::new(false), drain_over_ms: AtomicU64::new(NO_DRAIN) };
+        Self { wishes: Arc::new(wishes), bell }
+    }
+
+    /// The loop tells its clients to go, in waves `over` this time, takes no more of them, and ends once they are
+    /// gone. A second drain changes nothing.
+    pub fn drain(&self, over: Duration) {
+        let over_ms = u64::try_from(over.as_millis()).unwrap_or(NO_DRAIN).min(NO_DRAIN - 1);
+        self.wishes.drain_over_ms.store(over_ms, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// The loop ends after its present turn; its connections are closed as they are.
+    pub fn stop(&self) {
+        self.wishes.stop.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    pub(super) fn wishes(&self) -> Arc<Wishes> {
+        Arc::clone(&self.wishes)
+    }
+}
+
+impl Wishes {
+    pub(super) fn is_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn drain_over(&self) -> Option<Duration> {
+        match self.drain_over_ms.load(Ordering::Relaxed) {
+            NO_DRAIN => None,
+            over_ms => Some(Duration::from_millis(over_ms)),
+        }
+    }
+}

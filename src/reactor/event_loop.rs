@@ -1,0 +1,414 @@
+//! One loop: `run` is a turn from top to bottom, and each step is a function below it, in that order.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll};
+
+use super::brain::LoopBrain;
+use super::control::Wishes;
+use super::lane::{Lane, ShardLane};
+use super::linger::Lingering;
+use super::listener::{Accepted, Listener};
+use super::stream::{Connections, Stream, key_of, token_of};
+use super::{BoundLoop, LISTENER, WAKER};
+use crate::clock::{Clock, Time};
+use crate::gateway::{Action, CloseCause, SlotKey};
+use crate::ids::LoopId;
+use crate::limits;
+use crate::mail::Bell;
+use crate::telemetry::LoopMetrics;
+use crate::wire::Kind;
+
+pub(super) struct EventLoop<B> {
+    loop_id: LoopId,
+    brain: B,
+    poll: Poll,
+    bell: Bell,
+    listener: Listener,
+    accepting: Accepting,
+    connections: Connections,
+    /// What all connections are read into; between reads, scratch for what is thrown away.
+    read_buffer: Box<[u8]>,
+    /// Closed at the end of the turn, so that no slot changes its tenant within one.
+    doomed: Vec<(u32, CloseCause)>,
+    lingering: Lingering,
+    lane: Lane,
+    metrics: Arc<LoopMetrics>,
+    clock: Clock,
+    /// Of the present turn.
+    now: Time,
+    wishes: Arc<Wishes>,
+    draining: bool,
+    /// Heartbeats answered up to the last turn.
+    pongs_counted: u64,
+}
+
+/// Where the loop stands with its listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    /// The backlog was empty; the next edge says otherwise.
+    AwaitingEdge,
+    /// There may be more to accept.
+    Pending,
+    /// Out of descriptors: until a connection closes, or this time.
+    AwaitingDescriptor(Time),
+}
+
+impl<B: LoopBrain> EventLoop<B> {
+    pub(super) fn new(
+        bound: BoundLoop,
+        brain: B,
+        lane: ShardLane,
+        metrics: Arc<LoopMetrics>,
+        clock: Clock,
+        wishes: Arc<Wishes>,
+    ) -> Self {
+        Self {
+            loop_id: bound.loop_id,
+            brain,
+            poll: bound.poll,
+            bell: bound.bell,
+            listener: bound.listener,
+            accepting: Accepting::AwaitingEdge,
+            connections: Connections::default(),
+            read_buffer: vec![0; limits::READ_BUFFER_BYTES].into_boxed_slice(),
+            doomed: Vec::new(),
+            lingering: Lingering::default(),
+            lane: Lane::new(lane),
+            metrics,
+            now: clock.time(),
+            clock,
+            wishes,
+            draining: false,
+            pongs_counted: 0,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(limits::EVENTS_PER_TURN_MAX);
+        while !self.is_finished() {
+            self.sleep(&mut events);
+            let woken_us = self.clock.micros();
+            self.now = self.clock.time();
+            self.obey();
+            self.sort(&events);
+            self.accept();
+            self.read();
+            self.take_effects();
+            self.expire();
+            self.act();
+            self.send_commands();
+            self.count_turn(woken_us);
+        }
+    }
+
+    /// A heartbeat is answered in the turn that reads it, so the turn's length bounds how long that took.
+    fn count_turn(&mut self, woken_us: u64) {
+        self.metrics.turns.inc();
+        let pongs = self.metrics.sent.frames[Kind::Pong as usize].value();
+        let answered = pongs - std::mem::replace(&mut self.pongs_counted, pongs);
+        if answered > 0 {
+            self.metrics.heartbeat_turnaround_us.record_many(self.clock.micros() - woken_us, answered);
+        }
+    }
+
+    fn is_finished(&mut self) -> bool {
+        let drained = self.draining
+            && self.brain.is_drained()
+            && self.brain.commands().is_empty()
+            && !self.lane.is_blocked()
+            && self.lingering.is_empty();
+        drained || self.wishes.is_stop()
+    }
+
+    /// Waits for events, the next deadline or the bell; not at all when there is work left.
+    fn sleep(&mut self, events: &mut Events) {
+        let timeout = if self.has_work() {
+            Some(Duration::ZERO)
+        } else {
+            self.bell.about_to_sleep();
+            // What was sent before the bell was armed rang nothing: look once more.
+            if self.has_news() { Some(Duration::ZERO) } else { self.until_next_deadline() }
+        };
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => panic!("the poller of loop {} failed: {error}", self.loop_id.0),
+        }
+        self.bell.awake();
+    }
+
+    fn has_work(&self) -> bool {
+        self.accepting == Accepting::Pending
+            || (self.connections.queued() > 0 && !self.lane.is_blocked())
+            || self.lane.has_news()
+    }
+
+    fn has_news(&self) -> bool {
+        self.lane.has_news()
+            || self.wishes.is_stop()
+            || (!self.draining && self.wishes.drain_over().is_some())
+    }
+
+    fn until_next_deadline(&self) -> Option<Duration> {
+        let accept_again = match self.accepting {
+            Accepting::AwaitingDescriptor(until) => Some(until),
+            Accepting::AwaitingEdge | Accepting::Pending => None,
+        };
+        let deadlines = [self.brain.next_deadline(), self.lingering.next_deadline(), accept_again];
+        let now = self.clock.time();
+        deadlines.into_iter().flatten().min().map(|at| at - now)
+    }
+
+    /// Does what other threads asked for.
+    fn obey(&mut self) {
+        if !self.draining
+            && let Some(over) = self.wishes.drain_over()
+        {
+            self.draining = true;
+            self.brain.begin_drain(self.now, over);
+        }
+    }
+
+    /// Notes what the events say. Nothing is read yet, so that all connections have their turn.
+    fn sort(&mut self, events: &Events) {
+        for event in events {
+            match event.token() {
+                LISTENER if self.accepting == Accepting::AwaitingEdge => self.accepting = Accepting::Pending,
+                LISTENER => {}
+                WAKER => {}
+                token => self.sort_one(key_of(token), event),
+            }
+        }
+    }
+
+    fn sort_one(&mut self, key: SlotKey, event: &Event) {
+        let Some(connection) = self.connections.of(key) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            connection.readable = true;
+            connection.peer_finished |= event.is_read_closed() || event.is_error();
+        }
+        let can_go_on_writing = connection.write_blocked && event.is_writable();
+        let is_dead = event.is_error() || (event.is_read_closed() && event.is_write_closed());
+        if can_go_on_writing {
+            connection.write_blocked = false;
+            self.flush(key.slot);
+        }
+        if is_dead && !self.brain.may_read(key.slot) {
+            // Nobody would find out by reading.
+            self.doom(key.slot, CloseCause::Failed);
+        }
+        self.connections.queue(key.slot);
+    }
+
+    fn accept(&mut self) {
+        if let Accepting::AwaitingDescriptor(until) = self.accepting
+            && until <= self.now
+        {
+            self.accepting = Accepting::Pending;
+        }
+        if self.accepting != Accepting::Pending {
+            return;
+        }
+        for _ in 0..limits::ACCEPTS_PER_TURN_MAX {
+            match self.listener.accept() {
+                Accepted::Stream(stream) => self.admit(stream),
+                Accepted::Gone => {}
+                Accepted::Nothing => {
+                    self.accepting = Accepting::AwaitingEdge;
+                    return;
+                }
+                Accepted::NoDescriptor => {
+                    if !self.turn_away() {
+                        self.accepting = Accepting::AwaitingDescriptor(self.now + limits::ACCEPT_RETRY);
+                        return;
+                    }
+                }
+                Accepted::Failed(error) => {
+                    tracing::warn!(loop_id = self.loop_id.0, %error, "cannot accept; trying again in a second");
+                    self.accepting = Accepting::AwaitingDescriptor(self.now + limits::ACCEPT_RETRY);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, mut stream: TcpStream) {
+        match self.brain.accept(self.now) {
+            Ok(key) => {
+                let both = Interest::READABLE | Interest::WRITABLE;
+                match self.poll.registry().register(&mut stream, token_of(key), both) {
+                    Ok(()) => self.connections.insert(key, Stream::Plain(stream)),
+                    // The limit on watched descriptors, or memory: this connection ends before it began.
+                    Err(_) => self.brain.closed(self.now, key.slot, CloseCause::Failed),
+                }
+            }
+            Err(shed) => {
+                let mut stream = Stream::Plain(stream);
+                // What a fresh socket does not take at once, a client that is turned away can do without.
+                let _ = stream.write(&shed.farewell);
+                self.lingering.close(self.now, stream, &mut self.read_buffer);
+            }
+        }
+    }
+
+    /// Out of descriptors: frees one that only lingers, or uses the reserve to tell one client so. Returns whether it is
+    /// of use to accept again.
+    fn turn_away(&mut self) -> bool {
+        if self.lingering.drop_oldest(&mut self.read_buffer) {
+            return true;
+        }
+        if !self.listener.refill() {
+            return false;
+        }
+        let shed = self.brain.turn_away(self.now);
+        self.listener.shed(&shed.farewell, &mut self.read_buffer)
+    }
+
+    /// Reads the connections that wait for it, each once, until the turn's share is used up.
+    fn read(&mut self) {
+        let mut share = limits::READ_PER_LOOP_TURN_BYTES_MAX;
+        let mut waiting = self.connections.queued();
+        while waiting > 0 && share > 0 && !self.lane.is_blocked() {
+            let Some(key) = self.connections.next_ready() else { return };
+            share = share.saturating_sub(self.read_one(key));
+            waiting -= 1;
+        }
+    }
+
+    /// Reads one connection: to the end of what is there, or its share of the turn, or until the brain has enough.
+    /// Returns how many bytes came.
+    fn read_one(&mut self, key: SlotKey) -> usize {
+        let mut taken = 0;
+        while taken < limits::READ_PER_TURN_BYTES_MAX && self.brain.may_read(key.slot) {
+            let Some(connection) = self.connections.of(key) else { return taken };
+            let Some(stream) = &mut connection.stream else { return taken };
+            match stream.read(&mut self.read_buffer) {
+                Ok(0) => {
+                    self.doom(key.slot, CloseCause::Peer);
+                    return taken;
+                }
+                Ok(n) => {
+                    taken += n;
+                    let is_all = n < self.read_buffer.len() && !connection.peer_finished;
+                    connection.readable = !is_all;
+                    self.brain.receive(self.now, key, &self.read_buffer[..n]);
+                    if is_all {
+                        return taken;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    connection.readable = false;
+                    return taken;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.doom(key.slot, CloseCause::Failed);
+                    return taken;
+                }
+            }
+        }
+        // Stopped by the brain, it stays readable and is queued by `Action::ResumeReading`.
+        if self.brain.may_read(key.slot) {
+            self.connections.queue(key.slot);
+        }
+        taken
+    }
+
+    fn take_effects(&mut self) {
+        for _ in 0..limits::EFFECT_BATCHES_PER_TURN_MAX {
+            let Some(batch) = self.lane.next_effects() else { return };
+            self.brain.effects(self.now, batch);
+        }
+    }
+
+    fn expire(&mut self) {
+        self.brain.expire(self.now);
+        if self.lingering.expire(self.now, &mut self.read_buffer) > 0 {
+            self.descriptor_came_free();
+        }
+    }
+
+    /// Does what the brain asks for, and then closes what is to be closed, which may make it ask for more.
+    fn act(&mut self) {
+        loop {
+            while let Some(action) = self.brain.next_action() {
+                match action {
+                    Action::Flush(slot) => self.flush(slot),
+                    Action::Close(slot) => {
+                        self.flush(slot);
+                        self.doom(slot, CloseCause::Local);
+                    }
+                    Action::StopReading(_) => {}
+                    Action::ResumeReading(slot) => self.connections.queue(slot),
+                }
+            }
+            if self.doomed.is_empty() {
+                return;
+            }
+            self.bury();
+        }
+    }
+
+    /// Writes until there is nothing left or the socket takes no more; then the next writable edge goes on.
+    fn flush(&mut self, slot: u32) {
+        let Some(connection) = self.connections.in_slot(slot) else { return };
+        let Some(stream) = &mut connection.stream else { return };
+        while !connection.write_blocked {
+            let unsent = self.brain.unsent(slot);
+            if unsent.is_empty() {
+                return;
+            }
+            match stream.write(unsent) {
+                Ok(n) => {
+                    // A write cut short has found the socket full: no need to ask again.
+                    connection.write_blocked = n < unsent.len();
+                    self.brain.sent(self.now, slot, n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.write_blocked = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.doom(slot, CloseCause::Failed);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Closes a connection at the end of the turn.
+    fn doom(&mut self, slot: u32, cause: CloseCause) {
+        if self.connections.doom(slot) {
+            self.doomed.push((slot, cause));
+        }
+    }
+
+    fn bury(&mut self) {
+        while let Some((slot, cause)) = self.doomed.pop() {
+            if let (Some(stream), CloseCause::Local) = (self.connections.remove(slot), cause) {
+                self.lingering.close(self.now, stream, &mut self.read_buffer);
+            }
+            self.brain.closed(self.now, slot, cause);
+        }
+        self.descriptor_came_free();
+    }
+
+    fn descriptor_came_free(&mut self) {
+        if matches!(self.accepting, Accepting::AwaitingDescriptor(_)) {
+            self.accepting = Accepting::Pending;
+        }
+    }
+
+    /// Sends the turn's commands down the lane, once.
+    fn send_commands(&mut self) {
+        let was_blocked = self.lane.is_blocked();
+        self.lane.send(self.brain.commands());
+        if self.lane.is_blocked() != was_blocked {
+            self.brain.lane_blocked(self.now, self.lane.is_blocked());
+        }
+        self.metrics.command_lane_batches.set(self.lane.depth() as u64);
+    }
+}

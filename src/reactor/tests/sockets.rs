@@ -1,0 +1,286 @@
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Instant;
+
+use socket2::SockRef;
+
+use super::super::listener::{Accepted, KeepAlive, Listener};
+use super::echo::{CLOSE_ME, FAREWELL, TURNED_AWAY};
+use super::*;
+use crate::limits;
+use crate::mail::{Effect, EffectBatch};
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+}
+
+fn echoes(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, bytes);
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    // Never starts a read with one of the brain's signs.
+    (0..len).map(|i| b'a' + u8::try_from(i * 7 % 23).unwrap()).collect()
+}
+
+#[test]
+fn many_connections_are_echoed() {
+    let running = start(2);
+    let mut streams: Vec<_> = (0..200).map(|_| connect(running.address)).collect();
+    for round in 1..20 {
+        for stream in &mut streams {
+            stream.write_all(&pattern(round * 10)).unwrap();
+        }
+        for stream in &mut streams {
+            let mut back = vec![0; round * 10];
+            stream.read_exact(&mut back).unwrap();
+            assert_eq!(back, pattern(round * 10));
+        }
+    }
+    assert_eq!(running.live(), 200);
+    assert!(running.seen.iter().all(|seen| seen.live.value() > 0), "the kernel spreads them over the loops");
+    drop(streams);
+    eventually("all are closed", || running.live() == 0);
+    let accepted: u64 = running.seen.iter().map(|seen| seen.accepted.value()).sum();
+    assert_eq!(accepted, 200);
+    running.stop();
+}
+
+/// More than a read buffer in each direction, past a reader that is slower than the sender: reads that fill the buffer,
+/// writes cut short, reading stopped and resumed, and not one edge lost.
+#[test]
+fn a_slow_reader_gets_every_byte() {
+    const LEN: usize = 24 << 20;
+    let running = start(1);
+    let mut stream = connect(running.address);
+    let mut writer = stream.try_clone().unwrap();
+    let sent = pattern(LEN);
+    let expected = sent.clone();
+    let sender = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+    let mut back = vec![0; LEN];
+    for (turn, part) in back.chunks_mut(300_000).enumerate() {
+        if turn % 8 == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stream.read_exact(part).unwrap();
+    }
+    sender.join().unwrap();
+    assert!(back == expected, "the bytes came back changed");
+    assert!(running.seen[0].stops.value() > 0, "the test did not reach a stop");
+    echoes(&mut stream, b"still in step");
+    running.stop();
+}
+
+#[test]
+fn one_that_floods_does_not_starve_another() {
+    let running = start(1);
+    let flood = connect(running.address);
+    let (mut to, mut from) = (flood.try_clone().unwrap(), flood.try_clone().unwrap());
+    let writer = std::thread::spawn(move || {
+        let block = pattern(1 << 20);
+        while to.write_all(&block).is_ok() {}
+    });
+    let reader = std::thread::spawn(move || {
+        let mut block = vec![0; 1 << 20];
+        while matches!(from.read(&mut block), Ok(n) if n > 0) {}
+    });
+    let mut other = connect(running.address);
+    let begun = Instant::now();
+    for _ in 0..100 {
+        echoes(&mut other, b"ping");
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(10), "100 round trips took {took:?}");
+    flood.shutdown(Shutdown::Both).unwrap();
+    writer.join().unwrap();
+    reader.join().unwrap();
+    running.stop();
+}
+
+#[test]
+fn half_a_close_is_answered_before_the_end() {
+    let running = start(1);
+    for len in [1, 1000, 50_000] {
+        let mut stream = connect(running.address);
+        stream.write_all(&pattern(len)).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut back = vec![];
+        stream.read_to_end(&mut back).unwrap();
+        assert_eq!(back, pattern(len));
+    }
+    eventually("all are closed", || running.closed() == 3);
+    assert_eq!(running.seen[0].closed_by_peer.value(), 3);
+    running.stop();
+}
+
+#[test]
+fn slots_are_used_again_and_their_events_stay_apart() {
+    let running = start(1);
+    let mut long_lived = connect(running.address);
+    for turn in 0..1500 {
+        let mut short_lived = connect(running.address);
+        match turn % 3 {
+            0 => echoes(&mut short_lived, &pattern(turn + 1)),
+            // Gone with the answer unread: a reset, at a moment when the slot may have its next tenant.
+            1 => short_lived.write_all(&pattern(100)).unwrap(),
+            _ => {}
+        }
+    }
+    echoes(&mut long_lived, b"unharmed");
+    eventually("all but one are closed", || running.closed() == 1500 && running.live() == 1);
+    running.stop();
+}
+
+/// Unread input at a close makes the kernel send a reset, which may overtake what was written before it.
+#[test]
+fn a_farewell_arrives_although_the_client_still_sends() {
+    let running = start(1);
+    for _ in 0..20 {
+        let mut stream = connect(running.address);
+        let mut bytes = pattern(600_000);
+        bytes[0] = CLOSE_ME;
+        let mut writer = stream.try_clone().unwrap();
+        // It may or may not get rid of all of it.
+        let sender = std::thread::spawn(move || drop(writer.write_all(&bytes)));
+        let mut farewell = vec![0; FAREWELL.len()];
+        stream.read_exact(&mut farewell).unwrap();
+        assert_eq!(farewell, FAREWELL);
+        assert_eq!(stream.read(&mut farewell).expect("an end, not a reset"), 0);
+        drop(stream);
+        sender.join().unwrap();
+    }
+    eventually("all are closed", || running.live() == 0);
+    running.stop();
+}
+
+#[test]
+fn a_storm_of_accepts_is_taken_in_bounded_turns() {
+    host::raise_descriptor_limit();
+    let running = start(1);
+    let mut streams: Vec<_> =
+        (0..3 * limits::ACCEPTS_PER_TURN_MAX).map(|_| connect(running.address)).collect();
+    for stream in &mut streams {
+        echoes(stream, b"here");
+    }
+    drop(streams);
+    eventually("all are closed", || running.live() == 0);
+    running.stop();
+}
+
+#[test]
+fn what_the_brain_does_not_take_is_told_so() {
+    let running = start_with(1, |echo| echo.live_max = 1);
+    let mut first = connect(running.address);
+    echoes(&mut first, b"in");
+    let mut second = connect(running.address);
+    let _ = second.write_all(b"a greeting that nobody reads");
+    let mut told = vec![0; TURNED_AWAY.len()];
+    second.read_exact(&mut told).unwrap();
+    assert_eq!(told, TURNED_AWAY);
+    assert_eq!(second.read(&mut told).unwrap(), 0, "and closed");
+    running.stop();
+}
+
+#[test]
+fn a_full_lane_stops_the_reading_until_it_has_room() {
+    let mut running = start_with(1, |echo| echo.with_commands = true);
+    let mut stream = connect(running.address);
+    // One batch for each round trip, and nobody takes them.
+    for _ in 0..limits::COMMAND_LANE_BATCHES {
+        echoes(&mut stream, b"a");
+    }
+    echoes(&mut stream, b"this one's batch comes back");
+    eventually("the brain hears of it", || running.seen[0].blocked.value() == 1);
+    stream.write_all(b"unread").unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(stream.read(&mut [0; 16]).is_err(), "nothing is read while the lane is full");
+
+    let mut commands = 0;
+    while let Some((_, batch)) = running.commands.next_batch() {
+        commands += batch.commands.len();
+    }
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut back = [0; 6];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"unread");
+    eventually("every command arrives once", || {
+        while let Some((_, batch)) = running.commands.next_batch() {
+            commands += batch.commands.len();
+        }
+        commands == limits::COMMAND_LANE_BATCHES + 2
+    });
+    assert_eq!(running.seen[0].blocked.value(), 0);
+    running.stop();
+}
+
+#[test]
+fn effects_and_deadlines_wake_a_sleeping_loop() {
+    let running = start_with(1, |echo| echo.deadline = Some(Time(300)));
+    eventually("the deadline", || running.seen[0].expired.value() == 1);
+    for n in 1..=100 {
+        let resume = Effect::ResumeReading {
+            conn: crate::ids::ConnKey { loop_id: LoopId(0), slot: 0, generation: 0 },
+        };
+        running.effects[0].send(EffectBatch { effects: vec![resume], bodies: vec![] }).unwrap();
+        eventually("the effect", || running.seen[0].effects.value() == n);
+    }
+    let turns = running.metrics[0].turns.value();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(running.metrics[0].turns.value() <= turns + 1, "an idle loop sleeps");
+    running.stop();
+}
+
+#[test]
+fn a_drain_tells_the_clients_and_ends_the_loops() {
+    let running = start(2);
+    let mut streams: Vec<_> = (0..20).map(|_| connect(running.address)).collect();
+    for stream in &mut streams {
+        echoes(stream, b"here");
+    }
+    for handle in &running.handles {
+        handle.control.drain(Duration::from_millis(1));
+    }
+    for stream in &mut streams {
+        let mut told = vec![];
+        stream.read_to_end(&mut told).unwrap();
+        assert_eq!(told, FAREWELL);
+    }
+    for handle in running.handles {
+        handle.join.join().unwrap();
+    }
+}
+
+#[test]
+fn an_address_in_use_is_refused_and_free_again_afterwards() {
+    let running = start(2);
+    let mut stream = connect(running.address);
+    echoes(&mut stream, b"here");
+    let same = ReactorConfig { listen: running.address, ..config(1) };
+    assert!(matches!(bind(&same), Err(BindError::InUse { .. })));
+    running.stop();
+    // The server ended first, so its side of the connection is still ending.
+    bind(&same).unwrap();
+}
+
+#[test]
+fn accepted_connections_have_the_listeners_options() {
+    let keep_alive = KeepAlive::beside_heartbeat(Duration::from_secs(100));
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), keep_alive, true).unwrap();
+    let _client = connect(listener.socket.local_addr().unwrap());
+    let Accepted::Stream(stream) = listener.accept() else { panic!("a connection waits") };
+    let socket = SockRef::from(&stream);
+    assert!(socket.tcp_nodelay().unwrap());
+    assert!(socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(150));
+    assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+    assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+    #[cfg(target_os = "linux")]
+    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(180)));
+    assert_eq!(KeepAlive::beside_heartbeat(Duration::from_secs(1)).idle, Duration::from_secs(60));
+}

@@ -1,0 +1,505 @@
+//! Every metric's name, help, unit and labels, and their text as OpenMetrics.
+//!
+//! [`exposition`] is called once a scrape with what there is to show. The sums over loops and shards are made here,
+//! so that counting stays free of them. A label's values are constants of this file, with one exception, the names of
+//! queues, whose number is bounded by [`super::QueueLabels`].
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::cell::{Counter, Gauge, Histogram};
+use super::queue_labels::QueueRow;
+use super::{FrameKinds, LoopMetrics, ProcessStats, ShardMetrics, SourceSet, Stage};
+use crate::limits;
+
+/// The content type of [`exposition`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What every name starts with.
+const PREFIX: &str = "relaymesh";
+
+/// Frame kinds by their number; what is unknown is counted behind the last.
+const KIND_NAMES: [&str; 20] = [
+    "unspecified",
+    "hello",
+    "welcome",
+    "reject",
+    "ping",
+    "pong",
+    "publish",
+    "publish_ack",
+    "subscribe",
+    "unsubscribe",
+    "reply",
+    "credit",
+    "deliver",
+    "ack",
+    "nack",
+    "extend",
+    "bye",
+    "goaway",
+    "error",
+    "unknown",
+];
+
+/// What one scrape shows.
+#[derive(Debug)]
+pub struct Scrape {
+    /// The counters of loops and shards.
+    pub sources: SourceSet,
+    /// Where the process stands.
+    pub stage: Stage,
+    /// How long it has run, in seconds.
+    pub uptime_seconds: f64,
+    /// What it takes from the machine.
+    pub process: ProcessStats,
+    /// Requests of the operator API that wait for their answer.
+    pub operator_requests: usize,
+    /// Queues with a label of their own and the bucket of the others; `None` when the shard did not answer in time.
+    pub queues: Option<Vec<QueueRow>>,
+}
+
+/// `scrape` as OpenMetrics text, ending in `# EOF`.
+///
+/// # Errors
+/// Never for want of data; only when text cannot be written to memory.
+pub fn exposition(scrape: Scrape) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(scrape));
+    let mut out = String::with_capacity(32 * 1024);
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.process(&mut page)?;
+        self.connections(&mut page)?;
+        self.frames(&mut page)?;
+        self.loops(&mut page)?;
+        self.sessions(&mut page)?;
+        self.messages(&mut page)?;
+        self.log(&mut page)?;
+        self.buffers(&mut page)?;
+        self.queues(&mut page)
+    }
+}
+
+impl Scrape {
+    fn loop_sum(&self, value: impl Fn(&LoopMetrics) -> u64) -> u64 {
+        self.sources.loops.iter().map(|source| value(source)).sum()
+    }
+
+    fn shard_sum(&self, value: impl Fn(&ShardMetrics) -> u64) -> u64 {
+        self.sources.shards.iter().map(|source| value(source)).sum()
+    }
+
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let stages = Stage::ALL.map(|stage| ([("stage", stage.as_str())], u64::from(stage == self.stage)));
+        page.gauges("lifecycle_stage", "1 for the stage the process is in", None, &stages)?;
+        page.gauge("uptime", "How long the process has run", Some(&Unit::Seconds), self.uptime_seconds)?;
+        let process = &self.process;
+        if let Some(bytes) = process.resident_bytes {
+            page.gauge("process_resident_memory", "Memory in RAM", Some(&Unit::Bytes), count(bytes))?;
+        }
+        if let Some(open) = process.open_descriptors {
+            page.gauge(
+                "process_open_descriptors",
+                "Descriptors open, all tables together",
+                None,
+                count(open),
+            )?;
+        }
+        if let Some(max) = process.max_descriptors {
+            page.gauge(
+                "process_max_descriptors",
+                "Descriptors that may be open in one table",
+                None,
+                count(max),
+            )?;
+        }
+        if let Some(seconds) = process.cpu_seconds {
+            page.counter(
+                "process_cpu",
+                "Processor time used, user and system",
+                Some(&Unit::Seconds),
+                seconds,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn connections(&self, page: &mut Page<'_>) -> fmt::Result {
+        let sum = |cell: fn(&LoopMetrics) -> &Gauge| self.loop_sum(|source| cell(source).value());
+        let states = [
+            ([("state", "handshaking")], sum(|m| &m.connections_handshaking)),
+            ([("state", "live")], sum(|m| &m.connections_live)),
+            ([("state", "closing")], sum(|m| &m.connections_closing)),
+        ];
+        page.gauges("connections", "Connections by state", None, &states)?;
+
+        let sum = |cell: fn(&LoopMetrics) -> &Counter| self.loop_sum(|source| cell(source).value());
+        page.counter("accepts", "Connections taken in", None, count(sum(|m| &m.accepts.accepted)))?;
+        let sheds = [
+            ([("reason", "sessions")], sum(|m| &m.accepts.shed_sessions)),
+            ([("reason", "handshakes")], sum(|m| &m.accepts.shed_handshakes)),
+            ([("reason", "descriptors")], sum(|m| &m.accepts.shed_descriptors)),
+        ];
+        page.counters("sheds", "Connections turned away at accept", None, &sheds)?;
+        let handshakes = [
+            ([("outcome", "welcomed")], sum(|m| &m.handshakes.welcomed)),
+            ([("outcome", "resumed")], sum(|m| &m.handshakes.resumed)),
+            ([("outcome", "unauthenticated")], sum(|m| &m.handshakes.unauthenticated)),
+            ([("outcome", "refused")], sum(|m| &m.handshakes.refused)),
+            ([("outcome", "timed_out")], sum(|m| &m.handshakes.timed_out)),
+            ([("outcome", "broken")], sum(|m| &m.handshakes.broken)),
+        ];
+        page.counters("handshakes", "Handshakes ended", None, &handshakes)?;
+
+        let (heartbeat, slow) = (sum(|m| &m.closed_heartbeat), sum(|m| &m.closed_slow));
+        let fault = sum(|m| &m.closed_fault);
+        let other = sum(|m| &m.closed).saturating_sub(heartbeat + slow + fault);
+        let closed = [
+            ([("cause", "heartbeat")], heartbeat),
+            ([("cause", "slow")], slow),
+            ([("cause", "fault")], fault),
+            ([("cause", "other")], other),
+        ];
+        page.counters("connections_closed", "Connections closed, by cause", None, &closed)
+    }
+
+    fn frames(&self, page: &mut Page<'_>) -> fmt::Result {
+        let rows = |cell: fn(&FrameKinds, usize) -> &Counter| {
+            let mut rows = Vec::with_capacity(2 * KIND_NAMES.len());
+            for (kind, name) in KIND_NAMES.into_iter().enumerate() {
+                let received = self.loop_sum(|source| cell(&source.received, kind).value());
+                let sent = self.loop_sum(|source| cell(&source.sent, kind).value());
+                rows.push(([("direction", "received"), ("kind", name)], received));
+                rows.push(([("direction", "sent"), ("kind", name)], sent));
+            }
+            // A kind that only one side sends would be a row of zero for ever.
+            rows.retain(|(_, value)| *value > 0);
+            rows
+        };
+        page.counters(
+            "frames",
+            "Frames by kind and direction",
+            None,
+            &rows(|kinds, kind| &kinds.frames[kind]),
+        )?;
+        let bytes = rows(|kinds, kind| &kinds.bytes[kind]);
+        page.counters(
+            "frame",
+            "Bytes of frames on the wire, by kind and direction",
+            Some(&Unit::Bytes),
+            &bytes,
+        )
+    }
+
+    fn loops(&self, page: &mut Page<'_>) -> fmt::Result {
+        let merged = |cell: fn(&LoopMetrics) -> &Histogram| {
+            Merged::of(self.sources.loops.iter().map(|source| cell(source)))
+        };
+        page.histogram(
+            "heartbeat_turnaround",
+            "From the reading of a PING to the writing of its PONG",
+            Scale::Micros,
+            &merged(|m| &m.heartbeat_turnaround_us),
+        )?;
+        page.histogram(
+            "heartbeat_lateness",
+            "How far past its interval a heartbeat came",
+            Scale::Millis,
+            &merged(|m| &m.heartbeat_lateness_ms),
+        )?;
+        page.counter(
+            "loop_turns",
+            "Turns of the event loops",
+            None,
+            count(self.loop_sum(|m| m.turns.value())),
+        )?;
+        let returned = self.loop_sum(|m| m.deliveries_returned.value());
+        page.counter(
+            "deliveries_returned",
+            "Deliveries that a connection would not take",
+            None,
+            count(returned),
+        )?;
+        let stopped = self.loop_sum(|m| m.reading_stopped.value());
+        page.gauge("connections_not_read", "Connections not read for now, to slow them", None, count(stopped))
+    }
+
+    fn sessions(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all = self.shard_sum(|m| m.sessions.value());
+        let grace = self.shard_sum(|m| m.sessions_in_grace.value());
+        let states = [([("state", "connected")], all.saturating_sub(grace)), ([("state", "grace")], grace)];
+        page.gauges("sessions", "Sessions, connected or in their grace period", None, &states)?;
+        let sum = |cell: fn(&ShardMetrics) -> &Counter| count(self.shard_sum(|source| cell(source).value()));
+        page.counter("take_overs", "Connections replaced by a newer one", None, sum(|m| &m.take_overs))?;
+        page.counter("resumes", "Sessions resumed", None, sum(|m| &m.resumes))
+    }
+
+    fn messages(&self, page: &mut Page<'_>) -> fmt::Result {
+        let sum = |cell: fn(&ShardMetrics) -> &Counter| count(self.shard_sum(|source| cell(source).value()));
+        page.counter("publishes", "Messages published, each on disk", None, sum(|m| &m.published))?;
+        page.counter(
+            "publish_duplicates",
+            "Re-sent publishes found in their mark",
+            None,
+            sum(|m| &m.duplicates),
+        )?;
+        page.counter("publish_refusals", "Publishes refused", None, sum(|m| &m.refused))?;
+        page.counter("leases", "Leases given", None, sum(|m| &m.leases))?;
+        page.counter(
+            "redeliveries",
+            "Leases of a later attempt than the first",
+            None,
+            sum(|m| &m.redeliveries),
+        )?;
+        page.counter("acks", "Messages acked", None, sum(|m| &m.acks))?;
+        page.counter("nacks", "Messages nacked", None, sum(|m| &m.nacks))?;
+        page.counter("leases_expired", "Leases that expired", None, sum(|m| &m.leases_expired))?;
+        page.counter("leases_lost", "Settlements of a lease not the newest", None, sum(|m| &m.leases_lost))?;
+        page.counter("redriven", "Dead letters put back", None, sum(|m| &m.redriven))?;
+        let sum = |cell: fn(&ShardMetrics) -> &Counter| self.shard_sum(|source| cell(source).value());
+        let dead = [
+            ([("reason", "attempts")], sum(|m| &m.dead_attempts)),
+            ([("reason", "expired")], sum(|m| &m.dead_expired)),
+            ([("reason", "overflow")], sum(|m| &m.dead_overflow)),
+            ([("reason", "rejected")], sum(|m| &m.dead_rejected)),
+        ];
+        page.counters("dead_letters", "Messages that died, by reason", None, &dead)?;
+        let messages = self.shard_sum(|m| m.messages.value());
+        page.gauge("messages", "Messages in any state, dead letters included", None, count(messages))?;
+        let producers = self.shard_sum(|m| m.producers.value());
+        page.gauge("producers", "Producers whose marks are kept", None, count(producers))
+    }
+
+    fn log(&self, page: &mut Page<'_>) -> fmt::Result {
+        let merged = |cell: fn(&ShardMetrics) -> &Histogram| {
+            Merged::of(self.sources.shards.iter().map(|source| cell(source)))
+        };
+        page.histogram(
+            "commit_records",
+            "Records in a commit",
+            Scale::Count,
+            &merged(|m| &m.commit_records),
+        )?;
+        page.histogram("commit_size", "Bytes in a commit", Scale::Bytes, &merged(|m| &m.commit_bytes))?;
+        page.histogram(
+            "commit_latency",
+            "From handing a batch to the committer until it is durable",
+            Scale::Micros,
+            &merged(|m| &m.commit_latency_us),
+        )?;
+        let sum = |cell: fn(&ShardMetrics) -> &Counter| count(self.shard_sum(|source| cell(source).value()));
+        page.counter("log_written", "Written to the log", Some(&Unit::Bytes), sum(|m| &m.log_written_bytes))?;
+        page.counter(
+            "log_relocated",
+            "Records written again to free a segment",
+            None,
+            sum(|m| &m.log_relocated),
+        )?;
+        let sum = |cell: fn(&ShardMetrics) -> &Gauge| count(self.shard_sum(|source| cell(source).value()));
+        page.gauge(
+            "log_live",
+            "Records that recovery needs",
+            Some(&Unit::Bytes),
+            sum(|m| &m.log_live_bytes),
+        )?;
+        page.gauge("log_segments", "Segments of the log", None, sum(|m| &m.log_segments))?;
+        page.gauge("disk_full", "Shards without room on disk for publishes", None, sum(|m| &m.disk_full))
+    }
+
+    /// Everything bounded: what lies in it, and where it is full.
+    fn buffers(&self, page: &mut Page<'_>) -> fmt::Result {
+        let loops = self.sources.loops.len() as u64;
+        let on_loops = |cell: fn(&LoopMetrics) -> &Gauge| self.loop_sum(|source| cell(source).value());
+        let on_shards = |cell: fn(&ShardMetrics) -> &Gauge| self.shard_sum(|source| cell(source).value());
+        let bytes = [
+            ([("buffer", "output")], on_loops(|m| &m.output_bytes)),
+            ([("buffer", "partial_frames")], on_loops(|m| &m.partial_bytes)),
+            ([("buffer", "bodies")], on_shards(|m| &m.body_memory_bytes)),
+            ([("buffer", "parked")], on_shards(|m| &m.parked_bytes)),
+        ];
+        page.gauges("buffer", "Bytes in buffers", Some(&Unit::Bytes), &bytes)?;
+        let items = [
+            ([("buffer", "command_lane_batches")], on_loops(|m| &m.command_lane_batches)),
+            ([("buffer", "commands_unanswered")], on_loops(|m| &m.commands_unanswered)),
+            ([("buffer", "effects_held")], on_shards(|m| &m.effects_held)),
+            ([("buffer", "operator_requests")], self.operator_requests as u64),
+        ];
+        page.gauges("buffer_items", "Items in bounded buffers", None, &items)?;
+        let max = [
+            ([("buffer", "command_lane_batches")], loops * limits::COMMAND_LANE_BATCHES as u64),
+            ([("buffer", "commands_unanswered")], loops * limits::COMMANDS_UNANSWERED_MAX as u64),
+            ([("buffer", "operator_requests")], limits::OPERATOR_REQUESTS_MAX as u64),
+        ];
+        page.gauges("buffer_items_max", "Items at which a bounded buffer is full", None, &max)
+    }
+
+    fn queues(&self, page: &mut Page<'_>) -> fmt::Result {
+        let known = u64::from(self.queues.is_some());
+        page.gauge("queues_known", "0 when the shard did not list its queues in time", None, count(known))?;
+        let rows = self.queues.as_deref().unwrap_or_default();
+        let mut depth = Vec::with_capacity(4 * rows.len());
+        for row in rows {
+            for (state, messages) in row.depth() {
+                depth.push((
+                    [("namespace", row.namespace()), ("queue", row.queue()), ("state", state)],
+                    messages,
+                ));
+            }
+        }
+        page.gauges("queue_depth", "Messages of a queue by state", None, &depth)?;
+        let ages: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let age_seconds = count(row.oldest_ready_age_ms) / 1e3;
+                ([("namespace", row.namespace()), ("queue", row.queue())], age_seconds)
+            })
+            .collect();
+        let help = "Age of the oldest ready message of a queue";
+        page.gauges("queue_oldest_ready_age", help, Some(&Unit::Seconds), &ages)
+    }
+}
+
+/// The text being written, one metric at a time.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+/// Labels and value of one line.
+type Row<'a, const LABELS: usize, V> = ([(&'static str, &'a str); LABELS], V);
+
+impl Page<'_> {
+    fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn counters<const L: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        rows: &[Row<'_, L, u64>],
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in rows {
+            metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn gauges<const L: usize, V: IntoCount>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        rows: &[Row<'_, L, V>],
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (labels, value) in rows {
+            metric.encode_family(labels)?.encode_gauge(&value.into_count())?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, scale: Scale, merged: &Merged) -> fmt::Result {
+        let unit = scale.unit();
+        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
+        let last = merged.counts.len() - 1;
+        let buckets: Vec<(f64, u64)> = (merged.counts.iter().enumerate())
+            .map(|(i, n)| (if i == last { f64::INFINITY } else { scale.upper_bound(i) }, *n))
+            .collect();
+        let total = merged.counts.iter().sum();
+        metric.encode_histogram::<NoLabelSet>(count(merged.sum) * scale.factor(), total, &buckets, None)
+    }
+}
+
+/// A value of a gauge with labels.
+trait IntoCount: Copy {
+    fn into_count(self) -> f64;
+}
+
+impl IntoCount for u64 {
+    fn into_count(self) -> f64 {
+        count(self)
+    }
+}
+
+impl IntoCount for f64 {
+    fn into_count(self) -> f64 {
+        self
+    }
+}
+
+/// The exposition's numbers are 64-bit floats: exact up to 2^53.
+#[allow(clippy::cast_precision_loss)]
+fn count(value: u64) -> f64 {
+    value as f64
+}
+
+/// What a histogram's values are.
+#[derive(Clone, Copy)]
+enum Scale {
+    Count,
+    Bytes,
+    Micros,
+    Millis,
+}
+
+impl Scale {
+    fn unit(self) -> Option<Unit> {
+        match self {
+            Self::Count => None,
+            Self::Bytes => Some(Unit::Bytes),
+            Self::Micros | Self::Millis => Some(Unit::Seconds),
+        }
+    }
+
+    fn factor(self) -> f64 {
+        match self {
+            Self::Count | Self::Bytes => 1.0,
+            Self::Millis => 1e-3,
+            Self::Micros => 1e-6,
+        }
+    }
+
+    /// The bound that no value of bucket `i` exceeds: the values are whole numbers below 2^i, a time's rounded down.
+    fn upper_bound(self, i: usize) -> f64 {
+        let below = count(1 << i);
+        match self {
+            Self::Count | Self::Bytes => below - 1.0,
+            Self::Millis => below / 1e3,
+            Self::Micros => below / 1e6,
+        }
+    }
+}
+
+/// The histograms of several threads as one.
+struct Merged {
+    counts: [u64; Histogram::BUCKETS],
+    sum: u64,
+}
+
+impl Merged {
+    fn of<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Self {
+        let mut merged = Self { counts: [0; Histogram::BUCKETS], sum: 0 };
+        for histogram in histograms {
+            for (sum, n) in merged.counts.iter_mut().zip(histogram.counts()) {
+                *sum += n;
+            }
+            merged.sum = merged.sum.wrapping_add(histogram.sum());
+        }
+        merged
+    }
+}
