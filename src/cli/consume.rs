@@ -214,3 +214,6 @@ impl Crew<'_> {
         self.running.values().map(|job| job.extend_at - now).min()
     }
 }
+
+#[cfg(test)]
+mod tests;

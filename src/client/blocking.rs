@@ -557,3 +557,6 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -50,3 +50,6 @@ pub use policy::{
 pub use session::{
     Deliveries, Ended, Link, Lost, Session, SessionConfig, SessionEvent, Settlement, Unsendable,
 };
+
+#[cfg(test)]
+pub(crate) use blocking::tests::serve as serve_in_miniature;

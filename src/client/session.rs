@@ -528,3 +528,6 @@ impl Session {
         matches!(&self.state, State::Up(machine) if machine.is_welcomed())
     }
 }
+
+#[cfg(test)]
+mod tests;

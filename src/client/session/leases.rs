@@ -111,7 +111,19 @@ impl Leases {
 
     /// Sends what is unsent, as far as the server's window goes.
     pub(super) fn send(&mut self, machine: &mut Machine, out: &mut Vec<u8>) {
+        let batch_max = machine.batch_messages_max();
+        if batch_max == 0 {
+            return;
+        }
         while let Some(next) = self.settling.get_mut(self.sent) {
+            if next.leases.len() > batch_max {
+                // Joined for a server that takes more at once.
+                let leases = next.leases.split_off(batch_max);
+                let rest =
+                    Settling { seq: 0, leases, settlement: next.settlement.clone(), resent: next.resent };
+                self.settling.insert(self.sent + 1, rest);
+                continue;
+            }
             let leases = &next.leases;
             let sent = match &next.settlement {
                 Settlement::Ack => machine.ack(leases, false, out),
