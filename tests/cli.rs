@@ -176,7 +176,7 @@ fn http_publishes_like_curl() {
     let server = Server::start();
     let api = http::get(server.admin, "/api/v1/openapi.json");
     assert_eq!(api.status, 200, "{api:?}");
-    let answer = http::post(server.admin, "/api/v1/queues/jobs/messages", &[], b"by curl");
+    let answer = http::post(server.admin, "/api/v1/publish?queue=jobs", &[], b"by curl");
     assert!((200..300).contains(&answer.status), "{answer:?}");
     assert!(answer.json()["id"].is_u64(), "{answer:?}");
     assert_eq!(server.cli(&["work", "jobs", "--exec", "cat", "--max", "1"]).succeeds().trim_end(), "by curl");
@@ -193,7 +193,7 @@ fn health_metrics_and_errors_over_http() {
     assert!(names.clone().count() > 20);
     assert!(names.clone().all(|line| line.starts_with("relaymesh_")), "{:?}", names.clone().next());
     assert_eq!(http::get(server.admin, "/api/v1/nothing").status, 404);
-    let bad = http::post(server.admin, "/api/v1/queues/two%20words/messages", &[], b"x");
+    let bad = http::post(server.admin, "/api/v1/publish?queue=two%20words", &[], b"x");
     assert!((400..500).contains(&bad.status), "{bad:?}");
 }
 
