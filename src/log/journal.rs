@@ -32,16 +32,23 @@ pub enum Room {
 /// before ([`Journal::room`]) or stops the process (a failed write).
 pub trait Journal {
     /// Adds a record, the concatenation of `parts`, to the open batch. It is durable once
-    /// [`Journal::open_ticket`], as it is now, is committed.
+    /// [`Journal::open_ticket`], as it is now, is committed. Counts as live until released; a record that only
+    /// cancels or amends an older one is released at once.
     fn append(&mut self, parts: &[&[u8]]) -> Position;
 
-    /// The batch that the next [`Journal::append`] joins.
+    /// The batch that the next [`Journal::append`] joins, and that the last ones of this turn joined: it changes only
+    /// between turns. A batch to which nothing is appended is never committed.
     fn open_ticket(&self) -> Ticket;
 
     /// Everything up to this ticket is durable.
     fn committed(&self) -> Ticket;
 
-    /// Says that the record of `len` bytes at `position` is not needed for recovery any more.
+    /// Says, after a recovery and before the first append, that `len` bytes of the record at `position` are still
+    /// needed. What is not retained is not live.
+    fn retain(&mut self, _position: Position, _len: u32) {}
+
+    /// Says that the record of `len` bytes at `position` is not needed for recovery any more. May come in parts whose
+    /// lengths add up to the record's. What was appended before is durable before the record's bytes go.
     fn release(&mut self, position: Position, len: u32);
 
     /// What there is room for.
