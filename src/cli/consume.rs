@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::exec;
+use super::exec::{self, Outcome};
 use crate::client::{Client, Delivery, Nack, Options, Waker};
 use crate::clock::{Clock, Time};
 use crate::ids::{LeaseId, QueueName, SubscriptionId};
@@ -130,7 +130,7 @@ struct Job {
 
 struct Done {
     lease: LeaseId,
-    outcome: Result<(), String>,
+    outcome: Outcome,
 }
 
 /// The commands that run, and their client.
@@ -173,7 +173,7 @@ impl Crew<'_> {
         let (lease, lease_for) = (delivery.lease, delivery.lease_for);
         let (command, results, waker) = (Arc::clone(&self.command), self.results.clone(), self.waker.clone());
         thread::Builder::new().name("command".to_owned()).spawn(move || {
-            let outcome = exec::run(&command, &delivery);
+            let outcome = exec::run(&command, &delivery, std::io::stdout());
             // Nobody listens any more only when the process is ending.
             let _ = results.send(Done { lease, outcome });
             waker.wake();
@@ -187,8 +187,10 @@ impl Crew<'_> {
         while let Ok(Done { lease, outcome }) = self.finished.try_recv() {
             self.running.remove(&lease);
             match outcome {
-                Ok(()) => self.client.ack(lease)?,
-                Err(error) => {
+                Outcome::Done => self.client.ack(lease)?,
+                // Unanswered, the message goes to another worker.
+                Outcome::Unprintable(error) => return Err(error).context("cannot write to stdout"),
+                Outcome::Failed(error) => {
                     eprintln!("relaymesh: message {} failed: {error}", lease.message);
                     self.client.nack(lease, Nack { error, ..Nack::default() })?;
                 }

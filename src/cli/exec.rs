@@ -1,6 +1,6 @@
 //! Running a command on a message.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -8,24 +8,38 @@ use std::thread;
 use crate::client::Delivery;
 use crate::limits;
 
-/// Runs `sh -c command` on a delivery.
-///
-/// # Errors
-/// What is to be kept with the message: exit code or signal and the last line of stderr.
-pub(super) fn run(command: &str, delivery: &Delivery) -> Result<(), String> {
-    let child = prepare(command, delivery).spawn();
-    let child = child.map_err(|error| format!("cannot run the command: {error}"))?;
-    match finish(child, delivery.message.payload()) {
-        Ok((status, _)) if status.success() => Ok(()),
-        Ok((status, last_line)) => Err(describe(status, &last_line)),
-        Err(error) => Err(format!("cannot wait for the command: {error}")),
+/// Longest line of a command's output that is kept together; a longer one may be cut by another command's.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The command ended with exit code 0 and its output is out.
+    Done,
+    /// It did not: what is to be kept with the message.
+    Failed(String),
+    /// Its output could not be written to the stdout of this process.
+    Unprintable(io::Error),
+}
+
+/// Runs `sh -c command` on a delivery and copies its output to `out`.
+pub(super) fn run(command: &str, delivery: &Delivery, out: impl Write + Send) -> Outcome {
+    let child = match prepare(command, delivery).spawn() {
+        Ok(child) => child,
+        Err(error) => return Outcome::Failed(format!("cannot run the command: {error}")),
+    };
+    match finish(child, delivery.message.payload(), out) {
+        Ok(Finished { copied: Err(error), .. }) => Outcome::Unprintable(error),
+        Ok(Finished { status, .. }) if status.success() => Outcome::Done,
+        Ok(Finished { status, last_line, .. }) => Outcome::Failed(describe(status, &last_line)),
+        Err(error) => Outcome::Failed(format!("cannot wait for the command: {error}")),
     }
 }
 
 fn prepare(command: &str, delivery: &Delivery) -> Command {
     let mut prepared = Command::new("sh");
     prepared.arg("-c").arg(command);
-    prepared.stdin(Stdio::piped()).stdout(Stdio::inherit()).stderr(Stdio::piped());
+    prepared.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // In a group of its own, so that Ctrl-C at the terminal lets it finish.
     prepared.process_group(0);
     prepared.env("RELAYMESH_MESSAGE_ID", delivery.id().to_string());
@@ -47,28 +61,63 @@ fn variable(attribute: &str) -> String {
     "RELAYMESH_ATTR_".chars().chain(name).collect()
 }
 
-fn finish(mut child: Child, payload: &[u8]) -> std::io::Result<(ExitStatus, String)> {
-    let stdin = child.stdin.take();
-    let stderr = child.stderr.take();
+struct Finished {
+    status: ExitStatus,
+    /// Of stderr.
+    last_line: String,
+    copied: io::Result<()>,
+}
+
+fn finish(mut child: Child, payload: &[u8], out: impl Write + Send) -> io::Result<Finished> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut last = LastLine::default();
-    // Both at once: a command may write before it has read everything, or never read.
-    thread::scope(|scope| {
+    // All at once: a command may write before it has read everything, or never read.
+    let copied = thread::scope(|scope| {
         scope.spawn(move || {
             // A command that does not read its stdin is none the worse for it.
             let _ = stdin.map(|mut stdin| stdin.write_all(payload));
         });
-        let Some(mut stderr) = stderr else { return };
-        let mut chunk = [0; 4096];
-        while let Ok(read) = stderr.read(&mut chunk) {
-            if read == 0 {
-                break;
-            }
-            // Stderr of this process may be closed; the command's is still wanted.
-            let _ = std::io::stderr().write_all(&chunk[..read]);
-            last.feed(&chunk[..read]);
+        let copier = scope.spawn(move || stdout.map_or(Ok(()), |stdout| copy_lines(stdout, out)));
+        if let Some(stderr) = stderr {
+            pass_errors(stderr, &mut last);
         }
+        copier.join().unwrap_or_else(|_| Err(io::Error::other("the thread that copies it failed")))
     });
-    Ok((child.wait()?, last.into_text()))
+    Ok(Finished { status: child.wait()?, last_line: last.into_text(), copied })
+}
+
+fn pass_errors(mut stderr: impl Read, last: &mut LastLine) {
+    let mut chunk = [0; 4096];
+    while let Ok(read @ 1..) = stderr.read(&mut chunk) {
+        // Stderr of this process may be closed; the command's is still wanted.
+        let _ = io::stderr().write_all(&chunk[..read]);
+        last.feed(&chunk[..read]);
+    }
+}
+
+/// Copies whole lines, so that those of commands that run at once do not mix, and ends the last one. What cannot be
+/// written is still read, so that the command is not killed halfway.
+fn copy_lines(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut kept = Vec::new();
+    let mut chunk = [0; 8192];
+    let mut outcome = Ok(());
+    while let Ok(read @ 1..) = from.read(&mut chunk) {
+        kept.extend_from_slice(&chunk[..read]);
+        let whole = match kept.iter().rposition(|&byte| byte == b'\n') {
+            Some(end) => end + 1,
+            None if kept.len() > LINE_BYTES_MAX => kept.len(),
+            None => 0,
+        };
+        if outcome.is_ok() && whole > 0 {
+            outcome = to.write_all(&kept[..whole]).and_then(|()| to.flush());
+        }
+        kept.drain(..whole);
+    }
+    if outcome.is_ok() && !kept.is_empty() {
+        kept.push(b'\n');
+        outcome = to.write_all(&kept).and_then(|()| to.flush());
+    }
+    outcome
 }
 
 fn describe(status: ExitStatus, last_line: &str) -> String {

@@ -12,8 +12,8 @@ pub(super) struct Args {
     /// The queue.
     queue: QueueName,
     /// Run `sh -c CMD` for each message, its payload on stdin. RELAYMESH_MESSAGE_ID, RELAYMESH_ATTEMPT,
-    /// RELAYMESH_QUEUE and RELAYMESH_ATTR_<NAME> are set. Its stdout is copied through; when it fails, the last line
-    /// of its stderr is kept with the message.
+    /// RELAYMESH_QUEUE and RELAYMESH_ATTR_<NAME> are set. Its stdout is copied through in whole lines; when it fails,
+    /// the last line of its stderr is kept with the message.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
     /// Messages taken at once.

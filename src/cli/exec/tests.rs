@@ -15,18 +15,20 @@ fn delivery(message: Message) -> Delivery {
 
 #[test]
 fn a_command_gets_the_payload_and_who_the_message_is() {
-    let out = tempfile::NamedTempFile::new().unwrap();
-    let path = out.path().display();
-    let command = format!(
-        "(cat; echo; echo $RELAYMESH_MESSAGE_ID $RELAYMESH_ATTEMPT $RELAYMESH_QUEUE $RELAYMESH_ATTR_MY_KIND) >{path}"
-    );
-    run(&command, &delivery(Message::new("hello").attribute("my-kind", "order"))).unwrap();
-    assert_eq!(std::fs::read_to_string(out.path()).unwrap(), "hello\n17 2 jobs order\n");
+    let mut out = Vec::new();
+    let command =
+        "cat; echo; echo $RELAYMESH_MESSAGE_ID $RELAYMESH_ATTEMPT $RELAYMESH_QUEUE $RELAYMESH_ATTR_MY_KIND";
+    let message = Message::new("hello").attribute("my-kind", "order");
+    assert!(matches!(run(command, &delivery(message), &mut out), Outcome::Done));
+    assert_eq!(out, b"hello\n17 2 jobs order\n");
 }
 
 #[test]
 fn a_failure_names_exit_code_or_signal_and_the_last_line() {
-    let failed = |command: &str| run(command, &delivery(Message::new(""))).unwrap_err();
+    let failed = |command: &str| match run(command, &delivery(Message::new("")), io::sink()) {
+        Outcome::Failed(error) => error,
+        other => panic!("{command}: {other:?}"),
+    };
     assert_eq!(failed("exit 3"), "exit code 3");
     assert_eq!(failed("echo one >&2; echo two >&2; echo >&2; exit 7"), "exit code 7: two");
     assert_eq!(failed("printf tail >&2; kill -9 $$"), "signal 9: tail");
@@ -35,7 +37,45 @@ fn a_failure_names_exit_code_or_signal_and_the_last_line() {
 
 #[test]
 fn a_command_that_ignores_a_large_payload_is_done() {
-    run("true", &delivery(Message::new(vec![b'x'; 1 << 20]))).unwrap();
+    let large = delivery(Message::new(vec![b'x'; 1 << 20]));
+    assert!(matches!(run("true", &large, io::sink()), Outcome::Done));
+    let mut out = Vec::new();
+    assert!(matches!(run("cat", &large, &mut out), Outcome::Done));
+    assert_eq!(out.len(), (1 << 20) + 1);
+}
+
+#[test]
+fn output_is_copied_in_whole_lines_and_the_last_one_is_ended() {
+    struct Writes(Vec<Vec<u8>>);
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for (from, to) in [("", ""), ("a", "a\n"), ("a\nb", "a\nb\n"), ("a\n\n", "a\n\n")] {
+        let mut writes = Writes(Vec::new());
+        copy_lines(from.as_bytes(), &mut writes).unwrap();
+        assert!(writes.0.iter().all(|write| write.ends_with(b"\n")));
+        assert_eq!(writes.0.concat(), to.as_bytes());
+    }
+}
+
+#[test]
+fn output_that_nobody_takes_is_no_success() {
+    struct Closed;
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    assert!(matches!(run("echo x", &delivery(Message::new("")), Closed), Outcome::Unprintable(_)));
 }
 
 #[test]
