@@ -257,7 +257,7 @@ impl World {
 
     pub(super) fn conn(&mut self) -> ConnKey {
         self.next_slot += 1;
-        ConnKey { loop_id: LoopId(0), slot: self.next_slot % 16, generation: self.next_slot }
+        ConnKey { loop_id: LoopId(0), slot: self.next_slot, generation: 3 }
     }
 
     pub(super) fn seq(&mut self) -> u64 {
