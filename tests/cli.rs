@@ -16,21 +16,22 @@ use support::{PATIENCE, eventually};
 
 /// Retries that a test can wait for.
 const QUICK_RETRIES: &str = "[queue]\nbackoff_initial = \"50ms\"\nbackoff_max = \"100ms\"\n";
+/// A drain that a test can wait for.
+const QUICK_DRAIN: &str = "[drain]\nperiod = \"500ms\"\n";
 /// Long enough to see that something which should not come does not.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 #[test]
 fn a_device_prints_what_is_pushed() {
     let server = Server::start();
-    let device = server.cli(&["device", "d1", "--exec", "cat"]).start();
+    let device = server.cli(&["device", "d1", "--exec", "cat; echo"]).start();
     server.cli(&["push", "d1", "hello"]).succeeds();
     assert_eq!(device.next_line(PATIENCE).as_deref(), Some("hello"));
     drop(device);
 
     server.cli(&["push", "d1", "while away"]).succeeds();
-    let device = server.cli(&["device", "d1", "--max", "1"]).run();
-    assert!(device.status.success(), "{device:#?}");
-    assert_eq!(device.stdout.trim_end(), "while away");
+    let device = server.cli(&["device", "d1", "--exec", "cat", "--max", "1"]).succeeds();
+    assert_eq!(device.trim_end(), "while away");
     eventually("the mailbox is empty", || server.stat("device/d1", "ready") == 0);
 }
 
@@ -175,7 +176,7 @@ fn http_publishes_like_curl() {
     let server = Server::start();
     let api = http::get(server.admin, "/api/v1/openapi.json");
     assert_eq!(api.status, 200, "{api:?}");
-    let answer = http::post(server.admin, "/api/v1/queues/jobs/messages", &[], b"by curl");
+    let answer = http::post(server.admin, "/api/v1/publish?queue=jobs", &[], b"by curl");
     assert!((200..300).contains(&answer.status), "{answer:?}");
     assert!(answer.json()["id"].is_u64(), "{answer:?}");
     assert_eq!(server.cli(&["work", "jobs", "--exec", "cat", "--max", "1"]).succeeds().trim_end(), "by curl");
@@ -192,7 +193,7 @@ fn health_metrics_and_errors_over_http() {
     assert!(names.clone().count() > 20);
     assert!(names.clone().all(|line| line.starts_with("relaymesh_")), "{:?}", names.clone().next());
     assert_eq!(http::get(server.admin, "/api/v1/nothing").status, 404);
-    let bad = http::post(server.admin, "/api/v1/queues/two%20words/messages", &[], b"x");
+    let bad = http::post(server.admin, "/api/v1/publish?queue=two%20words", &[], b"x");
     assert!((400..500).contains(&bad.status), "{bad:?}");
 }
 
@@ -218,7 +219,7 @@ fn a_restart_keeps_everything() {
 
 #[test]
 fn sigterm_drains() {
-    let server = Server::start();
+    let server = Home::new().config(QUICK_DRAIN).serve();
     let (mut device, _) = Wire::welcome(server.listen, "d1");
     let (mut busy, _) = Wire::welcome(server.listen, "busy");
     busy.publish("jobs", &[b"kept"]);
@@ -241,7 +242,7 @@ fn sigterm_drains() {
 #[test]
 fn readiness_turns_false_before_clients_are_told() {
     // Many clients, so that telling them takes its time.
-    let server = Server::start();
+    let server = Home::new().config(QUICK_DRAIN).serve();
     let mut clients: Vec<Wire> =
         (0..50).map(|number| Wire::welcome(server.listen, &format!("d{number}")).0).collect();
     server.terminate();
@@ -333,7 +334,7 @@ fn a_newer_format_is_refused() {
     server.publish("jobs", "x", &[]);
     let home = server.kill();
     let mut changed = 0;
-    for entry in fs::read_dir(home.data()).expect("the data directory").flatten() {
+    for entry in fs::read_dir(home.data().join("log")).expect("the log directory").flatten() {
         let Ok(mut bytes) = fs::read(entry.path()) else { continue };
         if bytes.starts_with(b"RMSEGMNT") {
             bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
@@ -344,10 +345,10 @@ fn a_newer_format_is_refused() {
             changed += 1;
         }
     }
-    assert!(changed > 0, "the data directory holds segments");
+    assert!(changed > 0, "there are segments");
     let ended = home.serve_refused();
     assert!(ended.status.code().is_some_and(|code| code != 0), "{ended:#?}");
-    assert!(ended.stderr.contains("version 2"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("format 2"), "{}", ended.stderr);
 }
 
 #[test]
@@ -358,7 +359,7 @@ fn damage_in_what_was_durable_is_refused() {
     }
     let home = server.kill();
     let mut damaged = None;
-    for entry in fs::read_dir(home.data()).expect("the data directory").flatten() {
+    for entry in fs::read_dir(home.data().join("log")).expect("the log directory").flatten() {
         let Ok(mut bytes) = fs::read(entry.path()) else { continue };
         if let Some(at) = bytes.windows(5).position(|window| window == b"job 2") {
             bytes[at] ^= 1;

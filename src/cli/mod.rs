@@ -15,6 +15,7 @@ mod publish;
 mod push;
 mod queue;
 mod reach;
+mod serve;
 mod table;
 mod work;
 
@@ -40,6 +41,7 @@ First steps, with a server on this machine:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(crate::config::ServeArgs),
     Publish(publish::Args),
     Push(push::Args),
     Work(work::Args),
@@ -52,6 +54,7 @@ enum Command {
 #[must_use]
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
         Command::Publish(args) => publish::run(args),
         Command::Push(args) => push::run(args),
         Command::Work(args) => work::run(args),

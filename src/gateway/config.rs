@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::config::Auth;
 use crate::limits;
-use crate::session::{Auth, ResumeKey, Rules};
+use crate::session::{ResumeKey, Rules};
 
 /// Settings of a loop's gateway. The same for all loops but for `max_sessions`.
 #[derive(Debug, Clone)]

@@ -5,7 +5,6 @@
 //! frames. Order of calls: [`Session::new`], [`Session::hello`], [`Session::welcome`], then [`Session::admit`] for
 //! each request and the `answered` functions for what the shard says, until [`Session::close`].
 
-mod auth;
 mod request;
 mod resume;
 mod state;
@@ -13,7 +12,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{Auth, Token};
 pub use request::{Denied, Hello, Publishing, Reason, Request, Settling, Subscribing, Verdict};
 pub use resume::{ResumeKey, TOKEN_BYTES};
 pub use state::{Attachment, Phase, Rules, Session, Welcome};

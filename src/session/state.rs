@@ -8,10 +8,11 @@
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::config::Auth;
 use crate::ids::{ClientId, Epoch, Namespace, QueueName};
 use crate::limits;
 use crate::mail::Resume;
-use crate::session::{Auth, Denied, Hello, Publishing, Reason, Request, ResumeKey, TOKEN_BYTES, Verdict};
+use crate::session::{Denied, Hello, Publishing, Reason, Request, ResumeKey, TOKEN_BYTES, Verdict};
 
 /// What a session waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +170,7 @@ impl Session {
         let namespace = if hello.namespace.is_empty() { Namespace::DEFAULT } else { hello.namespace };
         let namespace = Namespace::parse(namespace).map_err(invalid)?;
         let client = ClientId::parse(hello.client_id).map_err(invalid)?;
-        if !rules.auth.admits(&namespace, hello.credential) {
+        if !rules.auth.allows(&namespace, hello.credential) {
             let text = "the credential does not open this namespace; give the token of this server".into();
             return Err(denied(Reason::Unauthenticated, text));
         }

@@ -1,7 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::*;
 use crate::clock::Time;
+use crate::config::{Auth, Token};
 use crate::ids::{ClientId, Epoch, Namespace, QueueName, SubscriptionId};
 use crate::limits;
 
@@ -46,13 +47,13 @@ fn an_idle_session_is_small() {
 #[test]
 fn credentials_open_only_their_namespace() {
     let namespace = |name| Namespace::parse(name).unwrap();
-    let one = Auth::PerNamespace(BTreeMap::from([(namespace("a"), Token::new(b"secret"))]));
-    assert!(one.admits(&namespace("a"), b"secret"));
-    assert!(!one.admits(&namespace("a"), b"secreT"));
-    assert!(!one.admits(&namespace("a"), b""));
-    assert!(!one.admits(&namespace("b"), b"secret"));
-    assert!(Auth::Shared(Token::new(b"s")).admits(&namespace("b"), b"s"));
-    assert!(!Auth::Shared(Token::new(b"s")).admits(&namespace("b"), b"ss"));
+    let one = Auth::PerNamespace(HashMap::from([(namespace("a"), Token::parse("secret").unwrap())]));
+    assert!(one.allows(&namespace("a"), b"secret"));
+    assert!(!one.allows(&namespace("a"), b"secreT"));
+    assert!(!one.allows(&namespace("a"), b""));
+    assert!(!one.allows(&namespace("b"), b"secret"));
+    assert!(Auth::Shared(Token::parse("s").unwrap()).allows(&namespace("b"), b"s"));
+    assert!(!Auth::Shared(Token::parse("s").unwrap()).allows(&namespace("b"), b"ss"));
     assert!(!format!("{one:?}").contains("secret"));
 }
 

@@ -21,8 +21,8 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(1);
 /// What may pass between a deadline and its effect on a shared machine.
 const SLACK: Duration = Duration::from_secs(4);
-/// Within this a connection whose client never reads is closed: the stall deadline, and what precedes the stall.
-const STALLED: Duration = Duration::from_secs(30);
+/// Within this a connection whose client never reads is closed: the stall deadline of 20 s, and what precedes it.
+const STALLED: Duration = Duration::from_secs(40);
 
 /// All of them with their names.
 pub(crate) const ATTACKS: [(&str, Attack); 27] = [

@@ -16,7 +16,7 @@ use support::server::Home;
 /// What the server may gain while everything below goes on: backlogs that the good client made included.
 const GROWTH_BYTES_MAX: u64 = 96 << 20;
 /// Deadlines short enough for a test.
-const CONFIG: &str = "[session]\nhandshake_deadline = \"1s\"\nwrite_stall_deadline = \"3s\"\n";
+const CONFIG: &str = "[session]\nhandshake_deadline = \"1s\"\n";
 
 #[test]
 fn hostile_clients_are_closed_and_good_ones_served() {

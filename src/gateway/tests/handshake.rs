@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::Token;
 use crate::mail::{RefusalCode, Refused};
-use crate::session::Token;
 use crate::wire::EMPTY_PING;
 
 #[test]
@@ -65,8 +65,9 @@ fn rejected(config: GatewayConfig, bytes: &[u8], code: proto::Code) {
 
 #[test]
 fn a_hello_that_will_not_do_is_rejected() {
-    let shared =
-        || GatewayConfig { ..GatewayConfig::new(Auth::Shared(Token::new(b"secret")), ResumeKey([1; 32])) };
+    let shared = || GatewayConfig {
+        ..GatewayConfig::new(Auth::Shared(Token::parse("secret").unwrap()), ResumeKey([1; 32]))
+    };
     rejected(shared(), &hello("d1"), proto::Code::Unauthenticated);
     let versions =
         proto::Hello { version_min: 2, version_max: 3, client_id: "d".into(), ..Default::default() };

@@ -8,9 +8,10 @@ mod service;
 use std::sync::Arc;
 
 use super::*;
+use crate::config::Auth;
 use crate::ids::{ConnKey, Epoch};
 use crate::mail::{Attached, Command, Effect, EffectBatch};
-use crate::session::{Auth, ResumeKey};
+use crate::session::ResumeKey;
 use crate::wire::{RawFrame, ServerFrame, Split, encode, split};
 
 /// A gateway whose sockets take everything unless they are plugged.
