@@ -33,8 +33,8 @@ mod encode;
 
 pub use decode::decode;
 pub use encode::{
-    encode_boot, encode_clock, encode_died, encode_done, encode_failed, encode_leased, encode_mark, encode_publish,
-    encode_redriven, encode_retired, encode_returned, encode_snapshot,
+    encode_boot, encode_clock, encode_died, encode_done, encode_failed, encode_leased, encode_mark,
+    encode_publish, encode_redriven, encode_retired, encode_returned, encode_snapshot,
 };
 
 use crate::clock::{Time, Wall};

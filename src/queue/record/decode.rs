@@ -4,7 +4,9 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
 use crate::mail::{MessageHeader, ProducerSequence, PublishMessage};
 use crate::queue::record::{
-    FailedRecord, Failure, MarkRecord, PublishRecord, PublishedMessage, Reason, Record, RecordError, SnapshotRecord, Standing, BOOT, CLOCK, PUBLISH, LEASED, DONE, FAILED, RETURNED, DIED, REDRIVEN, SNAPSHOT, MARK, RETIRED, HAS_DELAY, HAS_DUE, HAS_TTL, HAS_ATTEMPTS, VERSION, KIND_MASK,
+    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_TTL,
+    KIND_MASK, LEASED, MARK, MarkRecord, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN, RETIRED,
+    RETURNED, Reason, Record, RecordError, SNAPSHOT, SnapshotRecord, Standing, VERSION,
 };
 
 /// Takes a record apart.

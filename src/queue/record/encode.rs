@@ -4,7 +4,9 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::mail::PublishMessage;
 use crate::queue::record::{
-    FailedRecord, MarkRecord, PublishHead, Reason, SnapshotRecord, Standing, BOOT, CLOCK, PUBLISH, LEASED, DONE, FAILED, RETURNED, DIED, REDRIVEN, SNAPSHOT, MARK, RETIRED, HAS_DELAY, HAS_DUE, HAS_TTL, HAS_ATTEMPTS, VERSION,
+    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_TTL, LEASED, MARK,
+    MarkRecord, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason, SNAPSHOT, SnapshotRecord,
+    Standing, VERSION,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -202,4 +204,3 @@ pub fn encode_retired(out: &mut Vec<u8>, namespace: &str, producer: ProducerId) 
     put_text(out, namespace);
     out.extend_from_slice(&producer.0.to_le_bytes());
 }
-

@@ -7,7 +7,14 @@ fn conn(loop_id: u16, slot: u32) -> ConnKey {
 }
 
 fn acked(conn: ConnKey, seq: u64, first_id: u64) -> Effect {
-    Effect::PublishAcked(PublishAcked { conn, seq, more: 0, first_id: MessageId(first_id), messages: 2, bytes: 9 })
+    Effect::PublishAcked(PublishAcked {
+        conn,
+        seq,
+        more: 0,
+        first_id: MessageId(first_id),
+        messages: 2,
+        bytes: 9,
+    })
 }
 
 fn settled(conn: ConnKey, seq: u64) -> Effect {
@@ -22,7 +29,8 @@ fn effects_wait_for_their_ticket_in_order() {
     outbox.push(Ticket::DURABLE, Effect::TakenOver { conn: conn(0, 0) }, &[]);
     outbox.push(Ticket(1), settled(conn(1, 7), 1), &[]);
     assert_eq!(outbox.held(), 4);
-    let slots = |batch: EffectBatch| batch.effects.iter().map(|effect| effect.conn().slot).collect::<Vec<_>>();
+    let slots =
+        |batch: EffectBatch| batch.effects.iter().map(|effect| effect.conn().slot).collect::<Vec<_>>();
     assert_eq!(slots(outbox.release(Ticket::DURABLE, LoopId(0)).unwrap()), [0]);
     assert!(outbox.release(Ticket::DURABLE, LoopId(0)).is_none());
     assert!(outbox.release(Ticket::DURABLE, LoopId(1)).is_none());

@@ -233,8 +233,7 @@ fn a_take_over_is_announced() {
     let mut world = World::new();
     let older = world.attach("d1");
     let conn = world.conn();
-    let attach =
-        Attach { conn, namespace: tenant(), client: ClientId::parse("d1").unwrap(), resume: None };
+    let attach = Attach { conn, namespace: tenant(), client: ClientId::parse("d1").unwrap(), resume: None };
     world.command(Command::Attach(Box::new(attach)));
     let effects = world.released();
     assert!(matches!(effects[0].0, Effect::TakenOver { conn } if conn == older), "{effects:?}");
@@ -297,7 +296,8 @@ fn a_token_of_the_boot_before_resumes_and_takes_its_leases_up() {
     world.publish(conn, "jobs", &["work"]);
     let lease = deliveries(&world.commit())[0].0.lease;
     world.restart(0, Duration::from_secs(3));
-    let resume = || Some(Resume { epoch: attached.epoch, session_id: attached.session_id, leases: vec![lease] });
+    let resume =
+        || Some(Resume { epoch: attached.epoch, session_id: attached.session_id, leases: vec![lease] });
     let (_, again) = world.attach_with("c", resume());
     assert!(again.resumed && again.session_id == attached.session_id);
     assert_eq!(world.stats("jobs").leased, 1);
@@ -322,7 +322,11 @@ fn a_mailbox_waits_for_its_device_and_costs_nothing_while_empty() {
     assert_eq!(world.brain.queues.slab.len(), 0);
     let pusher = world.attach("pusher");
     world.publish(pusher, "device/d1", &["again"]);
-    assert_eq!(deliveries(&world.commit()).len(), 1, "its credit was replenished while the mailbox did not exist");
+    assert_eq!(
+        deliveries(&world.commit()).len(),
+        1,
+        "its credit was replenished while the mailbox did not exist"
+    );
 }
 
 #[test]
@@ -350,7 +354,10 @@ fn a_full_mailbox_rejects_and_a_full_queue_waits() {
     let got = deliveries(&world.commit());
     world.settle(conn, &[got[0].0.lease], Settlement::Ack);
     let effects = world.commit();
-    assert!(first_ids(&effects).is_empty(), "the first parked one does not fit; the later one may not pass it");
+    assert!(
+        first_ids(&effects).is_empty(),
+        "the first parked one does not fit; the later one may not pass it"
+    );
     let got = deliveries(&effects);
     world.settle(conn, &[got[0].0.lease], Settlement::Ack);
     assert_eq!(first_ids(&world.commit()).len(), 1);
