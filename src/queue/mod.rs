@@ -121,6 +121,8 @@ pub struct Brain {
     reads: HashMap<ReadTicket, Reading>,
     /// Queues whose next message waits for a free place among the reads.
     starved: VecDeque<u32>,
+    /// Queues whose next message waits until the outbox has room, each once.
+    held_back: Vec<u32>,
     /// Queues to serve before this call returns.
     dirty: Vec<u32>,
     boot: Boot,
@@ -167,6 +169,7 @@ impl Brain {
             wheel: Wheel::new(Time(0)),
             reads: HashMap::new(),
             starved: VecDeque::new(),
+            held_back: Vec::new(),
             dirty: Vec::new(),
             boot: Boot(0),
             boot_held: Held::default(),
@@ -221,7 +224,13 @@ impl Brain {
         self.finish(turn);
     }
 
-    /// Does what is due by now.
+    /// Whether deliveries wait for room in the outbox: [`Brain::expire`] is needed once some was released.
+    #[must_use]
+    pub fn is_holding_back(&self) -> bool {
+        !self.held_back.is_empty()
+    }
+
+    /// Does what is due by now, and goes on with the deliveries that waited for room in the outbox.
     pub fn expire(&mut self, turn: &mut Turn<'_>) {
         self.begin(turn);
         while let Some((_, key)) = self.wheel.pop_expired(turn.now.time) {
@@ -230,6 +239,10 @@ impl Brain {
                 _ if key & CLIENT_TIMER == 0 => self.message_due(key, turn),
                 _ => self.grace_over(key & !CLIENT_TIMER, turn),
             }
+        }
+        for queue in std::mem::take(&mut self.held_back) {
+            self.queues.at_mut(queue).is_held_back = false;
+            self.mark_dirty(queue);
         }
         self.finish(turn);
     }
