@@ -178,7 +178,11 @@ impl Shard {
 
     /// What may leave for `loop_id` now, or `None`.
     pub fn effects(&mut self, loop_id: LoopId) -> Option<EffectBatch> {
-        self.outbox.release(self.log.committed(), loop_id)
+        let released = self.outbox.release(self.log.committed(), loop_id);
+        if released.is_some() {
+            self.metrics.effects_held.set(self.outbox.held() as u64);
+        }
+        released
     }
 
     /// Panics when the brain contradicts itself; for tests.
