@@ -56,7 +56,8 @@ impl World {
     }
 
     fn next_phase(&mut self) -> Phase {
-        match self.phase {
+        let phase = self.phase;
+        match phase {
             Phase::Troubled => Phase::Calming,
             Phase::Calming if self.are_clients_quiet() => Phase::Draining,
             Phase::Draining if !self.operator.is_waiting() => {

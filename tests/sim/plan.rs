@@ -11,7 +11,8 @@ use relaymesh::engine::EngineConfig;
 use relaymesh::gateway::GatewayConfig;
 use relaymesh::log::LogConfig;
 use relaymesh::queue::{QueueConfig, QueueRules, WhenFull};
-use relaymesh::session::{Auth, ResumeKey};
+use relaymesh::config::Auth;
+use relaymesh::session::ResumeKey;
 
 use crate::chaos::Trouble;
 use crate::network::NetworkPlan;

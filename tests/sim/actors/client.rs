@@ -283,8 +283,9 @@ impl World {
                 self.ledger.answered(&keys, first_id);
             }
             Happened::PublishRefused { sequence, code, text } => {
-                use proto::Code::{DiskFull, Draining, LimitReached, QueueFull};
-                let is_excused = matches!(code, QueueFull | DiskFull | LimitReached | Draining);
+                use proto::Code::{DiskFull, Draining, LimitReached, QueueFull, TooLarge};
+                // Too large is said by the session itself, of what it took before it knew the server's limits.
+                let is_excused = matches!(code, QueueFull | DiskFull | LimitReached | Draining | TooLarge);
                 assert!(is_excused, "a good publish of client {index} was refused: {text} ({code:?})");
                 let keys = self.clients[index].unanswered.remove(&sequence);
                 let keys = keys.unwrap_or_else(|| panic!("publish {sequence} of client {index} answered twice"));

@@ -73,8 +73,12 @@ impl Operator {
     }
 
     /// The server died with all questions.
-    pub(crate) fn server_gone(&mut self) {
-        self.asked.clear();
+    pub(crate) fn server_gone(&mut self, ledger: &mut Ledger) {
+        for asked in std::mem::take(&mut self.asked).into_values() {
+            if let Asked::Publish(key) = asked {
+                ledger.abandoned(&[key]);
+            }
+        }
         self.batch.clear();
     }
 

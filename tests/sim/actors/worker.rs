@@ -21,7 +21,7 @@ impl World {
         let (credit, credit_bytes) = (self.plan.work.credit, self.plan.work.credit_bytes);
         let client = &mut self.clients[index];
         for queue in queues {
-            let subscription = client.session.subscribe(&queue, credit, credit_bytes);
+            let subscription = client.session.subscribe(&queue, credit, credit_bytes, None);
             client.subscribed.insert(subscription.expect("there is room for a few subscriptions"), queue);
             client.credits += credit;
         }

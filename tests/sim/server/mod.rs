@@ -156,7 +156,7 @@ impl World {
             }
         }
         self.disk.crash(crash, server.committing.take(), server.chore.take());
-        self.operator.server_gone();
+        self.operator.server_gone(&mut self.ledger);
         self.scheduler.after(down, Event::ServerStart);
     }
 

@@ -36,7 +36,7 @@ impl World {
 
     fn apply_mail(&mut self, server: &mut Server) {
         let shard_now = server.shard_now(self.scheduler.now, self.wall());
-        for batch in self.operator.take_requests() {
+        while let Some(batch) = self.operator.take_requests() {
             self.apply(server, batch, shard_now);
         }
         let most = self.random.usize(1..8);
@@ -95,6 +95,7 @@ impl World {
         }
         if !server.is_listening && server.committing.is_none() && server.shard.is_settled() {
             server.is_listening = true;
+            self.watch.server_listens();
             note!(self, "server {life} listens");
         }
         self.let_effects_go(server);
@@ -102,7 +103,7 @@ impl World {
 
     fn let_effects_go(&mut self, server: &mut Server) {
         let now = server.shard_now(self.scheduler.now, self.wall());
-        self.watch.turn();
+        self.watch.turn(now);
         for index in 0..server.loops.len() {
             if let Some(mut batch) = server.shard.effects(LoopId(index as u16)) {
                 if self.trace.is_on() {

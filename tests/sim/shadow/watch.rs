@@ -48,6 +48,8 @@ pub(crate) struct Watch {
     grace_ms: u64,
     is_order_checked: bool,
     boot: Boot,
+    /// The newest one that took connections.
+    durable_boot: Boot,
     turn: u64,
     wall_max: Wall,
     epochs: BTreeMap<Client, Epoch>,
@@ -76,6 +78,7 @@ impl Watch {
             // A body that is read back is released later than its turn.
             is_order_checked: plan.queue.body_memory_bytes_max > 1 << 20,
             boot: Boot(0),
+            durable_boot: Boot(0),
             turn: 0,
             wall_max: Wall(0),
             epochs: BTreeMap::new(),
@@ -92,7 +95,7 @@ impl Watch {
 
     /// A shard has recovered: what was on its way before is gone.
     pub(crate) fn server_started(&mut self, boot: Boot, _time: Time) {
-        assert!(boot > self.boot, "boot {boot:?} comes after {:?}", self.boot);
+        assert!(boot > self.durable_boot, "boot {boot:?} comes after {:?}", self.durable_boot);
         self.boot = boot;
         self.conns.clear();
         self.current.clear();
@@ -102,9 +105,15 @@ impl Watch {
         self.disturb();
     }
 
-    /// Effects are let go once more.
-    pub(crate) fn turn(&mut self) {
+    /// Connections are taken from here on: the boot is durable.
+    pub(crate) fn server_listens(&mut self) {
+        self.durable_boot = self.boot;
+    }
+
+    /// The shard made another step; its effects are let go next.
+    pub(crate) fn turn(&mut self, now: Now) {
         self.turn += 1;
+        self.wall_max = self.wall_max.max(now.wall);
     }
 
     /// From here on nothing is known of the order in which these messages are served.
