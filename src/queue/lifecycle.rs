@@ -184,6 +184,7 @@ impl Brain {
         self.messages.rare_mut(slot).dead = Some((reason, wall));
         let message = self.messages.at_mut(slot);
         message.state = State::Dead;
+        message.attempt_open = false;
         message.next = NIL;
         let (id, queue, bytes) = (message.id, message.queue, u64::from(message.body_len));
         let queue = self.queues.at_mut(queue);
