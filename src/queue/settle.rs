@@ -7,7 +7,7 @@ use crate::log::Ticket;
 use crate::mail::{Effect, Settle, Settled, Settlement};
 use crate::queue::lifecycle::{End, Retry};
 use crate::queue::messages::{NIL, State};
-use crate::queue::{Brain, Turn, record};
+use crate::queue::{Brain, Reading, Turn, record};
 
 impl Brain {
     /// Acks, nacks or extends. What comes over a replaced connection is dropped in silence: that loop closes it.
@@ -111,6 +111,7 @@ impl Brain {
 
     /// A leased message is ready again as if the newest attempt had not been begun. The caller writes it down.
     pub(super) fn give_up_attempt(&mut self, slot: u32) {
+        self.abandon_read(self.messages.at(slot).lease());
         self.leave(slot);
         let message = self.messages.at_mut(slot);
         message.attempt -= 1;
@@ -118,6 +119,15 @@ impl Brain {
         let queue = message.queue;
         self.place_ready(slot, End::Front);
         self.mark_dirty(queue);
+    }
+
+    /// The next lease of this message will have the same id: a read for this one must not deliver it once more.
+    fn abandon_read(&mut self, given_up: LeaseId) {
+        for reading in self.reads.values_mut() {
+            if matches!(reading, Reading::Delivery { lease } if *lease == given_up) {
+                *reading = Reading::Abandoned;
+            }
+        }
     }
 
     /// Gives a delivery's credit back to the subscription it came from, if that is still of the same connection.
