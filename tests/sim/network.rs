@@ -11,6 +11,8 @@ use crate::world::Event;
 
 /// How long a closed socket swallows what still arrives before it answers with a reset.
 const LINGER: Micros = SECOND;
+/// Pieces of one write; the rest goes in a few large ones.
+const PIECES_MAX: usize = 16;
 
 /// A connection; numbers are not used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,8 +160,11 @@ impl Network {
         pipe.writer_waits = room < bytes.len();
         bytes = &bytes[..bytes.len().min(room)];
         let written = bytes.len();
+        let mut pieces = 0;
         while !bytes.is_empty() {
-            let len = self.random.usize(1..=self.plan.piece_max).min(bytes.len());
+            pieces += 1;
+            let most = if pieces < PIECES_MAX { self.plan.piece_max } else { bytes.len() };
+            let len = self.random.usize(1..=most).min(bytes.len());
             let (piece, rest) = bytes.split_at(len);
             bytes = rest;
             self.send(conn, writer, Flight::Bytes(piece.to_vec()), scheduler);

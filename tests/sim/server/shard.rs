@@ -123,6 +123,7 @@ impl World {
                 self.scheduler.after(MS, Event::ShardPoke { life: server.life });
             }
         }
+        self.watch.turn_over();
         if let Some(batch) = server.shard.effects(LoopId::OPERATOR) {
             for effect in batch.effects {
                 note!(self, "shard {} says {effect:?}", now.time.0);

@@ -42,6 +42,16 @@ struct Message {
     is_redriven: bool,
 }
 
+/// A message that was sent, with its place in the order of service.
+#[derive(Debug)]
+struct Served {
+    queue: (Namespace, QueueName),
+    /// Priority, the highest is 0; id; key.
+    rank: (u8, u64, Key),
+    /// It was never sent before: of those with its priority the oldest comes first.
+    is_fresh: bool,
+}
+
 /// The door of the shard.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -62,6 +72,8 @@ pub(crate) struct Watch {
     messages: BTreeMap<Key, Message>,
     /// Ready for sure and never leased: by queue, then in the order of service.
     waiting: BTreeMap<(Namespace, QueueName), BTreeSet<(u8, u64, Key)>>,
+    /// Of the present step.
+    served: Vec<Served>,
     holdings: BTreeMap<u64, Holding<Client>>,
     /// Acked, the ack's answer released.
     done: BTreeMap<u64, LeaseId>,
@@ -88,6 +100,7 @@ impl Watch {
             credits: BTreeMap::new(),
             messages: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            served: Vec::new(),
             holdings: BTreeMap::new(),
             done: BTreeMap::new(),
         }
@@ -351,11 +364,16 @@ impl Watch {
         *credit -= 1;
         assert!(*credit >= 0, "{conn:?} is sent more than its credit on {subscription:?}");
         let granted_from = self.check_message(now, key, id);
-        if self.current.get(&client) == Some(&plain(conn)) {
-            let holding = Holding::new(client, subscription, lease, granted_from, lease_ms);
-            if let Some(earlier) = self.holdings.insert(id, holding) {
-                earlier.check_over(now.time, lease, key);
-            }
+        if self.current.get(&client) != Some(&plain(conn)) {
+            return;
+        }
+        // Effects for several loops that waited for one commit are seen loop by loop, not in the order of their leases.
+        if self.holdings.get(&id).is_some_and(|known| known.is_newer_than(lease)) {
+            return;
+        }
+        let holding = Holding::new(client, subscription, lease, granted_from, lease_ms);
+        if let Some(earlier) = self.holdings.insert(id, holding) {
+            earlier.check_over(now.time, lease, key);
         }
     }
 
@@ -365,8 +383,11 @@ impl Watch {
         let Some(message) = self.messages.get_mut(&key) else { return Time(0) };
         let header = message.header;
         let due = Time(message.applied.0 + header.delay_ms);
-        assert!(now.time >= due, "message {key} is sent at {:?} and delayed until {due:?}", now.time);
-        assert!(self.wall_max >= header.due, "message {key} is sent before it is due");
+        // What expired before it was due, and was redriven, is ready at once.
+        let is_early = now.time < due && !message.is_redriven;
+        assert!(!is_early, "message {key} is sent at {:?} and delayed until {due:?}", now.time);
+        let is_early = self.wall_max < header.due && !message.is_redriven;
+        assert!(!is_early, "message {key} is sent before it is due");
         let is_later = message.answered.filter(|(_, turn)| *turn < self.turn && self.is_order_checked);
         let granted_from = if is_later.is_some() { now.time } else { message.applied };
         if let Some((answered, _)) = message.answered
@@ -376,22 +397,29 @@ impl Watch {
             let expires = Time(answered.0 + header.ttl_ms);
             assert!(granted_from <= expires, "message {key} expired at {expires:?} and is sent at {:?}", now.time);
         }
-        let is_fresh = !message.is_disturbed && !message.is_redriven;
+        let served = Served {
+            queue: message.queue.clone(),
+            rank: (9 - header.priority, id, key),
+            is_fresh: !message.is_disturbed && !message.is_redriven,
+        };
         message.is_disturbed = true;
-        let queue = message.queue.clone();
-        let is_moved = message.is_redriven;
-        let own = (9 - header.priority, id, key);
-        let turn_known = is_later.is_some();
-        if let Some(waiting) = self.waiting.get_mut(&queue) {
-            waiting.remove(&own);
-            // Who was ready before this turn and would have been first.
-            let first = waiting.first().filter(|_| self.is_order_checked && turn_known && !is_moved);
-            if let Some(first) = first {
-                let was_ready = self.messages[&first.2].answered.is_some_and(|(_, turn)| turn < self.turn);
-                let comes_first = first.0 < own.0 || (is_fresh && first.0 == own.0 && first.1 < own.1);
-                assert!(!(was_ready && comes_first), "message {key} {own:?} is sent before {first:?} of {queue:?}");
-            }
+        if let Some(waiting) = self.waiting.get_mut(&served.queue) {
+            waiting.remove(&served.rank);
+        }
+        if is_later.is_some() && !message.is_redriven {
+            self.served.push(served);
         }
         granted_from
+    }
+
+    /// All effects of a step were let go: what was served in it came before nothing that had waited longer.
+    pub(crate) fn turn_over(&mut self) {
+        for served in std::mem::take(&mut self.served) {
+            let Some(first) = self.waiting.get(&served.queue).and_then(BTreeSet::first) else { continue };
+            let was_ready = self.messages[&first.2].answered.is_some_and(|(_, turn)| turn < self.turn);
+            let comes_first =
+                first.0 < served.rank.0 || (served.is_fresh && first.0 == served.rank.0 && first.1 < served.rank.1);
+            assert!(!(was_ready && comes_first), "{served:?} is sent before {first:?}");
+        }
     }
 }
