@@ -368,9 +368,10 @@ impl Session {
         if machine.is_closed() {
             return;
         }
-        // Settlements first: what is done must not be delivered again by a subscription that follows.
+        // Settlements first: what is done must not be delivered again by a subscription that follows. While some do
+        // not fit the server's window no subscription does either.
         self.leases.send(machine, out);
-        if machine.is_welcomed() && self.leases.are_sent() {
+        if machine.is_welcomed() {
             for subscription in &mut self.subscriptions {
                 subscription.send(machine, out);
             }

@@ -35,6 +35,9 @@ impl Brain {
                     None => return,
                 }
             }
+            OperatorRequest::Namespaces => OperatorReply::Namespaces(
+                self.queues.tenants().map(|tenant| tenant.name.to_string()).collect(),
+            ),
             OperatorRequest::Queues { namespace, mailboxes, after, limit } => {
                 self.list_queues(&namespace, mailboxes, after.as_deref(), limit, turn)
             }

@@ -292,8 +292,7 @@ impl World {
         messages: &[(MessageHeader, &[u8])],
     ) -> u64 {
         let seq = self.seq();
-        let publish =
-            Publish { conn, seq, queue: name(queue), producer, messages: messages.len() as u32 };
+        let publish = Publish { conn, seq, queue: name(queue), producer, messages: messages.len() as u32 };
         self.apply(|batch| {
             batch.commands.push(Command::Publish(publish));
             for (header, body) in messages {

@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{keyfile, settings};
+use crate::admin::{self, AdminConfig, AdminHandle, OperatorLane};
 use crate::clock::{Clock, Time};
 use crate::config::Config;
 use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
@@ -46,6 +47,7 @@ enum News {
 pub(super) struct Server {
     engine: Engine,
     loops: Vec<LoopHandle>,
+    admin: AdminHandle,
     lifecycle: Lifecycle,
     news: Receiver<News>,
     tell: Sender<News>,
@@ -56,7 +58,7 @@ pub(super) struct Server {
 /// The ends of the lanes that are not the shard's.
 struct FarEnds {
     loops: Vec<ShardLane>,
-    operator: ShardLane,
+    operator: OperatorLane,
 }
 
 impl Server {
@@ -72,7 +74,7 @@ impl Server {
         watch_signals(tell.clone()).context("cannot watch for signals")?;
         let bound = reactor::bind(&settings::reactor(config))?;
         let address = bound[0].address();
-        let operator_bell = Bell::new(|| {});
+        let (operator_bell, rung) = admin::bell();
         let mut far_ends = None;
         let failed = tell.clone();
         let engine = Engine::spawn(
@@ -81,7 +83,7 @@ impl Server {
             Clock::starting_at(started.time),
             Arc::clone(&metrics),
             |bell| {
-                let (near, far) = lanes(bell, &bound, operator_bell);
+                let (near, far) = lanes(bell, &bound, operator_bell.clone());
                 far_ends = Some(far);
                 near
             },
@@ -94,15 +96,21 @@ impl Server {
 
         let lifecycle = Lifecycle::default();
         let loop_metrics: Vec<_> = bound.iter().map(|_| Arc::new(LoopMetrics::default())).collect();
+        let sources = SourceSet { loops: loop_metrics.clone(), shards: vec![metrics] };
+        let admin_config = AdminConfig::new(config);
+        let admin =
+            admin::spawn(admin_config, sources, far_ends.operator, operator_bell, rung, lifecycle.clone())
+                .with_context(|| format!("cannot listen for operators on {}", config.listen.admin))?;
         let loops = spawn_loops(config, bound, far_ends.loops, &loop_metrics, resume_key, sessions_max)?;
         lifecycle.advance(Stage::Ready);
         println!("listening on {address}");
-        Ok(Self { engine, loops, lifecycle, news, tell, _storage: storage })
+        println!("admin on {}", admin.address());
+        Ok(Self { engine, loops, admin, lifecycle, news, tell, _storage: storage })
     }
 
     /// Serves until a signal comes, then drains. A second signal ends the drain at once.
     pub(super) fn run_until_told(self, drain_period: Duration) -> anyhow::Result<()> {
-        let Self { engine, loops, lifecycle, news, tell, _storage } = self;
+        let Self { engine, loops, admin, lifecycle, news, tell, _storage } = self;
         if let News::LogFailed(error) = news.recv()? {
             return Err(log_failed(&lifecycle, &error));
         }
@@ -124,6 +132,7 @@ impl Server {
                 News::LoopEnded => break,
             }
         }
+        admin.stop();
         match engine.stop() {
             Ended::Stopped => tracing::info!("everything is written; the server ends"),
             Ended::Failed(error) => return Err(log_failed(&lifecycle, &error.to_string())),
@@ -184,7 +193,9 @@ fn lanes(shard_bell: &Bell, bound: &[BoundLoop], operator_bell: Bell) -> (Engine
         ends.into_iter().map(|(loop_id, bell)| effect_lane(loop_id, bell)).unzip();
     let join = |(commands, effects): (CommandSender, EffectReceiver)| ShardLane { commands, effects };
     let mut loops: Vec<ShardLane> = senders.into_iter().zip(received).map(join).collect();
-    let operator = loops.pop().expect("the operator's lane was pushed last");
+    let ShardLane { commands: asks, effects: answers } =
+        loops.pop().expect("the operator's lane was pushed last");
+    let operator = OperatorLane { commands: asks, effects: answers };
     (EngineLanes { commands, effects }, FarEnds { loops, operator })
 }
 

@@ -175,6 +175,10 @@ fn waiting_ends_with_its_time_and_with_the_waker() {
     client.waker().wake();
     client.publish("jobs", &Message::new("x")).unwrap();
     assert!(client.next(Some(SOON * 10)).unwrap().is_none());
+    // And counts once.
+    let before = clock.time();
+    assert!(client.next(Some(Duration::from_millis(50))).unwrap().is_none());
+    assert!(clock.time() - before >= Duration::from_millis(45));
     drop(client);
     server.join().unwrap();
 }

@@ -163,11 +163,6 @@ impl Leases {
         self.held.len()
     }
 
-    /// Whether every settlement was sent on this connection.
-    pub(super) fn are_sent(&self) -> bool {
-        self.sent == self.settling.len()
-    }
-
     pub(super) fn settling(&self) -> usize {
         self.settling.len()
     }

@@ -464,6 +464,37 @@ fn a_settlement_is_taken_once_and_an_extension_only_while_held() {
 }
 
 #[test]
+fn nothing_is_subscribed_to_before_every_settlement_is_sent() {
+    let mut server = Server::new();
+    let many = u64::from(limits::REQUEST_WINDOW) + 1;
+    let mut client = Client::new();
+    client.session.subscribe(&jobs(), 1, 0, None).unwrap();
+    for message in 1..=many {
+        server.leased.insert((message, 1));
+        assert!(client.session.leases.delivered(lease(message), SubscriptionId(1), 1));
+        let nack = Settlement::Nack { delay: None, error: message.to_string(), reject: false };
+        assert!(client.session.settle(lease(message), nack));
+    }
+    assert!(client.session.unanswered() > limits::REQUEST_WINDOW as usize);
+    let mut out = Vec::new();
+    client.session.connected(client.now, &mut out);
+    server.accept();
+    server.receive(&out);
+    let answers = std::mem::take(&mut server.out);
+    client.take(&answers);
+    out.clear();
+    client.session.transmit(&mut out);
+    server.receive(&out);
+    assert!(server.credit.is_empty(), "the last settlement does not fit the window");
+    let answers = std::mem::take(&mut server.out);
+    client.take(&answers);
+    out.clear();
+    client.session.transmit(&mut out);
+    server.receive(&out);
+    assert_eq!(server.credit.len(), 1);
+}
+
+#[test]
 fn more_than_the_window_is_not_taken() {
     let mut client = Client::new();
     for _ in 0..limits::PUBLISH_WINDOW_MESSAGES {

@@ -316,7 +316,10 @@ impl Run {
                 }
                 Effect::Deliver(deliver) => {
                     let id = deliver.lease.message.0;
-                    assert!(!self.account.done.contains(&id), "{id} was delivered after its ack was answered");
+                    assert!(
+                        !self.account.done.contains(&id),
+                        "{id} was delivered after its ack was answered"
+                    );
                     if let Some(published) = self.account.published.get(&id) {
                         assert_eq!(*published, body, "the body of {id}");
                     }
