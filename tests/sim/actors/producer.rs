@@ -102,7 +102,7 @@ impl World {
             key,
             queue: (namespace.clone(), queue.clone()),
             attempts_max: if fields.attempts_max == 0 { rules.attempts_max } else { fields.attempts_max },
-            can_expire: fields.ttl_ms > 0 || rules.ttl.is_some(),
+            can_expire: fields.ttl_ms > 0,
         };
         let body = message.encode(limits::MESSAGE_BYTES_MAX).expect("all its fields are within their limits");
         (facts, body)

@@ -277,11 +277,11 @@ impl Ledger {
         }
     }
 
-    /// Queues in which so much may have died that the oldest dead letters were forgotten.
+    /// Queues that had so many messages, each of which may have died, that the oldest dead letters were forgotten.
     fn forgetful_queues(&self) -> BTreeSet<FullName> {
         let mut mortal: BTreeMap<FullName, u64> = BTreeMap::new();
         let any_redriven = self.entries.values().any(|entry| entry.redriven > 0);
-        for entry in self.entries.values().filter(|entry| entry.acked.is_none()) {
+        for entry in self.entries.values() {
             *mortal.entry(entry.facts.queue.clone()).or_default() += 1;
         }
         let total: u64 = mortal.values().sum();
