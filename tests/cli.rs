@@ -27,6 +27,8 @@ fn a_device_prints_what_is_pushed() {
     let device = server.cli(&["device", "d1", "--exec", "cat; echo"]).start();
     server.cli(&["push", "d1", "hello"]).succeeds();
     assert_eq!(device.next_line(PATIENCE).as_deref(), Some("hello"));
+    // Killed before its ack it would be given hello again.
+    eventually("hello is acked", || server.stat("device/d1", "leased") == 0);
     drop(device);
 
     server.cli(&["push", "d1", "while away"]).succeeds();

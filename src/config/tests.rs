@@ -169,8 +169,7 @@ fn every_flag_stands_for_a_key_and_a_variable() {
 
 #[test]
 fn the_printed_configuration_makes_itself_again() {
-    let mut config = Config::default();
-    config.data_dir = "a \"quoted\" \\ path".into();
+    let mut config = Config { data_dir: "a \"quoted\" \\ path".into(), ..Config::default() };
     config.session.grace = Duration::from_millis(1500);
     config.queue.bytes_max = 20_001_000;
     let printed = config.to_commented_toml();

@@ -21,7 +21,6 @@ use crate::ids::LoopId;
 use crate::limits;
 use crate::mail::Bell;
 use crate::telemetry::LoopMetrics;
-use crate::wire::Kind;
 
 pub(super) struct EventLoop<B> {
     loop_id: LoopId,
@@ -109,7 +108,7 @@ impl<B: LoopBrain> EventLoop<B> {
     /// A heartbeat is answered in the turn that reads it, so the turn's length bounds how long that took.
     fn count_turn(&mut self, woken_us: u64) {
         self.metrics.turns.inc();
-        let pongs = self.metrics.sent.frames[Kind::Pong as usize].value();
+        let pongs = self.metrics.sent.pongs();
         let answered = pongs - std::mem::replace(&mut self.pongs_counted, pongs);
         if answered > 0 {
             self.metrics.heartbeat_turnaround_us.record_many(self.clock.micros() - woken_us, answered);

@@ -6,6 +6,8 @@ use super::cell::{Counter, Gauge, Histogram};
 
 /// Frame kinds are 0 to 18; one more for those unknown.
 pub(super) const FRAME_KINDS: usize = 20;
+/// `KIND_PONG` of the protocol.
+const KIND_PONG: usize = 5;
 
 /// Frames and bytes of each kind, by the kind's number.
 #[derive(Debug, Default)]
@@ -22,6 +24,12 @@ impl FrameKinds {
         let kind = usize::from(kind).min(FRAME_KINDS - 1);
         self.frames[kind].inc();
         self.bytes[kind].add(bytes as u64);
+    }
+
+    /// Heartbeats answered.
+    #[must_use]
+    pub fn pongs(&self) -> u64 {
+        self.frames[KIND_PONG].value()
     }
 }
 
