@@ -111,7 +111,7 @@ impl Brain {
 
     /// A leased message is ready again as if the newest attempt had not been begun. The caller writes it down.
     pub(super) fn give_up_attempt(&mut self, slot: u32) {
-        self.abandon_read(self.messages.at(slot).lease());
+        self.abandon_read(slot);
         self.leave(slot);
         let message = self.messages.at_mut(slot);
         message.attempt -= 1;
@@ -121,12 +121,21 @@ impl Brain {
         self.mark_dirty(queue);
     }
 
-    /// The next lease of this message will have the same id: a read for this one must not deliver it once more.
-    fn abandon_read(&mut self, given_up: LeaseId) {
-        for reading in self.reads.values_mut() {
-            if matches!(reading, Reading::Delivery { lease } if *lease == given_up) {
-                *reading = Reading::Abandoned;
-            }
+    /// A lease ends. If its body is still being read, it was never delivered: the read is for nothing, also because the
+    /// next lease may have the same id, and nobody but us can give the credit back.
+    pub(super) fn abandon_read(&mut self, slot: u32) {
+        let message = self.messages.at(slot);
+        if self.reads.is_empty() || message.state != State::Leased {
+            return;
+        }
+        let (ended, body_len) = (message.lease(), message.body_len);
+        let held = &self.leases[message.next as usize];
+        let (client, subscription, epoch) = (held.client, held.subscription, held.epoch);
+        let is_for_it =
+            |reading: &&mut Reading| matches!(reading, Reading::Delivery { lease } if *lease == ended);
+        if let Some(reading) = self.reads.values_mut().find(is_for_it) {
+            *reading = Reading::Abandoned;
+            self.replenish(client, subscription, epoch, body_len);
         }
     }
 
