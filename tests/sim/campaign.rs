@@ -38,7 +38,8 @@ fn outcome_of(seed: u64, flaw: Flaw) -> Result<Outcome, String> {
 
 /// Seeds that once failed: a number a line, what it found behind it.
 pub(crate) fn regression_seeds() -> Vec<(u64, String)> {
-    let lines = include_str!("../seeds/sim.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines =
+        include_str!("../seeds/sim.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| {
             let (seed, why) = line.split_once(' ').unwrap_or((line, ""));

@@ -7,6 +7,7 @@ use crate::scheduler::{MS, Micros, SECOND};
 use crate::storage::Crash;
 use crate::trace::note;
 use crate::world::{Event, World};
+use relaymesh::limits;
 use relaymesh::mail::DeadSelection;
 
 /// Where a world is in its life.
@@ -61,7 +62,11 @@ impl World {
             Phase::Troubled => Phase::Calming,
             Phase::Calming if self.are_clients_quiet() => Phase::Draining,
             Phase::Draining if !self.operator.is_waiting() => {
-                if self.are_queues_empty() { Phase::Listing } else { Phase::Calming }
+                if self.are_queues_empty() {
+                    Phase::Listing
+                } else {
+                    Phase::Calming
+                }
             }
             Phase::Listing if !self.operator.is_waiting() => Phase::Showing,
             Phase::Showing if !self.operator.is_waiting() => {
@@ -87,7 +92,8 @@ impl World {
             }
             Phase::Draining => {
                 self.operator.stats.clear();
-                let namespaces: BTreeSet<_> = self.all_queues().into_iter().map(|(namespace, _)| namespace).collect();
+                let namespaces: BTreeSet<_> =
+                    self.all_queues().into_iter().map(|(namespace, _)| namespace).collect();
                 namespaces.iter().for_each(|namespace| self.operator.ask_stats(namespace));
             }
             Phase::Listing | Phase::Comparing => {
@@ -123,7 +129,8 @@ impl World {
 
     /// Every name has a client that lives, so that whatever waits for it is taken.
     fn revive_clients(&mut self) {
-        let living: BTreeSet<_> = self.clients.iter().filter(|one| one.is_alive).map(|one| one.id.clone()).collect();
+        let living: BTreeSet<_> =
+            self.clients.iter().filter(|one| one.is_alive).map(|one| one.id.clone()).collect();
         let mut revived = living;
         for index in 0..self.clients.len() {
             if revived.insert(self.clients[index].id.clone()) {
@@ -163,6 +170,10 @@ impl World {
             ("disk_full", shard.disk_full.value()),
             ("sessions_in_grace", shard.sessions_in_grace.value()),
         ];
+        // Prepared segments come and go around the bound; one more may be under way.
+        let allowed =
+            2 * shard.log_live_bytes.value() / self.plan.segment_bytes + limits::SPARE_SEGMENTS_MAX as u64;
+        gauges.push(("segments beyond the bound", shard.log_segments.value().saturating_sub(allowed + 1)));
         let living = self.clients.iter().filter(|client| client.is_alive).count() as u64;
         gauges.push(("sessions without a client", shard.sessions.value().abs_diff(living)));
         let mut live = 0;
@@ -197,6 +208,10 @@ impl World {
             })
             .collect();
         let stats = &self.operator.stats;
-        format!("{loud:?}, operator waits {}, left over {:?}, queues {stats:?}", self.operator.is_waiting(), self.left_over())
+        format!(
+            "{loud:?}, operator waits {}, left over {:?}, queues {stats:?}",
+            self.operator.is_waiting(),
+            self.left_over()
+        )
     }
 }

@@ -75,8 +75,14 @@ fn a_seed_gives_the_same_events_byte_for_byte() {
 }
 
 /// What the loss of something that was said to be durable may look like.
-const LOST: &[&str] =
-    &["is lost", "was acked, the ack answered", "comes after Boot", "cannot start", "have the same id", "fell from"];
+const LOST: &[&str] = &[
+    "is lost",
+    "was acked, the ack answered",
+    "comes after Boot",
+    "cannot start",
+    "have the same id",
+    "fell from",
+];
 
 /// A flaw is found within a number of seeds, and by the check that is there for it.
 fn is_found(flaw: Flaw, said: &[&str]) {

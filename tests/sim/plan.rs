@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relaymesh::client::{Backoff, Jitter};
+use relaymesh::config::Auth;
 use relaymesh::engine::EngineConfig;
 use relaymesh::gateway::GatewayConfig;
 use relaymesh::log::LogConfig;
 use relaymesh::queue::{QueueConfig, QueueRules, WhenFull};
-use relaymesh::config::Auth;
 use relaymesh::session::ResumeKey;
 
 use crate::chaos::Trouble;
@@ -143,7 +143,7 @@ fn queue(random: &mut fastrand::Rng) -> QueueConfig {
     let default = QueueConfig::default();
     let small = random.u8(0..3) == 0;
     let rules = |random: &mut fastrand::Rng, from: &QueueRules, when_full| QueueRules {
-        messages_max: if small { random.u64(8..60) } else { 100_000 },
+        messages_max: if small { random.u64(12..40) } else { 100_000 },
         when_full,
         attempts_max: random.u32(1..6),
         lease: Duration::from_millis(random.u64(500..8000)),
@@ -158,7 +158,11 @@ fn queue(random: &mut fastrand::Rng) -> QueueConfig {
         mailbox: rules(random, &default.mailbox, WhenFull::Reject),
         grace,
         full_retry: Duration::from_millis(200),
-        parked_bytes_per_namespace_max: if random.bool() { 4 << 10 } else { default.parked_bytes_per_namespace_max },
+        parked_bytes_per_namespace_max: if random.bool() {
+            random.u64(100..4000)
+        } else {
+            default.parked_bytes_per_namespace_max
+        },
         body_memory_bytes_max: [0, 2 << 10, default.body_memory_bytes_max][random.usize(0..3)],
         reads_max: random.usize(1..20),
         ..default
@@ -168,7 +172,7 @@ fn queue(random: &mut fastrand::Rng) -> QueueConfig {
 fn network(random: &mut fastrand::Rng) -> NetworkPlan {
     NetworkPlan {
         latency: (20, [200, 2 * MS, 20 * MS, 150 * MS][random.usize(0..4)]),
-        buffer: random.usize(2..=64) << 10,
+        buffer: [600, 4 << 10, 64 << 10][random.usize(0..3)],
         late_one_in: [10, 100, u32::MAX][random.usize(0..3)],
         piece_max: [3, 100, 1500, 64 << 10][random.usize(0..4)],
     }

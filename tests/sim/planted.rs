@@ -75,7 +75,10 @@ impl Planted {
             batch.messages.iter_mut().for_each(|message| message.header.delay_ms = 0);
         }
         if self.flaw == Flaw::PrioritiesInverted {
-            batch.messages.iter_mut().for_each(|message| message.header.priority = 9 - message.header.priority);
+            batch
+                .messages
+                .iter_mut()
+                .for_each(|message| message.header.priority = 9 - message.header.priority);
         }
         if self.flaw == Flaw::AttemptsUnbounded {
             batch.messages.iter_mut().for_each(|message| message.header.attempts_max = 1000);

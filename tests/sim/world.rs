@@ -19,30 +19,71 @@ use crate::trace::{Trace, Tracing};
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Bytes, an end or a reset arrive.
-    Arrive { conn: ConnId, side: Side },
+    Arrive {
+        conn: ConnId,
+        side: Side,
+    },
     /// The network takes bytes again.
-    Writable { conn: ConnId, side: Side },
+    Writable {
+        conn: ConnId,
+        side: Side,
+    },
     /// The first packet of a connection reaches the server.
-    Syn { conn: ConnId },
-    Connected { client: usize, conn: ConnId },
-    ConnectFailed { client: usize, conn: ConnId },
+    Syn {
+        conn: ConnId,
+    },
+    Connected {
+        client: usize,
+        conn: ConnId,
+    },
+    ConnectFailed {
+        client: usize,
+        conn: ConnId,
+    },
     ServerStart,
-    LoopTurn { life: u32, index: usize },
-    ShardTurn { life: u32 },
-    ShardPoke { life: u32 },
-    Committed { life: u32 },
-    ChoreRun { life: u32 },
-    DrainCheck { life: u32 },
-    ClientWake { client: usize },
+    LoopTurn {
+        life: u32,
+        index: usize,
+    },
+    ShardTurn {
+        life: u32,
+    },
+    ShardPoke {
+        life: u32,
+    },
+    Committed {
+        life: u32,
+    },
+    ChoreRun {
+        life: u32,
+    },
+    DrainCheck {
+        life: u32,
+    },
+    ClientWake {
+        client: usize,
+    },
     /// A producer's next publish.
-    Publish { client: usize, incarnation: u32 },
+    Publish {
+        client: usize,
+        incarnation: u32,
+    },
     /// Work on a delivery is done.
-    Work { client: usize, incarnation: u32, lease: LeaseId, key: u64 },
+    Work {
+        client: usize,
+        incarnation: u32,
+        lease: LeaseId,
+        key: u64,
+    },
     /// A client that crashed or was taken over comes back without its memory.
-    Reborn { client: usize },
+    Reborn {
+        client: usize,
+    },
     OperatorTurn,
     Trouble,
-    TroubleEnds { what: crate::chaos::Passing },
+    TroubleEnds {
+        what: crate::chaos::Passing,
+    },
     FinaleCheck,
 }
 

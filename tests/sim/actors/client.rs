@@ -279,7 +279,8 @@ impl World {
             }
             Happened::Published { sequence, first_id } => {
                 let keys = self.clients[index].unanswered.remove(&sequence);
-                let keys = keys.unwrap_or_else(|| panic!("publish {sequence} of client {index} answered twice"));
+                let keys =
+                    keys.unwrap_or_else(|| panic!("publish {sequence} of client {index} answered twice"));
                 self.ledger.answered(&keys, first_id);
             }
             Happened::PublishRefused { sequence, code, text } => {
@@ -288,7 +289,8 @@ impl World {
                 let is_excused = matches!(code, QueueFull | DiskFull | LimitReached | Draining | TooLarge);
                 assert!(is_excused, "a good publish of client {index} was refused: {text} ({code:?})");
                 let keys = self.clients[index].unanswered.remove(&sequence);
-                let keys = keys.unwrap_or_else(|| panic!("publish {sequence} of client {index} answered twice"));
+                let keys =
+                    keys.unwrap_or_else(|| panic!("publish {sequence} of client {index} answered twice"));
                 self.ledger.refused(&keys);
             }
             Happened::Delivered(deliveries) => self.delivered(index, deliveries),
@@ -304,13 +306,18 @@ impl World {
 
     /// A server never ends the connection of a client that keeps to the protocol, but for these reasons.
     fn check_ending(&self, index: usize, why: &Ended) {
-        use proto::Code::{DiskFull, Draining, HeartbeatMissed, LimitReached, Overloaded, TakenOver, TooSlow};
+        use proto::Code::{
+            DiskFull, Draining, HeartbeatMissed, LimitReached, Overloaded, TakenOver, TooSlow,
+        };
         let client = &self.clients[index];
-        let has_rival = self.clients.iter().filter(|other| other.id == client.id).count() > 1
-            || client.incarnation > 1;
+        let has_rival =
+            self.clients.iter().filter(|other| other.id == client.id).count() > 1 || client.incarnation > 1;
         let is_excused = match why {
             Ended::Rejected { code, .. } => {
-                matches!(code, Draining | Overloaded | DiskFull | LimitReached | proto::Code::HandshakeTimeout)
+                matches!(
+                    code,
+                    Draining | Overloaded | DiskFull | LimitReached | proto::Code::HandshakeTimeout
+                )
             }
             Ended::GoAway { code, .. } => match code {
                 TakenOver => has_rival,
@@ -447,7 +454,8 @@ fn owned(event: SessionEvent<'_>) -> Option<Happened> {
 
 /// The message's own number, after its payload was seen to be what was published.
 pub(crate) fn key_of(body: &[u8]) -> u64 {
-    let message = proto::Message::decode(body).unwrap_or_else(|error| panic!("a body is no message: {error}"));
+    let message =
+        proto::Message::decode(body).unwrap_or_else(|error| panic!("a body is no message: {error}"));
     let payload = message.payload;
     let (key, rest) = payload.split_first_chunk::<8>().expect("every payload begins with its key");
     let key = u64::from_le_bytes(*key);

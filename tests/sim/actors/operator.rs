@@ -95,7 +95,10 @@ impl Operator {
     pub(crate) fn ask_dead(&mut self, (namespace, queue): &FullName) {
         let full = (namespace.clone(), queue.clone());
         let (namespace, queue) = full.clone();
-        self.ask(Asked::Dead(full), OperatorRequest::DeadList { namespace, queue, after: None, limit: 100_000 });
+        self.ask(
+            Asked::Dead(full),
+            OperatorRequest::DeadList { namespace, queue, after: None, limit: 100_000 },
+        );
     }
 
     pub(crate) fn ask_show(&mut self, (namespace, queue): &FullName, id: u64) {
@@ -121,7 +124,8 @@ impl Operator {
             panic!("the operator was sent {effect:?}");
         };
         let asked = self.asked.remove(&conn.slot);
-        let asked = asked.unwrap_or_else(|| panic!("the operator never asked {}, or was answered before", conn.slot));
+        let asked =
+            asked.unwrap_or_else(|| panic!("the operator never asked {}, or was answered before", conn.slot));
         match (asked, *reply) {
             (Asked::Publish(key), OperatorReply::Published(id)) => ledger.answered(&[key], id),
             (Asked::Publish(key), OperatorReply::Refused(refused)) => {

@@ -50,7 +50,8 @@ impl World {
 
     /// A queue or mailbox of the namespace.
     pub(super) fn some_queue(&mut self, namespace: &Namespace) -> QueueName {
-        let devices = self.clients.iter().filter(|one| one.role == Role::Device && one.namespace == *namespace);
+        let devices =
+            self.clients.iter().filter(|one| one.role == Role::Device && one.namespace == *namespace);
         let mailboxes: Vec<QueueName> = devices.map(|device| QueueName::mailbox(&device.id)).collect();
         if !mailboxes.is_empty() && self.random.u32(0..100) < self.plan.load.to_devices {
             return mailboxes[self.random.usize(0..mailboxes.len())].clone();
@@ -84,7 +85,8 @@ impl World {
             message = message.delay(Duration::from_millis(random.u64(1..8000)));
         }
         if is_due {
-            message = message.due(SystemTime::UNIX_EPOCH + Duration::from_millis(wall.0 + random.u64(1..5000)));
+            message =
+                message.due(SystemTime::UNIX_EPOCH + Duration::from_millis(wall.0 + random.u64(1..5000)));
         }
         if expires {
             message = message.ttl(Duration::from_millis(random.u64(1..10_000)));
@@ -95,8 +97,11 @@ impl World {
         if is_bounded {
             message = message.attempts(random.u32(1..4));
         }
-        let rules =
-            if queue.mailbox_owner().is_some() { &self.plan.queue.mailbox } else { &self.plan.queue.work_queue };
+        let rules = if queue.mailbox_owner().is_some() {
+            &self.plan.queue.mailbox
+        } else {
+            &self.plan.queue.work_queue
+        };
         let fields = message.as_proto();
         let facts = Facts {
             key,

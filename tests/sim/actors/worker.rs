@@ -33,7 +33,8 @@ impl World {
             let key = key_of(&body);
             let client = &self.clients[index];
             let queue = client.subscribed.get(&subscription);
-            let queue = queue.unwrap_or_else(|| panic!("client {index} has no subscription {subscription:?}"));
+            let queue =
+                queue.unwrap_or_else(|| panic!("client {index} has no subscription {subscription:?}"));
             let queue = (client.namespace.clone(), queue.clone());
             self.ledger.delivered(key, &queue, lease);
             let incarnation = client.incarnation;

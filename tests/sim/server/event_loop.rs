@@ -74,14 +74,15 @@ impl Turn<'_> {
         while let Some(conn) = self.own().accepting.pop_front() {
             match self.own().gateway.accept(time) {
                 Ok(key) => {
-                    note!(self.world, "loop {} accepts {conn:?} as {}/{}", self.index, key.slot, key.generation);
-                    let entry = LoopConn {
-                        conn,
-                        key,
-                        is_queued: false,
-                        write_blocked: false,
-                        is_doomed: false,
-                    };
+                    note!(
+                        self.world,
+                        "loop {} accepts {conn:?} as {}/{}",
+                        self.index,
+                        key.slot,
+                        key.generation
+                    );
+                    let entry =
+                        LoopConn { conn, key, is_queued: false, write_blocked: false, is_doomed: false };
                     self.own().conns.insert(key.slot, entry);
                     self.server.ends.insert(conn, (self.index, key));
                     if self.world.network.is_readable(conn, Side::Server) {
@@ -105,7 +106,9 @@ impl Turn<'_> {
                 return;
             }
             let Some(key) = self.own().ready.pop_front() else { return };
-            let Some(conn) = self.own().conns.get_mut(&key.slot).filter(|conn| conn.key == key) else { continue };
+            let Some(conn) = self.own().conns.get_mut(&key.slot).filter(|conn| conn.key == key) else {
+                continue;
+            };
             conn.is_queued = false;
             let id = conn.conn;
             if !conn.is_doomed {

@@ -146,7 +146,11 @@ impl Ledger {
         assert_ne!(entry.fate, Fate::Refused, "message {key} was refused and then delivered");
         assert_eq!(entry.facts.queue.0, queue.0, "message {key} left its namespace");
         let is_home = entry.facts.queue == *queue || entry.redriven > 0;
-        assert!(is_home, "message {key} was published to {:?} and delivered from {queue:?}", entry.facts.queue);
+        assert!(
+            is_home,
+            "message {key} was published to {:?} and delivered from {queue:?}",
+            entry.facts.queue
+        );
         if let Some(acked) = entry.acked {
             assert!(
                 rank(lease) <= rank(acked),
@@ -192,7 +196,11 @@ impl Ledger {
         match settlement {
             Settlement::Ack => {
                 let first = *entry.acked.get_or_insert(lease);
-                assert_eq!(rank(first), rank(lease), "message {key} was acked twice, the second time by {lease:?}");
+                assert_eq!(
+                    rank(first),
+                    rank(lease),
+                    "message {key} was acked twice, the second time by {lease:?}"
+                );
             }
             Settlement::Nack { reject, .. } => {
                 entry.nacked.insert(rank(lease));
@@ -243,11 +251,18 @@ impl Ledger {
     fn check_dead(&mut self, key: u64, row: &DeadLetter) {
         let entry = self.entry(key);
         assert_ne!(entry.fate, Fate::Refused, "message {key} was refused and is a dead letter");
-        assert!(entry.acked.is_none(), "message {key} was acked, the ack answered, and is a dead letter: {row:?}");
+        assert!(
+            entry.acked.is_none(),
+            "message {key} was acked, the ack answered, and is a dead letter: {row:?}"
+        );
         match row.reason {
             "attempts" => {
                 let max = entry.facts.attempts_max;
-                assert!(row.attempts >= max, "message {key} died of {} attempts, {max} are allowed", row.attempts);
+                assert!(
+                    row.attempts >= max,
+                    "message {key} died of {} attempts, {max} are allowed",
+                    row.attempts
+                );
             }
             "expired" => assert!(entry.facts.can_expire, "message {key} expired and has no time to live"),
             "rejected" => assert!(entry.reject_sent, "nobody rejected message {key}"),
@@ -286,7 +301,8 @@ impl Ledger {
         }
         let total: u64 = mortal.values().sum();
         // What is redriven elsewhere may die there.
-        let is_forgetful = |count: u64| if any_redriven { total > self.dead_max } else { count > self.dead_max };
+        let is_forgetful =
+            |count: u64| if any_redriven { total > self.dead_max } else { count > self.dead_max };
         mortal.into_iter().filter(|(_, count)| is_forgetful(*count)).map(|(queue, _)| queue).collect()
     }
 }

@@ -18,6 +18,8 @@ use crate::plan::Plan;
 type Conn = (u16, u32, u32);
 type Client = (Namespace, ClientId);
 type Key = u64;
+/// Place in the order of service: priority, the highest is 0; id; key.
+type Rank = (u8, u64, Key);
 
 /// What a request asked for.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ enum Request {
 struct Message {
     queue: (Namespace, QueueName),
     header: MessageHeader,
-    /// First applied: no admission was earlier.
+    /// Applied for the first time: no admission was earlier.
     applied: Time,
     /// Its answer was released: no admission was later. And in which turn.
     answered: Option<(Time, u64)>,
@@ -46,8 +48,7 @@ struct Message {
 #[derive(Debug)]
 struct Served {
     queue: (Namespace, QueueName),
-    /// Priority, the highest is 0; id; key.
-    rank: (u8, u64, Key),
+    rank: Rank,
     /// It was never sent before: of those with its priority the oldest comes first.
     is_fresh: bool,
 }
@@ -62,7 +63,8 @@ pub(crate) struct Watch {
     durable_boot: Boot,
     turn: u64,
     wall_max: Wall,
-    epochs: BTreeMap<Client, Epoch>,
+    /// The newest epoch of each client, and the step that gave it.
+    epochs: BTreeMap<Client, (Epoch, u64)>,
     conns: BTreeMap<Conn, Client>,
     /// Who is attached where, as the shard was told last.
     current: BTreeMap<Client, Conn>,
@@ -71,7 +73,7 @@ pub(crate) struct Watch {
     credits: BTreeMap<(Conn, SubscriptionId), i64>,
     messages: BTreeMap<Key, Message>,
     /// Ready for sure and never leased: by queue, then in the order of service.
-    waiting: BTreeMap<(Namespace, QueueName), BTreeSet<(u8, u64, Key)>>,
+    waiting: BTreeMap<(Namespace, QueueName), BTreeSet<Rank>>,
     /// Of the present step.
     served: Vec<Served>,
     holdings: BTreeMap<u64, Holding<Client>>,
@@ -138,7 +140,8 @@ impl Watch {
     /// Commands, as they are applied.
     pub(crate) fn commands(&mut self, now: Now, batch: &CommandBatch) {
         self.wall_max = self.wall_max.max(now.wall);
-        let (mut leases, mut messages, mut bodies) = (&batch.leases[..], &batch.messages[..], &batch.bodies[..]);
+        let (mut leases, mut messages, mut bodies) =
+            (&batch.leases[..], &batch.messages[..], &batch.bodies[..]);
         for command in &batch.commands {
             match command {
                 Command::Attach(attach) => self.attach(now, attach),
@@ -207,7 +210,7 @@ impl Watch {
 
     fn attach(&mut self, now: Now, attach: &Attach) {
         let client = (attach.namespace.clone(), attach.client.clone());
-        let known = self.epochs.get(&client).copied();
+        let known = self.epochs.get(&client).map(|(epoch, _)| *epoch);
         match attach.resume.as_ref().filter(|resume| Some(resume.epoch) == known) {
             Some(resume) => self.end_leases(&client, now.time, |lease| !resume.leases.contains(&lease)),
             None => self.end_leases(&client, now.time, |_| true),
@@ -228,7 +231,7 @@ impl Watch {
     fn publish(&mut self, now: Now, publish: &Publish, header: MessageHeader, body: &[u8]) -> Key {
         let key = crate::actors::key_of(body);
         if let Some((namespace, _)) = self.attached(publish.conn) {
-            self.messages.entry(key).or_insert(Message {
+            let message = self.messages.entry(key).or_insert(Message {
                 queue: (namespace, publish.queue.clone()),
                 header,
                 applied: now.time,
@@ -237,6 +240,8 @@ impl Watch {
                 is_disturbed: false,
                 is_redriven: false,
             });
+            // After a crash that lost it, shard time may begin before it.
+            message.applied = message.applied.min(now.time);
         }
         key
     }
@@ -245,7 +250,9 @@ impl Watch {
         for lease in leases {
             if let Some(holding) = self.holdings.get_mut(&lease.message.0).filter(|own| own.lease == *lease) {
                 match settle.settlement {
-                    Settlement::Extend { lease_ms } => holding.ends_by(Time(now.time.0 + u64::from(lease_ms))),
+                    Settlement::Extend { lease_ms } => {
+                        holding.ends_by(Time(now.time.0 + u64::from(lease_ms)))
+                    }
                     Settlement::Ack | Settlement::Nack { .. } => holding.ends_by(now.time),
                 }
             }
@@ -270,8 +277,11 @@ impl Watch {
                     let Some(client) = self.conns.get(&plain(attached.conn)).cloned() else {
                         panic!("{:?} was attached and never asked for it", attached.conn);
                     };
-                    let before = self.epochs.insert(client.clone(), attached.epoch);
-                    assert!(before < Some(attached.epoch), "the epoch of {client:?} fell from {before:?}");
+                    let (before, turn) = self.epochs.get(&client).copied().unwrap_or((Epoch(0), 0));
+                    // Those of one step are seen loop by loop, not in their order.
+                    let rises = attached.epoch > before || (turn == self.turn && attached.epoch != before);
+                    assert!(rises, "the epoch of {client:?} fell from {before:?} to {:?}", attached.epoch);
+                    self.epochs.insert(client, (attached.epoch.max(before), self.turn));
                     assert_eq!(attached.epoch.boot(), self.boot, "an epoch of another boot");
                 }
                 Effect::TakenOver { conn } => {
@@ -334,7 +344,8 @@ impl Watch {
                 other => panic!("request {seq} of {:?} was answered: it is {other:?}", settled.conn),
             };
             let lost = settled.lost.as_deref().unwrap_or_default();
-            for lease in leases.into_iter().filter(|lease| settled.refused.is_none() && !lost.contains(lease)) {
+            for lease in leases.into_iter().filter(|lease| settled.refused.is_none() && !lost.contains(lease))
+            {
                 match settlement {
                     Settlement::Ack => {
                         let first = *self.done.entry(lease.message.0).or_insert(lease);
@@ -355,7 +366,9 @@ impl Watch {
         let Deliver { conn, subscription, lease, lease_ms, .. } = *deliver;
         let id = lease.message.0;
         if let Some(acked) = self.done.get(&id) {
-            panic!("message {key} was acked under {acked:?}, the answer released, and is sent again as {lease:?}");
+            panic!(
+                "message {key} was acked under {acked:?}, the answer released, and is sent again as {lease:?}"
+            );
         }
         let Some(client) = self.conns.get(&plain(conn)).cloned() else {
             panic!("message {key} is sent to {conn:?}, which is not attached");
@@ -395,7 +408,11 @@ impl Watch {
             && !message.is_redriven
         {
             let expires = Time(answered.0 + header.ttl_ms);
-            assert!(granted_from <= expires, "message {key} expired at {expires:?} and is sent at {:?}", now.time);
+            assert!(
+                granted_from <= expires,
+                "message {key} expired at {expires:?} and is sent at {:?}",
+                now.time
+            );
         }
         let served = Served {
             queue: message.queue.clone(),
@@ -417,8 +434,8 @@ impl Watch {
         for served in std::mem::take(&mut self.served) {
             let Some(first) = self.waiting.get(&served.queue).and_then(BTreeSet::first) else { continue };
             let was_ready = self.messages[&first.2].answered.is_some_and(|(_, turn)| turn < self.turn);
-            let comes_first =
-                first.0 < served.rank.0 || (served.is_fresh && first.0 == served.rank.0 && first.1 < served.rank.1);
+            let comes_first = first.0 < served.rank.0
+                || (served.is_fresh && first.0 == served.rank.0 && first.1 < served.rank.1);
             assert!(!(was_ready && comes_first), "{served:?} is sent before {first:?}");
         }
     }
