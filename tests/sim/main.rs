@@ -77,7 +77,8 @@ fn a_seed_gives_the_same_events_byte_for_byte() {
 /// What the loss of something that was said to be durable may look like.
 const LOST: &[&str] = &[
     "is lost",
-    "was acked, the ack answered",
+    "the ack answered",
+    "the answer released",
     "comes after Boot",
     "cannot start",
     "have the same id",
@@ -140,4 +141,19 @@ fn unbounded_attempts_are_found() {
 #[test]
 fn forgotten_nacks_are_found() {
     is_found(Flaw::NacksForget, &["is lost"]);
+}
+
+#[test]
+fn ignored_expiry_is_found() {
+    is_found(Flaw::ExpiryIgnored, &["expired at"]);
+}
+
+#[test]
+fn ignored_extensions_are_found() {
+    is_found(Flaw::ExtensionsIgnored, &["stands"]);
+}
+
+#[test]
+fn served_rivals_are_found() {
+    is_found(Flaw::RivalsServed, &["which a newer connection replaced", "taken over"]);
 }

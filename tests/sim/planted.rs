@@ -1,6 +1,7 @@
 //! Faults put in on purpose, to show that the shadow model finds them: a disk that lies, and commands that are changed
 //! on their way into the shard, behind the back of everyone who watches.
 
+use relaymesh::ids::ClientId;
 use relaymesh::mail::{Command, CommandBatch, Settlement};
 
 use crate::plan::Plan;
@@ -26,6 +27,12 @@ pub(crate) enum Flaw {
     PrioritiesInverted,
     /// Consumers are given more than they asked for.
     CreditExceeded,
+    /// Messages do not expire.
+    ExpiryIgnored,
+    /// An extended lease is given to somebody else.
+    ExtensionsIgnored,
+    /// A rival with the same name is taken for another client.
+    RivalsServed,
     /// Attempts are not counted.
     AttemptsUnbounded,
     /// What was nacked is forgotten.
@@ -65,6 +72,8 @@ impl Planted {
         plan.load.every = 100 * MS;
         plan.load.delayed = plan.load.delayed.max(20);
         plan.load.prioritized = plan.load.prioritized.max(50);
+        plan.load.expiring = plan.load.expiring.max(30);
+        plan.work.extended = plan.work.extended.max(30);
         plan.work.nacked = plan.work.nacked.max(40);
         plan
     }
@@ -73,6 +82,9 @@ impl Planted {
     pub(crate) fn tamper(&mut self, batch: &mut CommandBatch) {
         if self.flaw == Flaw::DelaysIgnored {
             batch.messages.iter_mut().for_each(|message| message.header.delay_ms = 0);
+        }
+        if self.flaw == Flaw::ExpiryIgnored {
+            batch.messages.iter_mut().for_each(|message| message.header.ttl_ms = 0);
         }
         if self.flaw == Flaw::PrioritiesInverted {
             batch
@@ -95,6 +107,18 @@ impl Planted {
                 if self.seen.is_multiple_of(5) {
                     settle.settlement = Settlement::Extend { lease_ms: 50 };
                 }
+            }
+            (Flaw::ExtensionsIgnored, Command::Settle(settle)) => {
+                if let Settlement::Extend { .. } = settle.settlement {
+                    settle.settlement =
+                        Settlement::Nack { delay_ms: Some(0), error: "".into(), reject: false };
+                }
+            }
+            (Flaw::RivalsServed, Command::Attach(attach)) => {
+                self.seen += 1;
+                attach.resume = None;
+                attach.client =
+                    ClientId::parse(&format!("{}-{}", attach.client, self.seen)).expect("a good name");
             }
             (Flaw::NacksForget, Command::Settle(settle)) => {
                 // Whatever was said of it, it is gone.

@@ -25,7 +25,7 @@ type Rank = (u8, u64, Key);
 #[derive(Debug)]
 enum Request {
     Publish(Vec<Key>),
-    Settle { settlement: Settlement, leases: Vec<LeaseId> },
+    Settle { settlement: Settlement, leases: Vec<LeaseId>, applied: Time },
     Other,
 }
 
@@ -68,6 +68,8 @@ pub(crate) struct Watch {
     conns: BTreeMap<Conn, Client>,
     /// Who is attached where, as the shard was told last.
     current: BTreeMap<Client, Conn>,
+    /// Connections that a newer one of their client took over, and the step in which.
+    replaced: BTreeMap<Conn, u64>,
     requests: BTreeMap<(Conn, u64), Request>,
     /// Messages a subscription may still be sent.
     credits: BTreeMap<(Conn, SubscriptionId), i64>,
@@ -98,6 +100,7 @@ impl Watch {
             epochs: BTreeMap::new(),
             conns: BTreeMap::new(),
             current: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             requests: BTreeMap::new(),
             credits: BTreeMap::new(),
             messages: BTreeMap::new(),
@@ -114,6 +117,7 @@ impl Watch {
         self.boot = boot;
         self.conns.clear();
         self.current.clear();
+        self.replaced.clear();
         self.requests.clear();
         self.credits.clear();
         self.holdings.clear();
@@ -216,7 +220,10 @@ impl Watch {
             None => self.end_leases(&client, now.time, |_| true),
         }
         self.conns.insert(plain(attach.conn), client.clone());
-        self.current.insert(client, plain(attach.conn));
+        if let Some(older) = self.current.insert(client, plain(attach.conn)) {
+            // The next step is the first that knows of it.
+            self.replaced.insert(older, self.turn + 1);
+        }
         self.disturb();
     }
 
@@ -248,23 +255,30 @@ impl Watch {
 
     fn settle(&mut self, now: Now, settle: &Settle, leases: &[LeaseId]) {
         for lease in leases {
-            if let Some(holding) = self.holdings.get_mut(&lease.message.0).filter(|own| own.lease == *lease) {
+            if let Some(holding) = self.holding(*lease) {
                 match settle.settlement {
                     Settlement::Extend { lease_ms } => {
-                        holding.ends_by(Time(now.time.0 + u64::from(lease_ms)))
+                        holding.extending(Time(now.time.0 + u64::from(lease_ms)))
                     }
                     Settlement::Ack | Settlement::Nack { .. } => holding.ends_by(now.time),
                 }
             }
         }
-        let request = Request::Settle { settlement: settle.settlement.clone(), leases: leases.to_vec() };
+        let settlement = settle.settlement.clone();
+        let request = Request::Settle { settlement, leases: leases.to_vec(), applied: now.time };
         self.request(settle.conn, settle.seq, request);
     }
 
+    /// What is known of a lease while it is the newest of its message.
+    fn holding(&mut self, lease: LeaseId) -> Option<&mut Holding<Client>> {
+        self.holdings.get_mut(&lease.message.0).filter(|holding| holding.lease == lease)
+    }
+
     fn give_back(&mut self, now: Now, conn: ConnKey, lease: LeaseId) {
-        if let Some(holding) = self.holdings.get_mut(&lease.message.0).filter(|own| own.lease == lease) {
+        if let Some(holding) = self.holding(lease) {
             holding.ends_by(now.time);
-            *self.credits.entry((plain(conn), holding.subscription)).or_default() += 1;
+            let subscription = holding.subscription;
+            *self.credits.entry((plain(conn), subscription)).or_default() += 1;
         }
     }
 
@@ -303,7 +317,7 @@ impl Watch {
                     let keys = self.answered_publish(*conn, *seq);
                     assert_eq!(keys.len(), *messages as usize, "a refusal gives back another window");
                 }
-                Effect::Settled(settled) => self.settled(now, settled),
+                Effect::Settled(settled) => self.settled(settled),
                 Effect::Deliver(deliver) => {
                     let (body, rest) = bodies.split_at(deliver.body_len as usize);
                     bodies = rest;
@@ -335,28 +349,28 @@ impl Watch {
         }
     }
 
-    fn settled(&mut self, now: Now, settled: &Settled) {
+    fn settled(&mut self, settled: &Settled) {
         for seq in settled.seq..=settled.seq + u64::from(settled.more) {
             let request = self.requests.remove(&(plain(settled.conn), seq));
-            let (settlement, leases) = match request {
-                Some(Request::Settle { settlement, leases }) => (settlement, leases),
+            let (settlement, leases, applied) = match request {
+                Some(Request::Settle { settlement, leases, applied }) => (settlement, leases, applied),
                 Some(Request::Other) => continue,
                 other => panic!("request {seq} of {:?} was answered: it is {other:?}", settled.conn),
             };
             let lost = settled.lost.as_deref().unwrap_or_default();
-            for lease in leases.into_iter().filter(|lease| settled.refused.is_none() && !lost.contains(lease))
-            {
+            for lease in leases {
+                let counts = settled.refused.is_none() && !lost.contains(&lease);
                 match settlement {
-                    Settlement::Ack => {
+                    Settlement::Ack if counts => {
                         let first = *self.done.entry(lease.message.0).or_insert(lease);
                         assert_eq!(first, lease, "message {} was acked twice", lease.message);
                     }
                     Settlement::Extend { lease_ms } => {
-                        if let Some(holding) = self.holdings.get_mut(&lease.message.0) {
-                            holding.extended(lease, Time(now.time.0), lease_ms);
+                        if let Some(holding) = self.holding(lease) {
+                            holding.extended(Time(applied.0 + u64::from(lease_ms)), counts);
                         }
                     }
-                    Settlement::Nack { .. } => {}
+                    Settlement::Ack | Settlement::Nack { .. } => {}
                 }
             }
         }
@@ -378,6 +392,7 @@ impl Watch {
         assert!(*credit >= 0, "{conn:?} is sent more than its credit on {subscription:?}");
         let granted_from = self.check_message(now, key, id);
         if self.current.get(&client) != Some(&plain(conn)) {
+            self.check_replaced(conn, key);
             return;
         }
         // Effects for several loops that waited for one commit are seen loop by loop, not in the order of their leases.
@@ -388,6 +403,14 @@ impl Watch {
         if let Some(earlier) = self.holdings.insert(id, holding) {
             earlier.check_over(now.time, lease, key);
         }
+    }
+
+    /// A connection that was replaced is sent nothing, but for what waited for its commit since before.
+    fn check_replaced(&self, conn: ConnKey, key: Key) {
+        let since = self.replaced.get(&plain(conn)).copied().unwrap_or(u64::MAX);
+        let answered = self.messages.get(&key).and_then(|message| message.answered);
+        let waited = self.turn <= since || answered.is_none_or(|(_, turn)| turn >= since);
+        assert!(waited, "message {key} is sent to {conn:?}, which a newer connection replaced");
     }
 
     /// Delay, expiry and order. Returns the earliest moment at which the lease may have been given.

@@ -9,10 +9,12 @@ pub(super) struct Holding<Client> {
     pub(super) holder: Client,
     pub(super) subscription: SubscriptionId,
     pub(super) lease: LeaseId,
-    /// It does not end by itself before.
+    /// It does not run out before.
     until: Time,
-    /// It was ended by what its holder said or did.
-    is_over: bool,
+    /// But from here on it may have been ended by what its holder said or did.
+    ended: Time,
+    /// Extensions that are not answered.
+    extensions: u32,
 }
 
 impl<Client: std::fmt::Debug> Holding<Client> {
@@ -24,17 +26,26 @@ impl<Client: std::fmt::Debug> Holding<Client> {
         lease_ms: u32,
     ) -> Self {
         let until = Time(granted_from.0 + u64::from(lease_ms));
-        Self { holder, subscription, lease, until, is_over: false }
+        Self { holder, subscription, lease, until, ended: Time(u64::MAX), extensions: 0 }
     }
 
     /// It may end at this time, or before.
     pub(super) fn ends_by(&mut self, at: Time) {
-        self.until = self.until.min(at);
+        self.ended = self.ended.min(at);
     }
 
-    /// The server says that an extension counted, which was answered at `now`.
-    pub(super) fn extended(&mut self, lease: LeaseId, _now: Time, _lease_ms: u32) {
-        self.is_over |= self.lease != lease;
+    /// Its holder asks for it to last until `until`. Whether that counts is not known yet.
+    pub(super) fn extending(&mut self, until: Time) {
+        self.until = self.until.min(until);
+        self.extensions += 1;
+    }
+
+    /// An extension until `until` is answered.
+    pub(super) fn extended(&mut self, until: Time, counts: bool) {
+        self.extensions = self.extensions.saturating_sub(1);
+        if counts && self.extensions == 0 {
+            self.until = until;
+        }
     }
 
     /// Whether `other` was given before this one.
@@ -45,7 +56,7 @@ impl<Client: std::fmt::Debug> Holding<Client> {
     /// Panics when it still stands as another lease of its message is given.
     pub(super) fn check_over(&self, now: Time, next: LeaseId, key: u64) {
         assert!(
-            self.is_over || now >= self.until,
+            now >= self.until.min(self.ended),
             "message {key} is leased as {next:?} at {now:?} while {self:?} stands"
         );
     }
