@@ -379,6 +379,9 @@ impl World {
         let client = &mut self.clients[index];
         let Socket::Open(conn) = client.socket else { return true };
         client.session.transmit(&mut client.out);
+        // What turned out to be unsendable is an event of its own.
+        self.take_bytes(index, &[]);
+        let client = &mut self.clients[index];
         if client.out.is_empty() {
             return true;
         }

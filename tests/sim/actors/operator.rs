@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use relaymesh::ids::{ConnKey, LoopId, Namespace, QueueName};
+use relaymesh::ids::{ConnKey, LoopId, MessageId, Namespace, QueueName};
+use relaymesh::limits;
 use relaymesh::mail::{
     Command, CommandBatch, DeadLetter, DeadSelection, Effect, MessageHeader, OperatorReply, OperatorRequest,
     QueueStats, RefusalCode,
@@ -92,19 +93,23 @@ impl Operator {
         self.ask(Asked::Stats(namespace.clone()), request);
     }
 
-    pub(crate) fn ask_dead(&mut self, (namespace, queue): &FullName) {
-        let full = (namespace.clone(), queue.clone());
+    pub(crate) fn ask_dead(&mut self, queue: &FullName) {
+        self.ask_dead_after(queue, None);
+    }
+
+    fn ask_dead_after(&mut self, full: &FullName, after: Option<MessageId>) {
+        let full = full.clone();
         let (namespace, queue) = full.clone();
         self.ask(
             Asked::Dead(full),
-            OperatorRequest::DeadList { namespace, queue, after: None, limit: 100_000 },
+            OperatorRequest::DeadList { namespace, queue, after, limit: limits::PAGE_ROWS_MAX },
         );
     }
 
     pub(crate) fn ask_show(&mut self, (namespace, queue): &FullName, id: u64) {
         let full = (namespace.clone(), queue.clone());
         let (namespace, queue) = full.clone();
-        let id = relaymesh::ids::MessageId(id);
+        let id = MessageId(id);
         self.ask(Asked::Show(full), OperatorRequest::DeadShow { namespace, queue, id });
     }
 
@@ -138,6 +143,9 @@ impl Operator {
             }
             (Asked::Stats(namespace), OperatorReply::Queues(rows)) => self.stats.push((namespace, rows)),
             (Asked::Dead(queue), OperatorReply::Dead(rows)) => {
+                if let Some(last) = rows.last().filter(|_| rows.len() >= limits::PAGE_ROWS_MAX) {
+                    self.ask_dead_after(&queue, Some(MessageId(last.id)));
+                }
                 for row in rows {
                     ledger.dead_seen(&queue, &row);
                     self.dead.push((queue.clone(), row));
@@ -199,14 +207,14 @@ impl World {
             6 => {
                 if let Some((queue, id)) = known {
                     self.ledger.redriving(&queue, Some(id));
-                    let one = DeadSelection::One(relaymesh::ids::MessageId(id));
+                    let one = DeadSelection::One(MessageId(id));
                     self.operator.ask_redrive(&queue, one, None);
                 }
             }
             7 => {
                 if let Some((queue, id)) = known {
                     self.ledger.purging(id);
-                    let one = DeadSelection::One(relaymesh::ids::MessageId(id));
+                    let one = DeadSelection::One(MessageId(id));
                     self.operator.ask_purge(&queue, one);
                 }
             }
@@ -225,7 +233,7 @@ impl World {
         let key = facts.key;
         self.ledger.published(facts);
         let header: MessageHeader =
-            message_header(&body, relaymesh::limits::MESSAGE_BYTES_MAX).expect("the message is good");
+            message_header(&body, limits::MESSAGE_BYTES_MAX).expect("the message is good");
         self.operator.ask(Asked::Publish(key), OperatorRequest::Publish { namespace, queue, header, body });
     }
 }

@@ -129,6 +129,8 @@ impl World {
                 note!(self, "shard {} says {effect:?}", now.time.0);
                 self.operator.answered(effect, &mut self.ledger);
             }
+            // It may ask for the next page.
+            self.scheduler.after(MS, Event::ShardPoke { life: server.life });
         }
     }
 

@@ -390,7 +390,7 @@ impl Watch {
         let credit = self.credits.entry((plain(conn), subscription)).or_default();
         *credit -= 1;
         assert!(*credit >= 0, "{conn:?} is sent more than its credit on {subscription:?}");
-        let granted_from = self.check_message(now, key, id);
+        let granted_from = self.check_message(now, key, lease);
         if self.current.get(&client) != Some(&plain(conn)) {
             self.check_replaced(conn, key);
             return;
@@ -414,15 +414,17 @@ impl Watch {
     }
 
     /// Delay, expiry and order. Returns the earliest moment at which the lease may have been given.
-    fn check_message(&mut self, now: Now, key: Key, id: u64) -> Time {
+    fn check_message(&mut self, now: Now, key: Key, lease: LeaseId) -> Time {
         // An operator's publish is not seen at this door.
         let Some(message) = self.messages.get_mut(&key) else { return Time(0) };
         let header = message.header;
         let due = Time(message.applied.0 + header.delay_ms);
-        // What expired before it was due, and was redriven, is ready at once.
-        let is_early = now.time < due && !message.is_redriven;
+        // What expired before it was due, and was redriven, is ready at once; and what was sent before has waited, even
+        // if a crash has set shard time back since.
+        let has_to_wait = lease.attempt == 1 && !message.is_redriven;
+        let is_early = has_to_wait && now.time < due;
         assert!(!is_early, "message {key} is sent at {:?} and delayed until {due:?}", now.time);
-        let is_early = self.wall_max < header.due && !message.is_redriven;
+        let is_early = has_to_wait && self.wall_max < header.due;
         assert!(!is_early, "message {key} is sent before it is due");
         let is_later = message.answered.filter(|(_, turn)| *turn < self.turn && self.is_order_checked);
         let granted_from = if is_later.is_some() { now.time } else { message.applied };
@@ -439,7 +441,7 @@ impl Watch {
         }
         let served = Served {
             queue: message.queue.clone(),
-            rank: (9 - header.priority, id, key),
+            rank: (9 - header.priority, lease.message.0, key),
             is_fresh: !message.is_disturbed && !message.is_redriven,
         };
         message.is_disturbed = true;
