@@ -88,6 +88,11 @@ impl Ledger {
         self.entry(key)
     }
 
+    /// Whether a consumer ever acked the message, answered or not.
+    pub(crate) fn is_ack_sent(&self, key: u64) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.ack_sent)
+    }
+
     /// A producer hands a message to its session.
     pub(crate) fn published(&mut self, facts: Facts) {
         let entry = Entry {
