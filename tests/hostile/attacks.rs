@@ -1,31 +1,25 @@
 //! The attacks: each opens what it needs, does its worst and checks how it was closed.
+//!
+//! Here are those that say something wrong. Those that are only slow are in `slow.rs`.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use prost::Message as _;
 use relaymesh::wire::proto::{Code, Kind};
 use relaymesh::wire::{DICTIONARY, DICTIONARY_ID, proto};
-use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::support::wire::{COMPRESSED, Wire, frame, hello, payload, varint};
+use crate::slow;
+use crate::support::wire::{COMPRESSED, Wire, frame, hello, varint};
 
 /// One attack on a server.
 pub(crate) type Attack = fn(SocketAddr);
 
 /// A refusal needs no deadline: it comes at once. What a shared machine may add to it.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// The configured handshake deadline.
-const HANDSHAKE: Duration = Duration::from_secs(1);
-/// What may pass between a deadline and its effect on a shared machine.
-const SLACK: Duration = Duration::from_secs(4);
-/// Within this a connection whose client never reads is closed: the stall deadline of 20 s, and what precedes it.
-const STALLED: Duration = Duration::from_secs(40);
 
 /// All of them with their names.
-pub(crate) const ATTACKS: [(&str, Attack); 27] = [
+pub(crate) const ATTACKS: [(&str, Attack); 30] = [
     ("random bytes", random_bytes),
     ("4 GiB declared", |server| {
         refused_before(server, &[1, 0xff, 0xff, 0xff, 0xff, 0x0f], &[Code::TooLarge])
@@ -40,9 +34,9 @@ pub(crate) const ATTACKS: [(&str, Attack); 27] = [
     ("a HELLO with too many leases", hello_with_too_many_leases),
     ("a HELLO that is no message", |server| refused_before(server, &[1, 2, 0xff, 0xff], &[Code::Malformed])),
     ("a bomb before authentication", bomb_before_welcome),
-    ("half a HELLO and silence", half_a_hello),
-    ("silence", |server| times_out(Wire::connect(server), HANDSHAKE, Code::HandshakeTimeout)),
-    ("one byte now and then", slow_bytes),
+    ("half a HELLO and silence", slow::half_a_hello),
+    ("silence", slow::silence),
+    ("a HELLO a byte now and then", slow::hello_in_drops),
     ("a second HELLO", second_hello),
     ("an unknown kind after WELCOME", |server| refused_after(server, &[63, 0], &[Code::UnknownKind])),
     ("frames only a server sends", server_frames),
@@ -52,9 +46,12 @@ pub(crate) const ATTACKS: [(&str, Attack); 27] = [
     ("more than the window", more_than_the_window),
     ("half a million empty leases", empty_submessages),
     ("random bytes after WELCOME", random_bytes_after_welcome),
-    ("silence after WELCOME", silence_after_welcome),
-    ("pings and never a read", pings_without_reading),
-    ("a subscription and never a read", deliveries_without_reading),
+    ("silence after WELCOME", slow::silence_after_welcome),
+    ("a frame in drops of one byte", slow::frame_in_drops),
+    ("pings and never a read", slow::pings_without_reading),
+    ("a subscription and never a read", slow::deliveries_without_reading),
+    ("a subscription, pings and never a read", slow::crowd_without_reading),
+    ("a subscription and a byte read now and then", slow::reading_in_drops),
 ];
 
 /// Sends `bytes` first of all and is refused with one of `codes`.
@@ -76,14 +73,7 @@ fn assert_refused(mut wire: Wire, codes: &[Code]) {
     assert!(code.is_some_and(|code| codes.contains(&code)), "closed with {code:?}, expected {codes:?}");
 }
 
-/// Is closed with `code` once `deadline` has passed and not before.
-fn times_out(mut wire: Wire, deadline: Duration, code: Code) {
-    let (found, after) = wire.ending(deadline + SLACK);
-    assert_eq!(found, Some(code));
-    assert!(after + Duration::from_millis(100) >= deadline, "closed after {after:?} already");
-}
-
-fn fresh_client() -> String {
+pub(crate) fn fresh_client() -> String {
     format!("hostile-{:016x}", fastrand::u64(..))
 }
 
@@ -94,7 +84,7 @@ fn random_bytes(server: SocketAddr) {
         let bytes: Vec<u8> = (0..random.usize(2..16_000)).map(|_| random.u8(..)).collect();
         wire.send_bytes(&bytes);
         // The code may be lost where the server closes with bytes unread; that it closes may not.
-        wire.ending(HANDSHAKE + SLACK);
+        wire.ending(AT_ONCE);
     }
 }
 
@@ -119,28 +109,6 @@ fn hello_with_too_many_leases(server: SocketAddr) {
     // Field 9, empty, again and again: the smallest way to declare many.
     let payload = [0x4a, 0x00].repeat(2000);
     refused_before(server, &frame(Kind::Hello as u8, &payload), &[Code::TooLarge]);
-}
-
-fn half_a_hello(server: SocketAddr) {
-    let whole = frame(Kind::Hello as u8, &hello(&fresh_client()).encode_to_vec());
-    let mut wire = Wire::connect(server);
-    wire.send_bytes(&whole[..whole.len() / 2]);
-    times_out(wire, HANDSHAKE, Code::HandshakeTimeout);
-}
-
-fn slow_bytes(server: SocketAddr) {
-    let whole = frame(Kind::Hello as u8, &hello(&fresh_client()).encode_to_vec());
-    let mut wire = Wire::connect(server);
-    let started = Instant::now();
-    for byte in whole.chunks(1) {
-        if !wire.send_bytes(byte) || started.elapsed() > HANDSHAKE {
-            break;
-        }
-        thread::sleep(Duration::from_millis(200));
-    }
-    // What was sent into the closed connection may have cost the code, never the end.
-    let (code, _) = wire.ending(SLACK);
-    assert!(matches!(code, None | Some(Code::HandshakeTimeout)), "{code:?}");
 }
 
 fn second_hello(server: SocketAddr) {
@@ -228,101 +196,20 @@ fn more_than_the_window(server: SocketAddr) {
     assert_refused(wire, &[Code::WindowExceeded]);
 }
 
-/// 1 MiB of empty sub-messages: 2 bytes each on the wire, dozens once decoded.
+/// 1 MiB of empty sub-messages: 2 bytes each on the wire, dozens once decoded. All at once, so that a server that
+/// decodes before it counts shows it in its memory.
 fn empty_submessages(server: SocketAddr) {
-    for (kind, field) in
+    let victims: Vec<_> =
         [(Kind::Ack, 2_u8), (Kind::Nack, 2), (Kind::Extend, 2), (Kind::Ping, 4), (Kind::Publish, 3)]
-    {
-        let payload = [field << 3 | 2, 0].repeat((1 << 20) / 2);
-        refused_after(server, &frame(kind as u8, &payload), &[Code::TooLarge]);
-    }
-}
-
-fn silence_after_welcome(server: SocketAddr) {
-    let hello = proto::Hello { heartbeat_ms: 500, ..hello(&fresh_client()) };
-    let (wire, welcome) = Wire::welcome_with(server, &hello);
-    assert_eq!(welcome.heartbeat_ms, 500);
-    times_out(wire, Duration::from_millis(1500), Code::HeartbeatMissed);
-}
-
-/// A connection with a receive buffer as small as the system allows, so that a reader who does not read stalls soon.
-fn narrow(server: SocketAddr) -> TcpStream {
-    let socket =
-        Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP)).expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a receive buffer can be made small");
-    socket.connect(&server.into()).expect("the server accepts");
-    let stream = TcpStream::from(socket);
-    stream.set_write_timeout(Some(STALLED)).expect("a timeout that is not zero");
-    stream.set_read_timeout(Some(STALLED)).expect("a timeout that is not zero");
-    stream
-}
-
-/// Waits without reading until the server has closed, and panics when it does not within [`STALLED`].
-fn assert_closed_unread(mut stream: TcpStream, started: Instant) {
-    // A peer that has closed takes nothing: writing finds out without reading a byte.
-    while stream.write_all(&[Kind::Ping as u8, 0]).is_ok() {
-        assert!(started.elapsed() < STALLED, "a reader that never reads is still connected");
-        thread::sleep(Duration::from_millis(50));
-    }
-    let mut rest = [0; 64 * 1024];
-    while let Ok(1..) = stream.read(&mut rest) {}
-}
-
-fn pings_without_reading(server: SocketAddr) {
-    let mut stream = narrow(server);
-    let started = Instant::now();
-    stream
-        .write_all(&frame(Kind::Hello as u8, &hello(&fresh_client()).encode_to_vec()))
-        .expect("the server reads a HELLO");
-    let pings = [Kind::Ping as u8, 0].repeat(32 * 1024);
-    // Ends with an error when the server closes, or when it has stopped reading for the whole timeout.
-    while stream.write_all(&pings).is_ok() {
-        assert!(started.elapsed() < STALLED, "a reader that never reads is still served");
-    }
-    assert!(started.elapsed() < STALLED, "a reader that never reads is still connected");
-}
-
-fn deliveries_without_reading(server: SocketAddr) {
-    const MESSAGES: usize = 64;
-    let (mut publisher, _) = Wire::welcome(server, &fresh_client());
-    let body = vec![7; 128 * 1024];
-    for _ in 0..MESSAGES {
-        publisher.publish("unread", &[&body]);
-    }
-
-    let client = fresh_client();
-    let mut stream = narrow(server);
-    let started = Instant::now();
-    let subscribe = proto::Subscribe {
-        seq: 1,
-        subscription: 1,
-        queue: "unread".to_owned(),
-        credit_messages: 65_536,
-        credit_bytes: 0,
-    };
-    let mut bytes = frame(Kind::Hello as u8, &hello(&client).encode_to_vec());
-    bytes.extend(frame(Kind::Subscribe as u8, &subscribe.encode_to_vec()));
-    stream.write_all(&bytes).expect("the server reads a HELLO");
-    assert_closed_unread(stream, started);
-
-    // Back as the same client without a token, so that what was leased is free again: nothing was lost.
-    let (mut reader, _) = Wire::welcome(server, &client);
-    reader.subscribe(1, "unread", MESSAGES as u32);
-    let mut seen = 0;
-    while seen < MESSAGES {
-        let deliveries = reader.expect::<proto::Deliver>(Kind::Deliver).deliveries;
-        assert!(deliveries.iter().all(|delivery| payload(delivery) == body));
-        let leases: Vec<_> = deliveries.iter().filter_map(|delivery| delivery.lease).collect();
-        seen += leases.len();
-        let seq = reader.send_ack(&leases, false);
-        let mut answered = false;
-        while !answered {
-            let next = reader.next();
-            if next.is(Kind::Deliver) {
-                seen += next.parse::<proto::Deliver>(Kind::Deliver).deliveries.len();
-            } else {
-                answered = next.parse::<proto::Reply>(Kind::Reply).seq == seq;
-            }
-        }
+            .into_iter()
+            .map(|(kind, field)| {
+                let (mut wire, welcome) = Wire::welcome(server, &fresh_client());
+                let len = welcome.limits.expect("WELCOME carries the limits").frame_bytes_max as usize;
+                wire.send_bytes(&frame(kind as u8, &[field << 3 | 2, 0].repeat(len / 2)));
+                wire
+            })
+            .collect();
+    for wire in victims {
+        assert_refused(wire, &[Code::TooLarge]);
     }
 }

@@ -153,6 +153,20 @@ impl Server {
         let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
         Some(pages * rustix::param::page_size() as u64)
     }
+
+    /// The most resident memory the process had since it started or since [`Server::forget_peak`], in bytes, or `None`
+    /// where the system does not tell.
+    pub(crate) fn peak_bytes(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process().id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+        Some(kib << 10)
+    }
+
+    /// Starts the peak anew at what is resident now, where the system can.
+    pub(crate) fn forget_peak(&self) {
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.process().id()), "5");
+    }
 }
 
 impl Drop for Server {

@@ -46,6 +46,7 @@ pub(super) fn gateway(config: &Config, resume_key: ResumeKey, sessions_max: usiz
     gateway.grace = config.session.grace;
     gateway.frame_bytes_max = config.session.frame_bytes_max as usize;
     gateway.handshake_deadline = config.session.handshake_deadline;
+    gateway.write_stall_deadline = config.session.write_stall_deadline;
     gateway.rules.heartbeat = config.session.heartbeat;
     gateway.rules.publish_messages_max = config.session.publish_window_messages as u32;
     gateway.rules.publish_bytes_max = config.session.publish_window_bytes as u32;
