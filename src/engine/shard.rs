@@ -185,7 +185,10 @@ impl Shard {
     /// What may leave for `loop_id` now, or `None`.
     pub fn effects(&mut self, loop_id: LoopId) -> Option<EffectBatch> {
         let released = self.outbox.release(self.log.committed(), loop_id);
-        self.has_new_room |= released.is_some();
+        if released.is_some() {
+            self.has_new_room = true;
+            self.metrics.effects_held.set(self.outbox.held() as u64);
+        }
         released
     }
 

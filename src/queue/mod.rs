@@ -99,6 +99,8 @@ struct Held {
 enum Reading {
     /// A delivery under this lease.
     Delivery { lease: LeaseId },
+    /// A delivery under a lease that was given back since.
+    Abandoned,
     /// An operator who looks at a dead letter.
     Show { conn: ConnKey, message: MessageId },
 }
@@ -279,9 +281,17 @@ impl Brain {
 
     /// Serves the queues that changed and appends what this call gathered.
     fn finish(&mut self, turn: &mut Turn<'_>) {
-        while let Some(queue) = self.dirty.pop() {
-            self.queues.at_mut(queue).is_dirty = false;
-            self.serve(queue, turn);
+        loop {
+            while let Some(queue) = self.dirty.pop() {
+                self.queues.at_mut(queue).is_dirty = false;
+                self.serve(queue, turn);
+            }
+            // A free place among the reads goes on to the next queue when one has no use for it any more.
+            if self.reads.len() >= self.config.reads_max {
+                break;
+            }
+            let Some(queue) = self.starved.pop_front() else { break };
+            self.mark_dirty(queue);
         }
         self.append_done(turn);
         self.append_leased(turn);

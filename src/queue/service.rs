@@ -227,10 +227,7 @@ impl Brain {
         match self.reads.remove(&ticket) {
             Some(Reading::Delivery { lease }) => self.deliver_read(lease, bytes, turn),
             Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
-            None => {}
-        }
-        if let Some(queue) = self.starved.pop_front() {
-            self.mark_dirty(queue);
+            Some(Reading::Abandoned) | None => {}
         }
         self.finish(turn);
     }

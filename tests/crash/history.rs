@@ -155,7 +155,7 @@ mod tests {
             ack_sent(),
             acked(2, 2),
         ];
-        assert_eq!(breaches(&history), [breach.clone()]);
+        assert_eq!(breaches(&history), std::slice::from_ref(&breach));
         history.reverse();
         assert_eq!(breaches(&history), [breach], "in whatever order the clients were asked");
     }
