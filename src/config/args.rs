@@ -1,0 +1,68 @@
+//! The flags of `serve` and their environment variables.
+
+use std::path::PathBuf;
+
+/// What `serve` may be told on the command line or by the environment; a flag outranks its variable, both outrank
+/// the file. The variables start with `RELAYMESH_SERVE_`, so that what a shell sets for the client commands never
+/// changes a server.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ServeArgs {
+    /// The configuration file (TOML); `--print-config` shows every key
+    #[arg(long, value_name = "FILE", env = "RELAYMESH_SERVE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where messages are kept [default: ./data]
+    #[arg(long, value_name = "DIR", env = "RELAYMESH_SERVE_DATA_DIR")]
+    pub data_dir: Option<String>,
+    /// Where clients connect [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDR", env = "RELAYMESH_SERVE_LISTEN")]
+    pub listen: Option<String>,
+    /// Where operators connect: metrics, health, HTTP API [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR", env = "RELAYMESH_SERVE_ADMIN")]
+    pub admin: Option<String>,
+    /// Event loops [default: one per core]
+    #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_LOOPS")]
+    pub loops: Option<String>,
+    /// Connections of the whole server [default: 1000000]
+    #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_MAX_SESSIONS")]
+    pub max_sessions: Option<String>,
+    /// The token that clients and operators must present; needed beyond loopback. Others on this machine can read
+    /// a command line: prefer the variable or `auth.token_file`
+    #[arg(long, value_name = "TOKEN", env = "RELAYMESH_SERVE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// What is logged: error, warn, info, debug, trace, or a list such as info,relaymesh::queue=debug [default: info]
+    #[arg(long, value_name = "FILTER", env = "RELAYMESH_LOG")]
+    pub log: Option<String>,
+    /// How a line of the log looks: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "RELAYMESH_SERVE_LOG_FORMAT")]
+    pub log_format: Option<String>,
+    /// Print the configuration that holds, as commented TOML, and end
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// One flag that stands for a key.
+pub(super) struct FlagValue<'a> {
+    pub(super) key: &'static str,
+    pub(super) flag: &'static str,
+    pub(super) env: &'static str,
+    pub(super) value: &'a str,
+}
+
+impl ServeArgs {
+    /// The flags that were given, but the token.
+    pub(super) fn given(&self) -> impl Iterator<Item = FlagValue<'_>> {
+        [
+            ("data_dir", "--data-dir", "RELAYMESH_SERVE_DATA_DIR", &self.data_dir),
+            ("listen.address", "--listen", "RELAYMESH_SERVE_LISTEN", &self.listen),
+            ("listen.admin", "--admin", "RELAYMESH_SERVE_ADMIN", &self.admin),
+            ("loops", "--loops", "RELAYMESH_SERVE_LOOPS", &self.loops),
+            ("max_sessions", "--max-sessions", "RELAYMESH_SERVE_MAX_SESSIONS", &self.max_sessions),
+            ("logging.filter", "--log", "RELAYMESH_LOG", &self.log),
+            ("logging.format", "--log-format", "RELAYMESH_SERVE_LOG_FORMAT", &self.log_format),
+        ]
+        .into_iter()
+        .filter_map(|(key, flag, env, value)| {
+            value.as_deref().map(|value| FlagValue { key, flag, env, value })
+        })
+    }
+}
