@@ -143,6 +143,11 @@ impl Namespace {
     pub const DEFAULT: &'static str = "default";
 }
 
+const _: () = assert!(
+    QueueName::MAILBOX_PREFIX.len() + limits::CLIENT_ID_BYTES_MAX <= limits::QUEUE_NAME_BYTES_MAX,
+    "a mailbox name must fit a queue name"
+);
+
 impl QueueName {
     /// What every mailbox name starts with; the rest is the client id.
     pub const MAILBOX_PREFIX: &'static str = "device/";

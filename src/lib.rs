@@ -6,6 +6,77 @@
 //!            one thread per loop            a shard: a brain thread and a committer thread
 //!                     admin · telemetry · host   (control plane, on tokio, never on a loop)
 //! ```
+//!
+//! # The way of a message
+//!
+//! A producer's bytes arrive in [`reactor`], which hands them to [`gateway`]; that splits and checks frames with
+//! [`wire`], asks the [`session`] whether they are allowed, and puts a command into the turn's batch. The batch
+//! crosses to the shard in [`mail`]. There [`engine`] gives it to [`queue`], which appends a record to [`log`] and
+//! leaves an effect in its outbox. The committer writes the batch; when it is durable the effect crosses back, and the
+//! gateway writes PUBLISH_ACK. A delivery goes the same way back, without waiting for the record of its lease.
+//!
+//! | module | owns | must not know |
+//! |---|---|---|
+//! | [`cli`] | the commands a person types, one verb a file | how anything is done |
+//! | [`reactor`] | sockets, the poller, when bytes are read and written | what they mean, queue rules |
+//! | [`gateway`] | a loop's sessions, timers, admission, drain | mio, files, real time |
+//! | [`session`] | one client's state machine | its slot, other sessions, sockets, frames |
+//! | [`engine`] | a shard's threads; what is released when | sockets |
+//! | [`queue`] | the client directory and a message's life | connections, frames, files |
+//! | [`log`] | the write-ahead log over a small storage trait | what its records mean |
+//! | [`mail`] | what crosses between loops and shards | who sends, who receives |
+//! | [`wire`] | bytes to frames and back | sessions, sockets, the clock |
+//! | [`client`] | the SDK | the server's modules but `wire` |
+//! | [`admin`] | HTTP for operators | slabs, client sockets |
+//! | [`telemetry`] | every metric's cell and name, logging | what users choose |
+//! | [`host`] | what the machine allows and the process uses | sessions |
+//! | [`config`], [`limits`], [`ids`], [`clock`], [`wheel`] | checked settings; bounds; names; the only `now`; timers | everything above |
+//!
+//! # Floors
+//!
+//! From the top down. Imports point down, or sideways where that makes no circle; `tests/style` reads this table
+//! and holds the source to it.
+//!
+//! ```text
+//! main
+//! cli
+//! reactor
+//! gateway · engine
+//! session · queue · client · admin
+//! wire · log · mail · config
+//! host · telemetry · limits · ids · clock · wheel
+//! ```
+//!
+//! Absences, held by the same test: `queue` and `gateway` never import each other; mio is named in `reactor` alone,
+//! the current time is asked in `clock` alone; no lock on the path of a message; no unbounded channel; no shared
+//! mutable cell; no module called util, common or helpers; `unsafe` in `host` and `reactor` only.
+//!
+//! # Every buffer
+//!
+//! | buffer | bound | metric | when it is full |
+//! |---|---|---|---|
+//! | a loop's read buffer | [`limits::READ_BUFFER_BYTES`], one a loop | – | the rest stays in the socket |
+//! | partial frames | a frame each; [`limits::LOOP_PARTIAL_BYTES_MAX`] a loop | `relaymesh_buffer_bytes{buffer="partial_frames"}` | whoever adds to them is told to leave |
+//! | output of a connection | [`limits::WRITE_BUDGET_BYTES`] | `relaymesh_buffer_bytes{buffer="output"}` | deliveries go back to the queue, the socket is not read; closed beyond [`limits::WRITE_BACKLOG_BYTES_MAX`], or when stalled |
+//! | output of a loop | [`limits::LOOP_OUTPUT_BYTES_MAX`] | the same | deliveries go back to the queue |
+//! | pooled buffers of a loop | [`limits::POOLED_BYTES_MAX`] | – | freed |
+//! | queue names of a loop | [`limits::CACHED_QUEUE_NAMES_MAX`] | – | forgotten |
+//! | handshakes of a loop | [`limits::HANDSHAKES_PER_LOOP_MAX`] | `relaymesh_connections{state="handshaking"}` | shed with a slot to come back |
+//! | publishes of a session | [`limits::PUBLISH_WINDOW_MESSAGES`], [`limits::PUBLISH_WINDOW_BYTES`] | – | ERROR, closed |
+//! | other requests of a session | [`limits::REQUEST_WINDOW`] | – | ERROR, closed |
+//! | commands of a loop without an answer | [`limits::COMMANDS_UNANSWERED_MAX`] | `relaymesh_buffer_items{buffer="commands_unanswered"}` | connections that add to them are not read |
+//! | lane from a loop to the shard | [`limits::COMMAND_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="command_lane_batches"}` | the loop reads nothing |
+//! | lane from the shard to a loop | [`limits::EFFECT_LANE_BATCHES`] | – | the shard keeps the effects, joined |
+//! | effects kept by the shard | the windows and credits of all sessions | `relaymesh_buffer_items{buffer="effects_held"}` | – |
+//! | the log's open batch | twice [`limits::LOG_BATCH_BYTES_MAX`] | `relaymesh_commit_bytes` | the shard takes no mail |
+//! | messages of a queue or mailbox | configured | `relaymesh_queue_depth` | `wait` parks the publish, `reject` refuses it |
+//! | parked publishes | the producers' windows; [`limits::PARKED_BYTES_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_bytes{buffer="parked"}` | those connections are not read |
+//! | bodies in memory | `memory.body_bytes_max` | `relaymesh_buffer_bytes{buffer="bodies"}` | read back from the log |
+//! | dead letters of a queue | as many again as its messages | `relaymesh_queue_depth{state="dead"}` | the oldest is forgotten |
+//! | producers' marks | [`limits::PRODUCERS_PER_NAMESPACE_MAX`] | `relaymesh_producers` | a new producer is refused |
+//! | requests of operators | [`limits::OPERATOR_REQUESTS_MAX`] | `relaymesh_buffer_items{buffer="operator_requests"}` | 503 |
+//! | closed sockets that linger | [`limits::LINGERING_MAX`] | – | closed at once |
+
 pub mod admin;
 pub mod cli;
 pub mod client;

@@ -120,6 +120,25 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The kernel's probes without an answer after which a connection is dead.
 pub const KEEPALIVE_PROBES: u32 = 3;
 
+/// Output waiting for all connections of a loop, beyond which nothing more is delivered.
+pub const LOOP_OUTPUT_BYTES_MAX: usize = 256 * MIB;
+/// Partial frames of all connections of a loop; whoever adds more is closed.
+pub const LOOP_PARTIAL_BYTES_MAX: usize = 256 * MIB;
+/// Memory a loop keeps in buffers that nobody uses for the moment.
+pub const POOLED_BYTES_MAX: usize = 4 * MIB;
+/// Queue names a loop keeps, so that a publish to one of them needs no memory of its own.
+pub const CACHED_QUEUE_NAMES_MAX: usize = 4096;
+/// How many clients a second a loop asks back, of those it sends away.
+pub const READMISSIONS_PER_S: u32 = 10_000;
+/// Furthest slot a client is given to come back.
+pub const READMISSION_MAX: Duration = Duration::from_secs(600);
+/// What a client that was told to go has to see its answers.
+pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
+/// What the last words to a client have to be taken by its socket.
+pub const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
+/// Clients are told of a drain in waves this far apart.
+pub const DRAIN_WAVE: Duration = Duration::from_millis(100);
+
 // Mail.
 
 /// Batches of commands a loop may have on their way to a shard.
@@ -207,7 +226,6 @@ pub const QUEUE_LABELS_MAX: usize = 100;
 pub const PAGE_ROWS_MAX: usize = 1000;
 
 const _: () = {
-    assert!(QueueNameRoom::FITS, "a mailbox name must fit a queue name");
     assert!(MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES <= FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
@@ -223,9 +241,3 @@ const _: () = {
     assert!(LEASE.as_secs() <= LEASE_MAX.as_secs());
     assert!(HEARTBEAT_MIN.as_millis() < HEARTBEAT.as_millis());
 };
-
-struct QueueNameRoom;
-impl QueueNameRoom {
-    const FITS: bool =
-        crate::ids::QueueName::MAILBOX_PREFIX.len() + CLIENT_ID_BYTES_MAX <= QUEUE_NAME_BYTES_MAX;
-}

@@ -68,20 +68,20 @@ impl ServerCpu {
     }
 }
 
-/// User and system time of a process, from `/proc/<pid>/stat`.
+/// What the threads of a process have run, to the nanosecond, from `/proc/<pid>/task/*/schedstat`. (The ticks in
+/// `/proc/<pid>/stat` miss threads that run for less than a tick at a time.)
 fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let stat =
-        fs::read_to_string(&path).with_context(|| format!("--server-pid {pid}: cannot read {path}"))?;
-    // The command's name may hold spaces; it ends with the last parenthesis. Then fields 3 and on.
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-    let ticks = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<u64>().ok());
-    let (Some(user), Some(system)) = (ticks(14), ticks(15)) else {
-        anyhow::bail!("{path} is not as expected");
-    };
-    let per_second = rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_millis((user + system) * 1000 / per_second))
+    let tasks = format!("/proc/{pid}/task");
+    let tasks = fs::read_dir(&tasks).with_context(|| format!("--server-pid {pid}: cannot read {tasks}"))?;
+    let mut ran_ns = 0;
+    for task in tasks {
+        let path = task?.path().join("schedstat");
+        // A thread may end while the others are read.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let first = text.split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
+        ran_ns += first.with_context(|| format!("{} is not as expected", path.display()))?;
+    }
+    Ok(Duration::from_nanos(ran_ns))
 }
 
 /// The result of a run.

@@ -1,1 +1,162 @@
 //! HTTP for operators: metrics, health, readiness and the JSON API.
+//!
+//! Owns one thread with a tokio runtime of its own, its listener, and a lane to the shard. It must not know slabs or
+//! client sockets: everything it tells comes from atomics or from the shard's answers. [`bell`] first, for the lane;
+//! then [`spawn`]; [`AdminHandle::stop`] ends it.
+
+mod api;
+mod error;
+mod pages;
+mod shard_client;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock::{Clock, Time};
+use crate::config::{Auth, Config};
+use crate::limits::QUEUE_LABELS_MAX;
+use crate::mail::{Bell, CommandSender, EffectReceiver};
+use crate::telemetry::{Lifecycle, QueueLabels, SourceSet};
+use shard_client::ShardClient;
+
+/// How long a request waits for the shard.
+const SHARD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What the API is told at start.
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Who may use it.
+    pub auth: Auth,
+    /// Largest encoded message, in bytes.
+    pub message_bytes_max: usize,
+    /// How long a request waits for the shard.
+    pub shard_deadline: Duration,
+}
+
+impl AdminConfig {
+    /// What `config` says of it.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            listen: config.listen.admin,
+            auth: config.auth.clone(),
+            message_bytes_max: config.session.message_bytes_max() as usize,
+            shard_deadline: SHARD_DEADLINE,
+        }
+    }
+}
+
+/// The API's end of the lanes to and from the shard.
+#[derive(Debug)]
+pub struct OperatorLane {
+    /// What is asked.
+    pub commands: CommandSender,
+    /// What is answered.
+    pub effects: EffectReceiver,
+}
+
+/// Wakes the API when the shard has answered.
+#[derive(Debug, Clone, Default)]
+pub struct Rung(Arc<Notify>);
+
+/// A bell for the operator's lane, and what it rings.
+#[must_use]
+pub fn bell() -> (Bell, Rung) {
+    let rung = Rung::default();
+    let notify = Arc::clone(&rung.0);
+    (Bell::new(move || notify.notify_one()), rung)
+}
+
+/// A running API.
+#[derive(Debug)]
+pub struct AdminHandle {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// What every request sees.
+#[derive(Debug)]
+struct Shared {
+    config: AdminConfig,
+    shard: ShardClient,
+    sources: SourceSet,
+    lifecycle: Lifecycle,
+    clock: Clock,
+    /// Not on any message's path: one scrape at a time.
+    labels: Mutex<QueueLabels>,
+}
+
+type State = axum::extract::State<Arc<Shared>>;
+
+/// Starts the API on a thread of its own.
+///
+/// # Errors
+/// When it cannot listen, or the system gives no thread.
+pub fn spawn(
+    config: AdminConfig,
+    sources: SourceSet,
+    lane: OperatorLane,
+    bell: Bell,
+    rung: Rung,
+    lifecycle: Lifecycle,
+) -> io::Result<AdminHandle> {
+    let listener = TcpListener::bind(config.listen)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = oneshot::channel();
+    let thread = thread::Builder::new().name("admin".into()).spawn(move || {
+        let serving = async move {
+            let (shard, serving_shard) = shard_client::start(lane, bell, rung, config.shard_deadline);
+            let shared = Arc::new(Shared {
+                config,
+                shard,
+                sources,
+                lifecycle,
+                clock: Clock::starting_at(Time(0)),
+                labels: Mutex::new(QueueLabels::new(QUEUE_LABELS_MAX)),
+            });
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::select! {
+                served = axum::serve(listener, router(shared)).into_future() => served,
+                () = serving_shard => Ok(()),
+                _ = stopped => Ok(()),
+            }
+        };
+        if let Err(error) = runtime.block_on(serving) {
+            tracing::error!(%error, "the operator API ended; the gateway goes on without it");
+        }
+    })?;
+    Ok(AdminHandle { address, stop, thread })
+}
+
+impl AdminHandle {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it; requests on their way are dropped.
+    pub fn stop(self) {
+        // It may have ended by itself.
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    pages::routes().merge(api::routes(&shared.config)).with_state(shared)
+}

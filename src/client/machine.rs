@@ -475,9 +475,18 @@ impl Machine {
         self.room
     }
 
+    /// Messages that one PUBLISH, and leases that one ACK, NACK or EXTEND may hold; 0 before WELCOME.
+    #[must_use]
+    pub fn batch_messages_max(&self) -> usize {
+        usize::from(self.batch_messages_max)
+    }
+
     fn close(&mut self) {
         self.state = State::Closed;
         self.partial = Vec::new();
         self.unanswered = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,10 @@
 //! - A message that is delivered again under a lease still held is not handed out a second time.
 //! - Credit is a count of messages out with the user: it is given back when a message is settled, once.
 
+mod event;
 mod leases;
 mod publishes;
+mod subscription;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,12 +29,14 @@ use prost::Message as _;
 
 use self::leases::Leases;
 use self::publishes::Publishes;
-use super::{Backoff, Broken, Event, Inbound, Machine, Policy, Room, Silence, Verdict};
+use self::subscription::Subscription;
+use super::{Backoff, Event, Inbound, Machine, Policy, Room, Verdict};
 use crate::clock::Time;
 use crate::ids::{ClientId, LeaseId, MessageId, Namespace, ProducerId, QueueName, SubscriptionId};
 use crate::limits;
-use crate::wire::{DICTIONARY_ID, DeliverView, Delivery, proto};
+use crate::wire::{DICTIONARY_ID, DeliverView, proto};
 
+pub use self::event::{Deliveries, Ended, Lost, SessionEvent};
 pub use self::leases::Settlement;
 pub use self::publishes::Unsendable;
 
@@ -72,159 +76,6 @@ pub enum Link {
     Over,
 }
 
-/// Why a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// The socket broke or could not be connected.
-    #[error("the connection broke")]
-    Broke,
-    /// The server would not have the session.
-    #[error("the server refused the session: {text} ({code:?})")]
-    Rejected {
-        /// Why.
-        code: proto::Code,
-        /// Why, in words.
-        text: String,
-    },
-    /// The server wanted the client to leave.
-    #[error("the server asked to leave: {text} ({code:?})")]
-    GoAway {
-        /// Why.
-        code: proto::Code,
-        /// Why, in words.
-        text: String,
-    },
-    /// The server ended the connection over a fault.
-    #[error("the server ended the connection: {text} ({code:?})")]
-    ServerError {
-        /// Which.
-        code: proto::Code,
-        /// Which, in words.
-        text: String,
-    },
-    /// The server was silent.
-    #[error(transparent)]
-    Silent(#[from] Silence),
-    /// The server broke the protocol.
-    #[error("the server broke the protocol: {0}")]
-    Protocol(#[from] Broken),
-    /// The client said BYE.
-    #[error("the client said goodbye")]
-    Bye,
-}
-
-/// What happened to the client.
-#[derive(Debug)]
-pub enum SessionEvent<'a> {
-    /// Connected and welcome.
-    Up {
-        /// The session went on: leases held are still held. False at the first connection.
-        resumed: bool,
-    },
-    /// A publish is on disk.
-    Published {
-        /// As [`Session::publish`] returned it.
-        sequence: u64,
-        /// How many messages it had.
-        messages: u32,
-        /// The id of the first one; the others follow by 1.
-        first_id: MessageId,
-    },
-    /// A publish was refused as a whole and is not on disk. Publishing it again gives it a new sequence.
-    PublishRefused {
-        /// As [`Session::publish`] returned it.
-        sequence: u64,
-        /// How many messages it had.
-        messages: u32,
-        /// Why, and when to try again.
-        refusal: proto::Refusal,
-    },
-    /// A subscription stands on this connection.
-    Subscribed(SubscriptionId),
-    /// A subscription was refused and is forgotten.
-    SubscribeRefused {
-        /// Which.
-        subscription: SubscriptionId,
-        /// Why.
-        code: proto::Code,
-        /// Why, in words.
-        text: String,
-    },
-    /// A subscription ended.
-    Unsubscribed(SubscriptionId),
-    /// Messages to work on.
-    Delivered(Deliveries<'a>),
-    /// Leases were acked, nacked or extended, durably.
-    Settled {
-        /// Which.
-        leases: Vec<LeaseId>,
-        /// What was asked for.
-        settlement: Settlement,
-        /// Those that were not the newest of their message any more: for them nothing was done now.
-        lost: Vec<LeaseId>,
-        /// The request was sent again after a reconnect: what is in `lost` may have counted the first time.
-        resent: bool,
-    },
-    /// A request to ack, nack or extend was refused.
-    SettleRefused {
-        /// Which leases.
-        leases: Vec<LeaseId>,
-        /// What was asked for.
-        settlement: Settlement,
-        /// Why.
-        code: proto::Code,
-        /// Why, in words.
-        text: String,
-    },
-    /// The server answered a heartbeat.
-    Pong {
-        /// How long that took; `None` when several were on their way.
-        rtt: Option<Duration>,
-    },
-    /// The connection is ending; [`Session::link`] says what to do.
-    Ending(Ended),
-    /// A frame with nothing to tell.
-    Quiet,
-}
-
-/// The deliveries of one frame that are new to this client.
-#[derive(Debug)]
-pub struct Deliveries<'a> {
-    view: DeliverView<'a>,
-    repeated: Vec<LeaseId>,
-}
-
-impl<'a> Deliveries<'a> {
-    /// Each delivery, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Delivery<'a>> + '_ {
-        self.view.deliveries().filter(|delivery| !self.repeated.contains(&delivery.lease))
-    }
-}
-
-/// What [`Session::lost`] found and decided.
-#[must_use]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
-    /// Why the connection ended.
-    pub why: Ended,
-    /// Whether and when there will be another.
-    pub verdict: Verdict,
-}
-
-#[derive(Debug)]
-struct Subscription {
-    id: SubscriptionId,
-    queue: QueueName,
-    credit_messages: u32,
-    /// 0 for no bound.
-    credit_bytes: u64,
-    /// The request on this connection; `None` until it is made.
-    seq: Option<u64>,
-    /// Credit to give back.
-    owed_messages: u32,
-    owed_bytes: u64,
-}
-
 #[derive(Debug)]
 enum State {
     Down { at: Time },
@@ -244,6 +95,7 @@ pub struct Session {
     unsubscribing: VecDeque<(u64, SubscriptionId)>,
     next_subscription: u16,
     resume_token: Vec<u8>,
+    has_been_up: bool,
     /// What the server last allowed.
     limits: proto::Limits,
     /// Why the present connection ends, and the slot that came with it.
@@ -278,6 +130,7 @@ impl Session {
             unsubscribing: VecDeque::new(),
             next_subscription: 1,
             resume_token: Vec::new(),
+            has_been_up: false,
             limits,
             ending: None,
             leave_by: None,
@@ -365,11 +218,11 @@ impl Session {
     }
 
     /// Takes the next event off the received bytes. `None`: all of them are taken, or the connection is ending.
-    pub fn next_event<'a>(
+    pub fn next_event<'a, 'i: 'a>(
         &mut self,
         now: Time,
         inbound: &'a mut Inbound,
-        input: &mut &'a [u8],
+        input: &mut &'i [u8],
     ) -> Option<SessionEvent<'a>> {
         if let Some(event) = self.ready.pop_front() {
             return Some(event);
@@ -421,6 +274,7 @@ impl Session {
     fn on_welcome<'a>(&mut self, now: Time, welcome: proto::Welcome) -> SessionEvent<'a> {
         self.policy.welcomed(now);
         self.resume_token = welcome.resume_token;
+        self.has_been_up = true;
         self.limits = welcome.limits.unwrap_or_default();
         SessionEvent::Up { resumed: welcome.resumed }
     }
@@ -490,19 +344,22 @@ impl Session {
         let mut repeated = Vec::new();
         for delivery in view.deliveries() {
             let bytes = delivery.message.len() as u32;
-            if !self.leases.delivered(delivery.lease, delivery.subscription, bytes) {
+            let is_new = self.leases.delivered(delivery.lease, delivery.subscription, bytes);
+            if !is_new {
                 repeated.push(delivery.lease);
-                self.owe(delivery.subscription, bytes);
+            }
+            if let Some(subscription) = self.subscription(delivery.subscription) {
+                subscription.used(bytes);
+                if !is_new {
+                    subscription.give_back(bytes);
+                }
             }
         }
         SessionEvent::Delivered(Deliveries { view, repeated })
     }
 
-    fn owe(&mut self, subscription: SubscriptionId, bytes: u32) {
-        if let Some(subscription) = self.subscriptions.iter_mut().find(|own| own.id == subscription) {
-            subscription.owed_messages += 1;
-            subscription.owed_bytes += u64::from(bytes);
-        }
+    fn subscription(&mut self, id: SubscriptionId) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.id == id)
     }
 
     /// Appends what may be sent now to `out`. To be called after requests were made and after events.
@@ -511,11 +368,12 @@ impl Session {
         if machine.is_closed() {
             return;
         }
-        // Settlements first: what is done must not be delivered again by a subscription that follows.
+        // Settlements first: what is done must not be delivered again by a subscription that follows. While some do
+        // not fit the server's window no subscription does either.
         self.leases.send(machine, out);
-        if machine.is_welcomed() && self.leases.are_sent() {
+        if machine.is_welcomed() {
             for subscription in &mut self.subscriptions {
-                subscription.send(machine, &self.leases, out);
+                subscription.send(machine, out);
             }
             let refused = &mut self.ready;
             self.publishes.send(machine, TRANSMIT_BYTES_SOFT_MAX, out, |sequence, messages, text| {
@@ -561,29 +419,21 @@ impl Session {
     }
 
     /// Attaches to a queue as a consumer, on this connection and all later ones. At most `credit_messages` messages
-    /// of at most `credit_bytes` together (0: no bound) will be out with the user at any time.
-    /// `None` when the client has as many subscriptions as the server allows.
+    /// of at most `credit_bytes` together (0: no bound) will be out with the user at any time, and `total` (`None`: no
+    /// end) over all. `None` when the client has as many subscriptions as the server allows.
     pub fn subscribe(
         &mut self,
         queue: &QueueName,
         credit_messages: u32,
         credit_bytes: u64,
+        total: Option<u64>,
     ) -> Option<SubscriptionId> {
         if self.subscriptions.len() >= self.limits.subscriptions_max as usize {
             return None;
         }
         let id = SubscriptionId(self.next_subscription);
         self.next_subscription = self.next_subscription.checked_add(1).unwrap_or(1);
-        let credit_messages = credit_messages.clamp(1, limits::CREDIT_MESSAGES_MAX);
-        self.subscriptions.push(Subscription {
-            id,
-            queue: queue.clone(),
-            credit_messages,
-            credit_bytes,
-            seq: None,
-            owed_messages: 0,
-            owed_bytes: 0,
-        });
+        self.subscriptions.push(Subscription::new(id, queue.clone(), credit_messages, credit_bytes, total));
         Some(id)
     }
 
@@ -608,7 +458,11 @@ impl Session {
             return self.leases.extend(lease, settlement);
         }
         let Some(held) = self.leases.settle(lease, settlement) else { return false };
-        self.owe(held.subscription, held.bytes);
+        if let Some(subscription) = self.subscription(held.subscription)
+            && subscription.may_go_on()
+        {
+            subscription.give_back(held.bytes);
+        }
         true
     }
 
@@ -639,6 +493,18 @@ impl Session {
         self.publishes.len() + self.leases.settling()
     }
 
+    /// Whether the publish of this sequence has no answer yet.
+    #[must_use]
+    pub fn is_unanswered(&self, sequence: u64) -> bool {
+        self.publishes.contains(sequence)
+    }
+
+    /// Whether a server ever accepted the session.
+    #[must_use]
+    pub fn has_been_up(&self) -> bool {
+        self.has_been_up
+    }
+
     /// Messages delivered and not settled by the user.
     #[must_use]
     pub fn held(&self) -> usize {
@@ -664,24 +530,5 @@ impl Session {
     }
 }
 
-impl Subscription {
-    fn send(&mut self, machine: &mut Machine, leases: &Leases, out: &mut Vec<u8>) {
-        if self.seq.is_none() {
-            let (out_messages, out_bytes) = leases.held_by(self.id);
-            let messages = self.credit_messages.saturating_sub(out_messages);
-            // 0 would lift the bound.
-            let bytes = match self.credit_bytes {
-                0 => 0,
-                bound => bound.saturating_sub(out_bytes).max(1),
-            };
-            self.seq = machine.subscribe(self.id, self.queue.as_str(), messages, bytes, out).ok();
-            if self.seq.is_some() {
-                (self.owed_messages, self.owed_bytes) = (0, 0);
-            }
-        } else if self.owed_messages > 0 {
-            let bytes = if self.credit_bytes == 0 { 0 } else { self.owed_bytes };
-            machine.credit(self.id, self.owed_messages, bytes, out);
-            (self.owed_messages, self.owed_bytes) = (0, 0);
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

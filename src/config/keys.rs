@@ -84,6 +84,11 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Time(|c| &mut c.session.handshake_deadline, Duration::from_millis(100), secs(60)),
     },
     Key {
+        path: "session.write_stall_deadline",
+        about: "How long a client may read nothing of what waits for it before it is closed as too slow.",
+        kind: Kind::Time(|c| &mut c.session.write_stall_deadline, secs(1), secs(3600)),
+    },
+    Key {
         path: "session.publish_window_messages",
         about: "Messages a client may publish before it has an answer.",
         kind: Kind::Count(

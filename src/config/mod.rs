@@ -75,6 +75,8 @@ pub struct Session {
     pub grace: Duration,
     /// From accept to WELCOME.
     pub handshake_deadline: Duration,
+    /// Output that waits without a byte of it being read.
+    pub write_stall_deadline: Duration,
     /// Messages published without an answer.
     pub publish_window_messages: u64,
     /// Their bytes.
@@ -190,6 +192,7 @@ impl Default for Config {
                 heartbeat: limits::HEARTBEAT,
                 grace: limits::GRACE,
                 handshake_deadline: limits::HANDSHAKE_DEADLINE,
+                write_stall_deadline: limits::WRITE_STALL_DEADLINE,
                 publish_window_messages: u64::from(limits::PUBLISH_WINDOW_MESSAGES),
                 publish_window_bytes: u64::from(limits::PUBLISH_WINDOW_BYTES),
                 frame_bytes_max: limits::FRAME_BYTES_MAX as u64,

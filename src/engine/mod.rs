@@ -7,6 +7,8 @@
 
 mod config;
 mod shard;
+#[cfg(test)]
+mod tests;
 mod threads;
 
 pub use config::EngineConfig;

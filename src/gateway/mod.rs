@@ -1,1 +1,263 @@
-//! A loop's brain: the sessions of its connections, admission and drain.
+//! A loop's brain: the sessions of its connections, their deadlines, admission and drain.
+//!
+//! Owns every connection's state from accept to close, the timers and what waits to be sent. It is pure: it must not
+//! know sockets, files, threads or the real time, and it reaches the shard only through the [`CommandBatch`] it
+//! fills. Order of calls in a turn: [`Gateway::accept`] and [`Gateway::receive`] for what came,
+//! [`Gateway::effects`] for what the shard says, [`Gateway::expire`] for what is due; then
+//! [`Gateway::next_action`] until `None`, with [`Gateway::unsent`] and [`Gateway::sent`] for each flush and
+//! [`Gateway::closed`] for each close; then [`Gateway::commands`] are taken; then sleep until
+//! [`Gateway::next_deadline`].
+
+mod admission;
+mod buffers;
+mod config;
+mod deadlines;
+mod drain;
+mod effects;
+mod ending;
+mod names;
+mod output;
+mod receive;
+mod table;
+mod translate;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::clock::Time;
+use crate::ids::LoopId;
+use crate::mail::CommandBatch;
+use crate::telemetry::LoopMetrics;
+use crate::wheel::Wheel;
+use crate::wire::{Codec, Kind, proto};
+
+use admission::Slots;
+use buffers::Buffers;
+use drain::Drain;
+use names::NameCache;
+use table::Table;
+
+pub use config::GatewayConfig;
+use ending::{Ending, Farewell};
+
+/// A connection by its slot; `generation` tells the tenants of a slot apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SlotKey {
+    /// The place in the slab; dense from 0.
+    pub slot: u32,
+    /// Rises each time the slot is given to another connection.
+    pub generation: u32,
+}
+
+/// No connection is taken now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Shed {
+    /// A whole REJECT frame, to be written as far as the socket takes it before it is closed.
+    pub farewell: Vec<u8>,
+}
+
+/// What is to be done with a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Action {
+    /// There is output.
+    Flush(u32),
+    /// Send what can be sent at once, then close. The slot stays taken until [`Gateway::closed`].
+    Close(u32),
+    /// [`Gateway::may_read`] is false from now on.
+    StopReading(u32),
+    /// It is true again; what arrived meanwhile is to be read.
+    ResumeReading(u32),
+}
+
+/// Why a socket is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseCause {
+    /// The peer closed it.
+    Peer,
+    /// It failed.
+    Failed,
+    /// [`Action::Close`] was carried out.
+    Local,
+}
+
+/// The brain of one loop.
+pub struct Gateway {
+    loop_id: LoopId,
+    config: Arc<GatewayConfig>,
+    metrics: Arc<LoopMetrics>,
+    table: Table,
+    buffers: Buffers,
+    wheel: Wheel,
+    codec: Codec,
+    batch: CommandBatch,
+    names: NameCache,
+    slots: Slots,
+    actions: VecDeque<Action>,
+    /// Connections that were not welcomed yet.
+    handshakes: usize,
+    /// Commands without their answer, of connections that are still served.
+    unanswered: usize,
+    /// The lane to the shard is full.
+    is_lane_blocked: bool,
+    /// No silence before this counts: reading was stopped on all connections.
+    heard_from: Time,
+    /// Connections with a DELIVER that is not finished; empty between turns.
+    open_delivers: Vec<u32>,
+    /// Connections that would take deliveries again, once the loop's output has drained.
+    starved: Vec<SlotKey>,
+    /// Connections not read until commands were answered.
+    crowd: Vec<SlotKey>,
+    drain: Option<Drain>,
+}
+
+impl Gateway {
+    /// A gateway without connections. `seed` only spreads the moments at which clients are asked to come back.
+    #[must_use]
+    pub fn new(
+        loop_id: LoopId,
+        config: Arc<GatewayConfig>,
+        metrics: Arc<LoopMetrics>,
+        seed: u64,
+        now: Time,
+    ) -> Self {
+        let slots = Slots::new(config.readmissions_per_s, seed);
+        Self {
+            loop_id,
+            config,
+            metrics,
+            table: Table::default(),
+            buffers: Buffers::default(),
+            wheel: Wheel::new(now),
+            codec: Codec::new(),
+            batch: CommandBatch::default(),
+            names: NameCache::default(),
+            slots,
+            actions: VecDeque::new(),
+            handshakes: 0,
+            unanswered: 0,
+            is_lane_blocked: false,
+            heard_from: Time(0),
+            open_delivers: Vec::new(),
+            starved: Vec::new(),
+            crowd: Vec::new(),
+            drain: None,
+        }
+    }
+
+    /// Takes a connection.
+    ///
+    /// # Errors
+    /// [`Shed`] when the loop is full, has too many handshakes under way, or drains.
+    pub fn accept(&mut self, now: Time) -> Result<SlotKey, Shed> {
+        let accepts = &self.metrics.accepts;
+        if self.drain.is_some() {
+            return Err(self.shed(now, proto::Code::Draining, "the server is shutting down"));
+        }
+        if self.table.len() >= self.config.max_sessions {
+            accepts.shed_sessions.inc();
+            return Err(self.shed(
+                now,
+                proto::Code::Overloaded,
+                "the server holds as many sessions as it may",
+            ));
+        }
+        if self.handshakes >= self.config.max_handshakes {
+            accepts.shed_handshakes.inc();
+            return Err(self.shed(
+                now,
+                proto::Code::Overloaded,
+                "too many connections are in their handshake",
+            ));
+        }
+        accepts.accepted.inc();
+        let key = self.table.insert(now);
+        self.handshakes += 1;
+        self.metrics.connections_handshaking.add(1);
+        let timer = self.wheel.insert(now + self.config.handshake_deadline, key.slot);
+        if let Some(conn) = self.table.at_mut(key.slot) {
+            conn.timer = Some(timer);
+        }
+        Ok(key)
+    }
+
+    /// What to tell a connection that there is no descriptor for.
+    pub fn turn_away(&mut self, now: Time) -> Shed {
+        self.metrics.accepts.shed_descriptors.inc();
+        self.shed(now, proto::Code::Overloaded, "the server is out of descriptors")
+    }
+
+    fn shed(&mut self, now: Time, code: proto::Code, text: &str) -> Shed {
+        let mut farewell = Vec::new();
+        let reconnect_after_ms = self.slots.draw(now);
+        let words = Farewell::Reject { code, text: text.to_owned() };
+        translate::farewell(&mut farewell, words, reconnect_after_ms);
+        self.metrics.sent.count(Kind::Reject as u8, farewell.len());
+        Shed { farewell }
+    }
+
+    /// Whether this connection is to be read, as far as it alone is concerned.
+    #[must_use]
+    pub fn may_read(&self, slot: u32) -> bool {
+        self.table.at(slot).is_some_and(|conn| !conn.is_stopped())
+    }
+
+    /// The next thing to do with a socket, until `None`.
+    pub fn next_action(&mut self) -> Option<Action> {
+        let action = self.actions.pop_front()?;
+        if let Action::Flush(slot) = action
+            && let Some(conn) = self.table.at_mut(slot)
+        {
+            conn.is_flushing = false;
+        }
+        Some(action)
+    }
+
+    /// The commands gathered so far, to be taken once a turn.
+    pub fn commands(&mut self) -> &mut CommandBatch {
+        &mut self.batch
+    }
+
+    /// The lane to the shard is full, so that nothing is read on any connection, or has room again. Reading what
+    /// arrived meanwhile is the caller's to remember.
+    pub fn lane_blocked(&mut self, now: Time, blocked: bool) {
+        if self.is_lane_blocked && !blocked {
+            self.heard_from = now;
+        }
+        self.is_lane_blocked = blocked;
+    }
+
+    /// Connections taken, in whatever state.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Panics when what is kept twice differs. For tests and simulation.
+    pub fn check_invariants(&self) {
+        self.buffers.check_invariants();
+        let mut taken = 0;
+        let (mut handshakes, mut unanswered, mut timers, mut busy) = (0, 0, 0, 0);
+        for conn in (0..self.table.slots()).filter_map(|slot| self.table.at(slot)) {
+            taken += 1;
+            let phase = conn.session.phase();
+            handshakes += usize::from(ending::is_handshake(phase));
+            unanswered += conn.session.unanswered();
+            timers += usize::from(conn.timer.is_some());
+            busy += usize::from(conn.busy != table::IDLE);
+            assert!(conn.timer.is_some() || conn.is_dropped, "a connection without deadline");
+        }
+        assert_eq!(taken, self.table.len(), "connections are counted wrongly");
+        assert_eq!(handshakes, self.handshakes, "handshakes are counted wrongly");
+        assert_eq!(unanswered, self.unanswered, "unanswered commands are counted wrongly");
+        assert_eq!(busy, self.buffers.in_use(), "buffers are counted wrongly");
+        let waves = usize::from(self.drain.as_ref().is_some_and(|drain| !drain.is_told));
+        assert_eq!(timers + waves, self.wheel.len(), "timers are counted wrongly");
+        assert!(self.open_delivers.is_empty(), "a DELIVER was not finished");
+        assert!(self.names.len() <= crate::limits::CACHED_QUEUE_NAMES_MAX, "too many names are kept");
+    }
+}

@@ -27,6 +27,7 @@ mod error;
 mod format;
 mod journal;
 mod recovery;
+mod settings;
 #[doc(hidden)]
 pub mod sim_storage;
 mod storage;
@@ -41,5 +42,6 @@ pub use error::LogError;
 pub use format::{FORMAT_VERSION, Flaw, SegmentSummary, decode_segment};
 pub use journal::{Journal, Position, ReadTicket, Room, Ticket};
 pub use recovery::{Cut, Recovery};
+pub use settings::{LogConfig, LogStats};
 pub use storage::{Entry, Storage, StorageFile};
-pub use wal::{Batch, ChoreOutcome, Log, LogConfig, LogStats};
+pub use wal::{Batch, ChoreOutcome, Log};

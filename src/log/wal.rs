@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::book::{Book, Segment, file_name};
 use super::chore::{Chore, ChoreDone, Done, Preparation, ReadAhead, Reading, Want, Work};
 use super::format::{self, BATCH_HEADER_BYTES, BatchHeader, Identity, RECORD_HEADER_BYTES};
+use super::settings::{LogConfig, LogStats};
 use super::storage::StorageFile;
 use super::{AlignedBuffer, Journal, LogError, Position, ReadTicket, Reads, Relocation, Room, Ticket};
 use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BLOCK_BYTES, RESERVED_SEGMENTS, SPARE_SEGMENTS_MAX};
@@ -18,47 +19,6 @@ const POOLED_BUFFERS_MAX: usize = 4;
 /// Reads of one chore, and their bytes unless the first has more.
 const READS_PER_CHORE_MAX: usize = 256;
 const READ_BYTES_PER_CHORE_MAX: u64 = 1 << 20;
-
-/// What the log is told at start.
-#[derive(Debug, Clone, Copy)]
-pub struct LogConfig {
-    /// Bytes of one segment: a multiple of a block, at most 2 GiB. Fixed for the life of a log.
-    pub segment_bytes: u64,
-    /// Random; the salts of new segments come from it.
-    pub seed: u64,
-}
-
-impl LogConfig {
-    /// The longest record that fits, in bytes.
-    #[must_use]
-    pub fn record_bytes_max(&self) -> usize {
-        (self.segment_bytes - BLOCK) as usize - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES
-    }
-
-    /// The salt of a segment that was not prepared yet.
-    pub(super) fn salt(&self, segment: u64) -> u64 {
-        fastrand::Rng::with_seed(self.seed ^ segment.wrapping_mul(0x9E37_79B9_7F4A_7C15)).u64(..)
-    }
-}
-
-/// Counts of the log, for its metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LogStats {
-    /// Bytes of records that were not released.
-    pub live_bytes: u64,
-    /// Segments on disk, prepared ones included.
-    pub segments: u64,
-    /// Of these, prepared and not in use.
-    pub prepared: u64,
-    /// Bytes written in batches since the start.
-    pub written_bytes: u64,
-    /// Records handed out to be appended again since the start.
-    pub relocated: u64,
-    /// Batches that had to wait for a segment to be prepared.
-    pub waits: u64,
-    /// Reads asked for and not answered.
-    pub reads: u64,
-}
 
 /// A batch on its way to the disk.
 #[derive(Debug)]
@@ -158,6 +118,8 @@ pub struct Log {
     committed: Ticket,
     pool: Vec<AlignedBuffer>,
     last: BatchHeader,
+    /// Where the batch sealed last ends.
+    sealed_to: u64,
     /// What the newest durable batch names as needed.
     oldest_durable: u64,
     /// The segment that is written to; the newest one may be ahead of it.
@@ -191,6 +153,7 @@ impl Log {
             committed: Ticket::DURABLE,
             pool: Vec::new(),
             last: start.last,
+            sealed_to: start.book.identity(writing).position(start.offset),
             oldest_durable: 0,
             writing,
             file: start.file,
@@ -234,7 +197,7 @@ impl Log {
         let header = BatchHeader {
             number: self.last.number + 1,
             // Batches are written one at a time: all before this one are durable when it is written.
-            durable: piece.identity.position(piece.offset),
+            durable: self.sealed_to,
             oldest_segment,
             payload_bytes: (piece.bytes.len() - BATCH_HEADER_BYTES) as u32,
             records: piece.records,
@@ -245,6 +208,7 @@ impl Log {
         let crc =
             format::write_batch_header(piece.bytes.as_mut_slice(), &piece.identity, piece.offset, &header);
         self.last = BatchHeader { crc, ..header };
+        self.sealed_to = piece.identity.position(piece.offset + piece.bytes.len() as u64);
         Some(Batch {
             ticket: Ticket(self.open_ticket.0 - 1),
             completes: self.closed.is_empty(),
@@ -414,13 +378,20 @@ impl Log {
             }
             let wanted = self.prepared.len() < RESERVED_SEGMENTS + self.ahead && !self.blocked;
             // Beyond the bound an old segment is awaited instead, as long as that does not hold up commits.
-            let within = self.segments_total() < self.segments_allowed()
-                || self.waited
-                || self.offset > self.config.segment_bytes / 2;
+            let within = self.segments_total() < self.segments_allowed() || self.waited || self.is_short();
             (wanted && within).then(|| Work::Prepare(self.preparation()))
         });
         self.space_busy = work.is_some();
         work
+    }
+
+    /// The next segment will be needed before the oldest one can be had for it.
+    fn is_short(&self) -> bool {
+        let segment_bytes = self.config.segment_bytes;
+        let relocates = self.scan_busy || self.scanned_to.is_some();
+        let oldest_bytes = self.book.of(self.book.oldest()).map_or(0, |s| s.live_bytes);
+        self.prepared.len() <= RESERVED_SEGMENTS
+            && (self.offset > segment_bytes / 2 || (relocates && self.offset + oldest_bytes > segment_bytes))
     }
 
     fn next_free(&mut self) -> Option<Work> {

@@ -19,6 +19,8 @@ pub enum OperatorRequest {
         /// The encoded `Message`.
         body: Vec<u8>,
     },
+    /// The names of all namespaces that were ever used since the start, in no order.
+    Namespaces,
     /// The queues of a namespace that hold something or are consumed, mailboxes included when asked for.
     Queues {
         /// The tenant.
@@ -93,6 +95,8 @@ pub enum DeadSelection {
 pub enum OperatorReply {
     /// The message is on disk.
     Published(MessageId),
+    /// Names of namespaces.
+    Namespaces(Vec<String>),
     /// Rows of queues, in order of their names.
     Queues(Vec<QueueStats>),
     /// Rows of dead letters.

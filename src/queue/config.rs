@@ -16,9 +16,9 @@ pub enum WhenFull {
 /// The rules of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueRules {
-    /// Messages in any state, dead letters included.
+    /// Messages that wait or are worked on; and, apart from them, dead letters, of which the oldest goes.
     pub messages_max: u64,
-    /// Bytes of their encoded messages.
+    /// Bytes of their encoded messages, counted likewise.
     pub bytes_max: u64,
     /// What happens to a publish beyond either.
     pub when_full: WhenFull,

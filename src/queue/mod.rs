@@ -7,18 +7,46 @@
 //! [`Brain::log_room_changed`]. What is to happen outside is appended to the journal and pushed to the outbox.
 
 mod config;
+mod directory;
+mod invariants;
+mod lifecycle;
+mod marks;
+mod messages;
+mod operator;
 mod outbox;
+mod parked;
+mod publish;
+mod queues;
+pub mod record;
+mod replay;
+mod service;
+mod sessions;
+mod settle;
+#[cfg(test)]
+mod tests;
 
 pub use config::{QueueConfig, QueueRules, WhenFull};
 pub use outbox::Outbox;
+pub use replay::ReplayError;
 
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
+use slab::Slab;
+
 use crate::clock::{Now, Time, Wall};
-use crate::ids::Boot;
-use crate::log::{Journal, Position, ReadTicket};
-use crate::mail::CommandBatch;
+use crate::ids::{Boot, ConnKey, LeaseId, MessageId};
+use crate::log::{Journal, Position, ReadTicket, Room, Ticket};
+use crate::mail::{Command, CommandBatch, Effect, RefusalCode, Refused, Settled};
 use crate::telemetry::ShardMetrics;
+use crate::wheel::Wheel;
+
+use directory::{Directory, Lease, Subscription};
+use marks::Marks;
+use messages::Messages;
+use parked::Parked;
+use queues::Queues;
 
 /// What a call of the brain works with.
 pub struct Turn<'a> {
@@ -30,14 +58,49 @@ pub struct Turn<'a> {
     pub outbox: &'a mut Outbox,
 }
 
-/// A record that could not be replayed.
-#[derive(Debug, thiserror::Error)]
-#[error("the record at position {position:?} cannot be replayed: {what}")]
-pub struct ReplayError {
-    /// Where it lies.
-    pub position: Position,
-    /// What is wrong with it.
-    pub what: &'static str,
+impl fmt::Debug for Turn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+impl Turn<'_> {
+    /// Sends `effect` once everything appended this turn is durable.
+    fn push_durable(&mut self, effect: Effect) {
+        let after = self.journal.open_ticket();
+        self.outbox.push(after, effect, &[]);
+    }
+
+    /// Sends `effect`, which says nothing that has to be durable first.
+    fn push_now(&mut self, effect: Effect) {
+        self.outbox.push(Ticket::DURABLE, effect, &[]);
+    }
+
+    /// As [`Turn::push_durable`], for a reply that may say that nothing was changed.
+    fn push_durable_if_changed(&mut self, effect: Effect, changed: bool) {
+        if changed { self.push_durable(effect) } else { self.push_now(effect) }
+    }
+
+    fn settled(&mut self, after: Ticket, conn: ConnKey, seq: u64, refused: Option<Refused>) {
+        let refused = refused.map(Box::new);
+        self.outbox.push(after, Effect::Settled(Settled { conn, seq, more: 0, lost: None, refused }), &[]);
+    }
+}
+
+/// Bytes of a record that the brain keeps alive.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    position: Position,
+    len: u32,
+}
+
+/// What a read of the journal is for.
+#[derive(Debug)]
+enum Reading {
+    /// A delivery under this lease.
+    Delivery { lease: LeaseId },
+    /// An operator who looks at a dead letter.
+    Show { conn: ConnKey, message: MessageId },
 }
 
 /// One shard's brain.
@@ -45,49 +108,247 @@ pub struct ReplayError {
 pub struct Brain {
     config: QueueConfig,
     metrics: Arc<ShardMetrics>,
+    random: fastrand::Rng,
+    queues: Queues,
+    messages: Messages,
+    directory: Directory,
+    subscriptions: Slab<Subscription>,
+    leases: Slab<Lease>,
+    parked: Slab<Parked>,
+    marks: Marks,
+    /// Keys are message slots, or clients with [`CLIENT_TIMER`] set.
+    wheel: Wheel,
+    reads: HashMap<ReadTicket, Reading>,
+    /// Queues whose next message waits for a free place among the reads.
+    starved: VecDeque<u32>,
+    /// Queues to serve before this call returns.
+    dirty: Vec<u32>,
+    boot: Boot,
+    boot_held: Held,
+    /// Sessions of an earlier boot may still be resumed.
+    is_grace_after_start: bool,
+    /// Epochs given in this boot.
+    epochs: u32,
+    next_id: u64,
+    /// The newest clock known to be in the log.
+    clock: (Time, Wall),
+    clock_held: Held,
+    /// First message id of each ticket that is not committed, oldest first.
+    uncommitted: VecDeque<(Ticket, u64)>,
+    /// Records of this call not appended yet; both amend what earlier calls appended.
+    leased: Vec<(u64, u32)>,
+    done: Vec<u64>,
+    scratch: Vec<u8>,
+    entry_lens: Vec<u32>,
 }
+
+/// Tells a client's timer from a message's.
+const CLIENT_TIMER: u32 = 1 << 31;
+/// Ends the grace period of the sessions that an earlier boot had.
+const START_GRACE_TIMER: u32 = u32::MAX;
+/// How old the newest clock in the log may be.
+const CLOCK_INTERVAL_MS: u64 = 1000;
 
 impl Brain {
     /// A brain that knows nothing yet. `seed` feeds its jitter.
     #[must_use]
-    pub fn new(config: QueueConfig, metrics: Arc<ShardMetrics>, _seed: u64) -> Self {
-        Self { config, metrics }
+    pub fn new(config: QueueConfig, metrics: Arc<ShardMetrics>, seed: u64) -> Self {
+        Self {
+            config,
+            metrics,
+            random: fastrand::Rng::with_seed(seed),
+            queues: Queues::default(),
+            messages: Messages::new(),
+            directory: Directory::default(),
+            subscriptions: Slab::new(),
+            leases: Slab::new(),
+            parked: Slab::new(),
+            marks: Marks::default(),
+            wheel: Wheel::new(Time(0)),
+            reads: HashMap::new(),
+            starved: VecDeque::new(),
+            dirty: Vec::new(),
+            boot: Boot(0),
+            boot_held: Held::default(),
+            is_grace_after_start: false,
+            epochs: 0,
+            next_id: 1,
+            clock: (Time(0), Wall(0)),
+            clock_held: Held::default(),
+            uncommitted: VecDeque::new(),
+            leased: Vec::new(),
+            done: Vec::new(),
+            scratch: Vec::new(),
+            entry_lens: Vec::new(),
+        }
     }
-    /// Takes in one recovered record; all are replayed in order before [`Brain::start`].
-    ///
-    /// # Errors
-    /// [`ReplayError`] when the record is not one this version knows.
-    pub fn replay(&mut self, _position: Position, _record: &[u8]) -> Result<(), ReplayError> {
-        Ok(())
-    }
-    /// Ends the replay: counts this boot durably, makes leased messages ready and sets the timers.
-    pub fn start(&mut self, _turn: &mut Turn<'_>) -> Boot {
-        Boot(1)
-    }
-    /// After the replay: the time this shard's clock starts at.
-    #[must_use]
-    pub fn shard_time(&self, _wall: Wall) -> Time {
-        Time(0)
-    }
-    /// Carries out the commands of one turn of a loop.
-    pub fn apply(&mut self, batch: &mut CommandBatch, _turn: &mut Turn<'_>) {
+
+    /// Carries out the commands of one turn of a loop and empties the batch.
+    pub fn apply(&mut self, batch: &mut CommandBatch, turn: &mut Turn<'_>) {
+        self.begin(turn);
+        let (commands, mut parts) = batch.drain();
+        for command in commands {
+            match command {
+                Command::Publish(publish) => {
+                    let (messages, bodies) = parts.messages(publish.messages);
+                    self.publish(&publish, messages, bodies, turn);
+                }
+                Command::Settle(settle) => {
+                    let leases = parts.leases(settle.leases);
+                    self.settle(&settle, leases, turn);
+                }
+                Command::Return { conn, leases } => {
+                    let leases = parts.leases(leases);
+                    self.take_back(conn, leases, turn);
+                }
+                Command::Attach(attach) => self.attach(&attach, turn),
+                Command::Detach(detach) => self.detach(&detach, turn),
+                Command::Subscribe { conn, seq, subscription, queue, credit_messages, credit_bytes } => {
+                    let credit = directory::Credit::new(credit_messages, credit_bytes);
+                    self.subscribe(conn, seq, subscription, &queue, credit, turn);
+                }
+                Command::Unsubscribe { conn, seq, subscription } => {
+                    self.unsubscribe(conn, seq, subscription, turn);
+                }
+                Command::Credit { conn, subscription, messages, bytes } => {
+                    self.add_credit(conn, subscription, messages, bytes);
+                }
+                Command::Resupply { conn } => self.resupply(conn),
+                Command::Operator { conn, request } => self.operate(conn, *request, turn),
+            }
+        }
         batch.clear();
+        self.finish(turn);
     }
+
     /// Does what is due by now.
-    pub fn expire(&mut self, _turn: &mut Turn<'_>) {}
+    pub fn expire(&mut self, turn: &mut Turn<'_>) {
+        self.begin(turn);
+        while let Some((_, key)) = self.wheel.pop_expired(turn.now.time) {
+            match key {
+                START_GRACE_TIMER => self.is_grace_after_start = false,
+                _ if key & CLIENT_TIMER == 0 => self.message_due(key, turn),
+                _ => self.grace_over(key & !CLIENT_TIMER, turn),
+            }
+        }
+        self.finish(turn);
+    }
+
     /// When [`Brain::expire`] is next needed; may be early, never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        self.wheel.next_deadline()
     }
-    /// A read of the journal arrived.
-    pub fn record_read(&mut self, _ticket: ReadTicket, _bytes: &[u8], _turn: &mut Turn<'_>) {}
-    /// Compaction: if this record is still needed for recovery, writes what replaces it and releases it.
-    pub fn relocate(&mut self, _position: Position, _record: &[u8], _turn: &mut Turn<'_>) {}
-    /// The disk is full, or has room again.
-    pub fn log_room_changed(&mut self, _turn: &mut Turn<'_>) {
-        self.metrics.parked_bytes.set(self.config.parked_bytes_per_namespace_max.min(0));
+
+    /// The disk is full, or has room again: parked publishes are looked at anew.
+    pub fn log_room_changed(&mut self, turn: &mut Turn<'_>) {
+        self.begin(turn);
+        let is_full = turn.journal.room() == Room::Reserved;
+        self.metrics.disk_full.set(u64::from(is_full));
+        if !is_full {
+            let waiting: Vec<u32> = self
+                .parked
+                .iter()
+                .map(|(_, parked)| parked.queue)
+                .collect::<std::collections::BTreeSet<_>>()
+                .into_iter()
+                .collect();
+            waiting.into_iter().for_each(|queue| self.mark_dirty(queue));
+        }
+        self.finish(turn);
     }
-    /// Panics with a message when the brain contradicts itself. For tests.
-    pub fn check_invariants(&self) {}
+
+    /// Forgets which tickets were waited for once they are committed.
+    fn begin(&mut self, turn: &mut Turn<'_>) {
+        let committed = turn.journal.committed();
+        while self.uncommitted.pop_front_if(|(ticket, _)| *ticket <= committed).is_some() {}
+    }
+
+    /// Serves the queues that changed and appends what this call gathered.
+    fn finish(&mut self, turn: &mut Turn<'_>) {
+        while let Some(queue) = self.dirty.pop() {
+            self.queues.at_mut(queue).is_dirty = false;
+            self.serve(queue, turn);
+        }
+        self.append_done(turn);
+        self.append_leased(turn);
+        self.metrics.messages.set(self.messages.len() as u64);
+        self.metrics.body_memory_bytes.set(self.messages.body_bytes);
+        self.metrics.effects_held.set(turn.outbox.held() as u64);
+    }
+
+    fn append_done(&mut self, turn: &mut Turn<'_>) {
+        if !self.done.is_empty() {
+            let mut done = std::mem::take(&mut self.done);
+            self.append_amendment(turn, |out| record::encode_done(out, &done));
+            done.clear();
+            self.done = done;
+        }
+    }
+
+    fn append_leased(&mut self, turn: &mut Turn<'_>) {
+        if !self.leased.is_empty() {
+            let mut leased = std::mem::take(&mut self.leased);
+            self.append_amendment(turn, |out| record::encode_leased(out, &leased));
+            leased.clear();
+            self.leased = leased;
+        }
+    }
+
+    /// Appends a record that only amends earlier ones; nothing keeps it alive.
+    fn append_amendment(&mut self, turn: &mut Turn<'_>, encode: impl FnOnce(&mut Vec<u8>)) {
+        let held = self.append(turn, encode);
+        turn.journal.release(held.position, held.len);
+    }
+
+    fn append(&mut self, turn: &mut Turn<'_>, encode: impl FnOnce(&mut Vec<u8>)) -> Held {
+        self.append_clock_if_old(turn);
+        self.scratch.clear();
+        encode(&mut self.scratch);
+        let position = turn.journal.append(&[&self.scratch]);
+        Held { position, len: self.scratch.len() as u32 }
+    }
+
+    fn append_clock_if_old(&mut self, turn: &mut Turn<'_>) {
+        if self.clock.0.millis_until(turn.now.time) >= CLOCK_INTERVAL_MS {
+            self.append_clock(turn);
+        }
+    }
+
+    fn append_clock(&mut self, turn: &mut Turn<'_>) {
+        self.scratch.clear();
+        record::encode_clock(&mut self.scratch, turn.now.time, turn.now.wall, self.next_id);
+        let position = turn.journal.append(&[&self.scratch]);
+        release(turn, self.clock_held);
+        self.clock = (turn.now.time, turn.now.wall);
+        self.clock_held = Held { position, len: self.scratch.len() as u32 };
+    }
+
+    /// What a delivery of this message has to wait for.
+    fn published_with(&self, id: u64) -> Ticket {
+        let with = self.uncommitted.iter().rev().find(|(_, first)| *first <= id);
+        with.map_or(Ticket::DURABLE, |(ticket, _)| *ticket)
+    }
+
+    fn mark_dirty(&mut self, queue: u32) {
+        let entry = self.queues.at_mut(queue);
+        if !entry.is_dirty {
+            entry.is_dirty = true;
+            self.dirty.push(queue);
+        }
+    }
+
+    fn full_retry_ms(&self) -> u32 {
+        u32::try_from(self.config.full_retry.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+fn release(turn: &mut Turn<'_>, held: Held) {
+    if held.len > 0 {
+        turn.journal.release(held.position, held.len);
+    }
+}
+
+fn refused(code: RefusalCode, text: String, retry_after_ms: u32) -> Refused {
+    Refused { code, text, retry_after_ms }
 }

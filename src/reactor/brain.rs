@@ -1,52 +1,13 @@
 //! The seam between a loop and the brain that decides for it.
+//!
+//! The reactor keeps an array by [`SlotKey::slot`], which is therefore dense from 0, and trusts that a slot stays
+//! taken until [`LoopBrain::closed`].
 
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::gateway::{Action, CloseCause, Gateway, Shed, SlotKey};
 use crate::mail::{CommandBatch, EffectBatch};
-
-/// A connection by the brain's slab: `generation` tells the tenants of a slot apart, so that an event meant for an
-/// earlier one cannot hit the present one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SlotKey {
-    /// The place in the slab; dense from 0, because the loop keeps an array by it.
-    pub slot: u32,
-    /// Rises each time the slot is given to another connection.
-    pub generation: u32,
-}
-
-/// The brain takes no connection now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
-pub struct Shed {
-    /// What the client is told before the socket is closed; sent as far as the socket takes it at once.
-    pub farewell: Vec<u8>,
-}
-
-/// What the brain wants done with a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Action {
-    /// There is output. Asked for once per turn and connection.
-    Flush(u32),
-    /// Send what can be sent at once, then close. The slot stays taken until [`LoopBrain::closed`].
-    Close(u32),
-    /// [`LoopBrain::may_read`] is false from now on.
-    StopReading(u32),
-    /// [`LoopBrain::may_read`] is true again, and what arrived meanwhile is to be read.
-    ResumeReading(u32),
-}
-
-/// Why a socket is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CloseCause {
-    /// The peer closed it, or its sending half: every byte it sent was handed over before.
-    Peer,
-    /// The socket failed: reset, timed out, unreachable.
-    Failed,
-    /// The brain asked for it with [`Action::Close`].
-    Local,
-}
 
 /// What a loop needs of its brain. The calls of one turn come in the order of this list; `now` never goes back.
 ///
@@ -103,4 +64,70 @@ pub trait LoopBrain: Send + 'static {
 
     /// The drain is over: no connection is left that is worth waiting for.
     fn is_drained(&self) -> bool;
+}
+
+impl LoopBrain for Gateway {
+    fn accept(&mut self, now: Time) -> Result<SlotKey, Shed> {
+        Gateway::accept(self, now)
+    }
+
+    fn turn_away(&mut self, now: Time) -> Shed {
+        Gateway::turn_away(self, now)
+    }
+
+    fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]) {
+        Gateway::receive(self, now, key, bytes)
+    }
+
+    fn may_read(&self, slot: u32) -> bool {
+        Gateway::may_read(self, slot)
+    }
+
+    fn effects(&mut self, now: Time, batch: EffectBatch) {
+        Gateway::effects(self, now, batch)
+    }
+
+    fn expire(&mut self, now: Time) {
+        Gateway::expire(self, now)
+    }
+
+    fn next_action(&mut self) -> Option<Action> {
+        Gateway::next_action(self)
+    }
+
+    fn unsent(&self, slot: u32) -> &[u8] {
+        Gateway::unsent(self, slot)
+    }
+
+    fn sent(&mut self, now: Time, slot: u32, n: usize) {
+        Gateway::sent(self, now, slot, n)
+    }
+
+    fn closed(&mut self, now: Time, slot: u32, cause: CloseCause) {
+        Gateway::closed(self, now, slot, cause)
+    }
+
+    fn commands(&mut self) -> &mut CommandBatch {
+        Gateway::commands(self)
+    }
+
+    fn lane_blocked(&mut self, now: Time, blocked: bool) {
+        Gateway::lane_blocked(self, now, blocked)
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        Gateway::next_deadline(self)
+    }
+
+    fn live(&self) -> usize {
+        Gateway::live(self)
+    }
+
+    fn begin_drain(&mut self, now: Time, over: Duration) {
+        Gateway::begin_drain(self, now, over)
+    }
+
+    fn is_drained(&self) -> bool {
+        Gateway::is_drained(self)
+    }
 }

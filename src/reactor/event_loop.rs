@@ -8,7 +8,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 
-use super::brain::{Action, CloseCause, LoopBrain, SlotKey};
+use super::brain::LoopBrain;
 use super::control::Wishes;
 use super::lane::{Lane, ShardLane};
 use super::linger::Lingering;
@@ -16,6 +16,7 @@ use super::listener::{Accepted, Listener};
 use super::stream::{Connections, Stream, key_of, token_of};
 use super::{BoundLoop, LISTENER, WAKER};
 use crate::clock::{Clock, Time};
+use crate::gateway::{Action, CloseCause, SlotKey};
 use crate::ids::LoopId;
 use crate::limits;
 use crate::mail::Bell;
@@ -41,6 +42,8 @@ pub(super) struct EventLoop<B> {
     now: Time,
     wishes: Arc<Wishes>,
     draining: bool,
+    /// Heartbeats answered up to the last turn.
+    pongs_counted: u64,
 }
 
 /// Where the loop stands with its listener.
@@ -80,6 +83,7 @@ impl<B: LoopBrain> EventLoop<B> {
             clock,
             wishes,
             draining: false,
+            pongs_counted: 0,
         }
     }
 
@@ -87,8 +91,8 @@ impl<B: LoopBrain> EventLoop<B> {
         let mut events = Events::with_capacity(limits::EVENTS_PER_TURN_MAX);
         while !self.is_finished() {
             self.sleep(&mut events);
+            let woken_us = self.clock.micros();
             self.now = self.clock.time();
-            self.metrics.turns.inc();
             self.obey();
             self.sort(&events);
             self.accept();
@@ -97,6 +101,17 @@ impl<B: LoopBrain> EventLoop<B> {
             self.expire();
             self.act();
             self.send_commands();
+            self.count_turn(woken_us);
+        }
+    }
+
+    /// A heartbeat is answered in the turn that reads it, so the turn's length bounds how long that took.
+    fn count_turn(&mut self, woken_us: u64) {
+        self.metrics.turns.inc();
+        let pongs = self.metrics.sent.pongs();
+        let answered = pongs - std::mem::replace(&mut self.pongs_counted, pongs);
+        if answered > 0 {
+            self.metrics.heartbeat_turnaround_us.record_many(self.clock.micros() - woken_us, answered);
         }
     }
 

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use mio::{Interest, Poll, Token, Waker};
 
-pub use brain::{Action, CloseCause, LoopBrain, Shed, SlotKey};
+pub use brain::LoopBrain;
 pub use control::LoopControl;
 pub use lane::ShardLane;
 

@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use mio::Token;
 use mio::net::TcpStream;
 
-use super::brain::SlotKey;
+use crate::gateway::SlotKey;
 
 /// A connection's byte stream. A TLS stream would be a second variant that holds a number into a side slab, so that a
 /// plain one stays as small as its descriptor.

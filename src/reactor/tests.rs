@@ -5,6 +5,7 @@ mod echo;
 mod ping_pong;
 mod sockets;
 
+use crate::gateway::SlotKey;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -65,10 +65,16 @@ impl Histogram {
 
     /// Counts `value`.
     pub fn record(&self, value: u64) {
+        self.record_many(value, 1);
+    }
+
+    /// Counts `value` `times`.
+    pub fn record_many(&self, value: u64, times: u64) {
         let bucket = (u64::BITS - value.leading_zeros()) as usize;
         let bucket = &self.buckets[bucket.min(Self::BUCKETS - 1)];
-        bucket.store(bucket.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.sum.store(self.sum.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
+        bucket.store(bucket.load(Ordering::Relaxed) + times, Ordering::Relaxed);
+        let sum = self.sum.load(Ordering::Relaxed).wrapping_add(value.wrapping_mul(times));
+        self.sum.store(sum, Ordering::Relaxed);
     }
 
     /// The sum of all values.

@@ -6,6 +6,8 @@ use super::cell::{Counter, Gauge, Histogram};
 
 /// Frame kinds are 0 to 18; one more for those unknown.
 pub(super) const FRAME_KINDS: usize = 20;
+/// `KIND_PONG` of the protocol.
+const KIND_PONG: usize = 5;
 
 /// Frames and bytes of each kind, by the kind's number.
 #[derive(Debug, Default)]
@@ -22,6 +24,12 @@ impl FrameKinds {
         let kind = usize::from(kind).min(FRAME_KINDS - 1);
         self.frames[kind].inc();
         self.bytes[kind].add(bytes as u64);
+    }
+
+    /// Heartbeats answered.
+    #[must_use]
+    pub fn pongs(&self) -> u64 {
+        self.frames[KIND_PONG].value()
     }
 }
 
@@ -82,7 +90,7 @@ pub struct LoopMetrics {
     pub sent: FrameKinds,
     /// How far past its interval a heartbeat came, in milliseconds.
     pub heartbeat_lateness_ms: Histogram,
-    /// From the reading of a PING to the writing of its PONG, in microseconds.
+    /// Length of the turn that read a PING and wrote its PONG, in microseconds.
     pub heartbeat_turnaround_us: Histogram,
     /// Turns of the loop.
     pub turns: Counter,

@@ -111,7 +111,19 @@ impl Leases {
 
     /// Sends what is unsent, as far as the server's window goes.
     pub(super) fn send(&mut self, machine: &mut Machine, out: &mut Vec<u8>) {
+        let batch_max = machine.batch_messages_max();
+        if batch_max == 0 {
+            return;
+        }
         while let Some(next) = self.settling.get_mut(self.sent) {
+            if next.leases.len() > batch_max {
+                // Joined for a server that takes more at once.
+                let leases = next.leases.split_off(batch_max);
+                let rest =
+                    Settling { seq: 0, leases, settlement: next.settlement.clone(), resent: next.resent };
+                self.settling.insert(self.sent + 1, rest);
+                continue;
+            }
             let leases = &next.leases;
             let sent = match &next.settlement {
                 Settlement::Ack => machine.ack(leases, false, out),
@@ -147,19 +159,8 @@ impl Leases {
         settling.flat_map(|settling| settling.leases.iter().copied()).chain(self.held.keys().copied())
     }
 
-    /// Messages and bytes of a subscription that are out with the user.
-    pub(super) fn held_by(&self, subscription: SubscriptionId) -> (u32, u64) {
-        let own = self.held.values().filter(|held| held.subscription == subscription);
-        own.fold((0, 0), |(messages, bytes), held| (messages + 1, bytes + u64::from(held.bytes)))
-    }
-
     pub(super) fn held(&self) -> usize {
         self.held.len()
-    }
-
-    /// Whether every settlement was sent on this connection.
-    pub(super) fn are_sent(&self) -> bool {
-        self.sent == self.settling.len()
     }
 
     pub(super) fn settling(&self) -> usize {

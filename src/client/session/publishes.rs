@@ -79,6 +79,10 @@ impl Publishes {
         self.in_flight.len()
     }
 
+    pub(super) fn contains(&self, sequence: u64) -> bool {
+        self.in_flight.binary_search_by_key(&sequence, |publish| publish.sequence).is_ok()
+    }
+
     pub(super) fn room(&self, limits: &proto::Limits) -> Room {
         Room {
             messages: limits.publish_messages_max.saturating_sub(self.messages as u32),

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Action, CloseCause, LoopBrain, Shed, SlotKey};
+use super::super::LoopBrain;
 use crate::clock::Time;
+use crate::gateway::{Action, CloseCause, Shed, SlotKey};
 use crate::ids::{ConnKey, LoopId};
 use crate::mail::{Command, CommandBatch, EffectBatch};
 use crate::telemetry::{Counter, Gauge};

@@ -87,8 +87,10 @@ fn sizes(heartbeat: &Ping) -> (usize, usize) {
     (plain.len(), out.len())
 }
 
+/// Two heartbeats, not a bound on all: of 5,000 drawn by the trainer's generator with another seed, 185 to 195 bytes
+/// long, a fifth took at most 60 bytes (median 64, 99th percentile 72). Their values are uniform, so hardly compress.
 #[test]
-fn a_heartbeat_with_190_bytes_of_telemetry_is_at_most_60_bytes() {
+fn two_heartbeats_with_190_bytes_of_telemetry_are_at_most_60_bytes() {
     assert_eq!(sizes(&agent_heartbeat()), (202, 59));
     assert_eq!(sizes(&device_heartbeat()), (196, 58));
 }

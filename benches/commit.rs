@@ -1,0 +1,75 @@
+//! What an append and a commit cost on the disk below the given directory (default: the working directory).
+//! `cargo bench --bench commit -- [DIRECTORY]`
+
+use relaymesh::clock::{Clock, Time};
+use relaymesh::limits::SEGMENT_BYTES;
+use relaymesh::log::{ChoreOutcome, DiskStorage, Journal, Log, LogConfig, LogError};
+
+const COMMITS: usize = 2000;
+const ROUNDS: u64 = 40;
+const APPENDS: u64 = 1000;
+
+fn main() -> Result<(), LogError> {
+    let parent = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_else(|| ".".to_owned());
+    let home = tempfile::tempdir_in(parent).expect("a directory that may be written");
+    let storage = DiskStorage::open(home.path())?;
+    let config = LogConfig { segment_bytes: SEGMENT_BYTES as u64, seed: fastrand::u64(..) };
+    let (mut log, report) = Log::recover(&storage, config, &mut |_, _| {})?;
+    println!("direct: {}", report.is_direct);
+    let clock = Clock::starting_at(Time(0));
+    let record = vec![7; 300];
+    for batch_bytes in [4 << 10, 128 << 10, 1 << 20] {
+        let mut micros = Vec::with_capacity(COMMITS);
+        for _ in 0..COMMITS {
+            while log.open_bytes() + record.len() + 8 <= batch_bytes {
+                let position = log.append(&[&record]);
+                log.release(position, record.len() as u32);
+            }
+            let batch = loop {
+                if let Some(batch) = log.seal() {
+                    break batch;
+                }
+                chores(&mut log, &storage)?;
+            };
+            let before = clock.micros();
+            batch.write()?;
+            micros.push(clock.micros() - before);
+            log.batch_done(batch);
+            chores(&mut log, &storage)?;
+        }
+        micros.sort_unstable();
+        let (median, high) = (micros[COMMITS / 2], micros[COMMITS * 99 / 100]);
+        println!("commit of {batch_bytes} bytes: median {median} us, 99 % below {high} us");
+    }
+    appends(&mut log, &clock, &record)
+}
+
+/// Appends alone: what one segment takes, in batches that go nowhere.
+fn appends(log: &mut Log, clock: &Clock, record: &[u8]) -> Result<(), LogError> {
+    let mut spent = 0;
+    for _ in 0..ROUNDS {
+        let before = clock.micros();
+        for _ in 0..APPENDS {
+            let position = log.append(&[&record[..40], &record[40..]]);
+            log.release(position, record.len() as u32);
+        }
+        spent += clock.micros() - before;
+        while let Some(batch) = log.seal() {
+            log.batch_done(batch);
+        }
+    }
+    let nanos = spent * 1000 / (ROUNDS * APPENDS);
+    println!("append and release of {} bytes: {nanos} ns", record.len());
+    Ok(())
+}
+
+fn chores(log: &mut Log, storage: &DiskStorage) -> Result<(), LogError> {
+    while let Some(chore) = log.next_chore() {
+        match log.chore_done(chore.run(storage)) {
+            ChoreOutcome::Failed(error) | ChoreOutcome::NoSpace(error) => return Err(error),
+            ChoreOutcome::Relocation(slice) => log.relocated(slice),
+            ChoreOutcome::Quiet | ChoreOutcome::Reads(_) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! The JSON API under `/api/v1`, described by `openapi.json`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use prost::Message as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::{AdminConfig, Shared, State};
+use crate::ids::{MessageId, Namespace, QueueName};
+use crate::limits::PAGE_ROWS_MAX;
+use crate::mail::{DeadLetter, DeadSelection, OperatorReply, OperatorRequest};
+use crate::wire::{message_header, proto};
+
+/// Headers that begin so become attributes of the message.
+const ATTRIBUTE_HEADER: &str = "x-relaymesh-attr-";
+const ROWS_DEFAULT: usize = 100;
+
+type Params<T> = Result<Query<T>, QueryRejection>;
+type Answer = Result<Json<Value>, ApiError>;
+
+pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
+    let publish = post(publish).layer(DefaultBodyLimit::max(config.message_bytes_max));
+    let api = Router::new()
+        .route("/status", get(status))
+        .route("/openapi.json", get(openapi))
+        .route("/queues", get(queues))
+        .route("/queue-stats", get(queue_stats))
+        .route("/publish", publish)
+        .route("/dead", get(dead_list))
+        .route("/dead/{id}", get(dead_show))
+        .route("/dead/redrive", post(dead_redrive))
+        .route("/dead/purge", post(dead_purge))
+        .fallback(|| async {
+            ApiError::not_found("there is no such path; /api/v1/openapi.json lists them all")
+        });
+    Router::new().nest("/api/v1", api)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueuesParams {
+    namespace: Option<String>,
+    #[serde(default)]
+    mailboxes: bool,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueueParams {
+    namespace: Option<String>,
+    queue: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeadParams {
+    namespace: Option<String>,
+    queue: String,
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishParams {
+    namespace: Option<String>,
+    queue: String,
+    priority: Option<u32>,
+    #[serde(default)]
+    delay_ms: u64,
+    #[serde(default)]
+    ttl_ms: u64,
+    #[serde(default)]
+    attempts: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SelectionBody {
+    namespace: Option<String>,
+    queue: String,
+    id: Option<u64>,
+    #[serde(default)]
+    all: bool,
+    to: Option<String>,
+}
+
+async fn status(state: State, headers: HeaderMap) -> Answer {
+    if !state.config.auth.allows_any(credential(&headers)) {
+        return Err(ApiError::unauthenticated());
+    }
+    let sessions: u64 = state.sources.shards.iter().map(|shard| shard.sessions.value()).sum();
+    Ok(Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "stage": state.lifecycle.stage().as_str(),
+        "uptime_ms": state.clock.time().0,
+        "sessions": sessions,
+    })))
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}
+
+async fn queues(state: State, headers: HeaderMap, params: Params<QueuesParams>) -> Answer {
+    let Query(params) = params?;
+    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
+    let limit = rows(params.limit)?;
+    let request =
+        OperatorRequest::Queues { namespace, mailboxes: params.mailboxes, after: params.after, limit };
+    let OperatorReply::Queues(rows) = ask(&state, request).await? else { return Err(unexpected()) };
+    let next = rows.last().filter(|_| rows.len() == limit).map(|row| row.queue.clone());
+    Ok(Json(json!({"queues": rows, "next": next})))
+}
+
+async fn queue_stats(state: State, headers: HeaderMap, params: Params<QueueParams>) -> Answer {
+    let Query(params) = params?;
+    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
+    let queue = queue_name(&params.queue)?;
+    let reply = ask(&state, OperatorRequest::Stats { namespace, queue }).await?;
+    let OperatorReply::Queues(mut rows) = reply else { return Err(unexpected()) };
+    rows.pop().map(|row| Json(json!(row))).ok_or_else(unexpected)
+}
+
+async fn publish(
+    state: State,
+    headers: HeaderMap,
+    params: Params<PublishParams>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let Query(params) = params?;
+    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
+    let queue = queue_name(&params.queue)?;
+    let bytes_max = state.config.message_bytes_max;
+    let payload = body.map_err(|_| too_large(bytes_max))?;
+    if params.priority.is_some_and(|priority| priority > 9) {
+        return Err(ApiError::invalid("priority must be 0 to 9, higher first"));
+    }
+    let message = proto::Message {
+        payload: payload.into(),
+        attributes: attributes(&headers)?,
+        priority: params.priority.map_or(0, |priority| priority + 1),
+        delay_ms: params.delay_ms,
+        ttl_ms: params.ttl_ms,
+        attempts_max: params.attempts,
+        ..proto::Message::default()
+    };
+    let body = message.encode_to_vec();
+    if body.len() > bytes_max {
+        return Err(too_large(bytes_max));
+    }
+    let header = message_header(&body, bytes_max).map_err(|fault| ApiError::invalid(fault.to_string()))?;
+    match ask(&state, OperatorRequest::Publish { namespace, queue, header, body }).await? {
+        OperatorReply::Published(id) => Ok(Json(json!({"id": id.0}))),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn dead_list(state: State, headers: HeaderMap, params: Params<DeadParams>) -> Answer {
+    let Query(params) = params?;
+    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
+    let queue = queue_name(&params.queue)?;
+    let limit = rows(params.limit)?;
+    let request = OperatorRequest::DeadList { namespace, queue, after: params.after.map(MessageId), limit };
+    let OperatorReply::Dead(rows) = ask(&state, request).await? else { return Err(unexpected()) };
+    let next = rows.last().filter(|_| rows.len() == limit).map(|row| row.id);
+    Ok(Json(json!({"dead": rows, "next": next})))
+}
+
+async fn dead_show(
+    state: State,
+    headers: HeaderMap,
+    Path(id): Path<u64>,
+    params: Params<QueueParams>,
+) -> Answer {
+    let Query(params) = params?;
+    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
+    let queue = queue_name(&params.queue)?;
+    let request = OperatorRequest::DeadShow { namespace, queue, id: MessageId(id) };
+    let OperatorReply::Dead(mut rows) = ask(&state, request).await? else { return Err(unexpected()) };
+    let letter = rows
+        .pop()
+        .ok_or_else(|| ApiError::not_found(format!("queue {} has no dead letter {id}", params.queue)))?;
+    shown(letter).map(Json)
+}
+
+async fn dead_redrive(
+    state: State,
+    headers: HeaderMap,
+    body: Result<Json<SelectionBody>, JsonRejection>,
+) -> Answer {
+    let Json(body) = body?;
+    let namespace = admitted(&state, &headers, body.namespace.as_deref())?;
+    let (queue, selection) = (queue_name(&body.queue)?, selection(&body)?);
+    let to = body.to.as_deref().map(queue_name).transpose()?;
+    changed(ask(&state, OperatorRequest::DeadRedrive { namespace, queue, selection, to }).await?)
+}
+
+async fn dead_purge(
+    state: State,
+    headers: HeaderMap,
+    body: Result<Json<SelectionBody>, JsonRejection>,
+) -> Answer {
+    let Json(body) = body?;
+    let namespace = admitted(&state, &headers, body.namespace.as_deref())?;
+    if body.to.is_some() {
+        return Err(ApiError::invalid("`to` belongs to a redrive; a purge forgets the dead letters"));
+    }
+    let (queue, selection) = (queue_name(&body.queue)?, selection(&body)?);
+    changed(ask(&state, OperatorRequest::DeadPurge { namespace, queue, selection }).await?)
+}
+
+/// The namespace asked for, if the credential opens it.
+fn admitted(state: &State, headers: &HeaderMap, namespace: Option<&str>) -> Result<Namespace, ApiError> {
+    let namespace = Namespace::parse(namespace.unwrap_or(Namespace::DEFAULT))
+        .map_err(|error| ApiError::invalid(error.to_string()))?;
+    let allowed = state.config.auth.allows(&namespace, credential(headers));
+    allowed.then_some(namespace).ok_or_else(ApiError::unauthenticated)
+}
+
+fn credential(headers: &HeaderMap) -> &[u8] {
+    let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    given.strip_prefix(b"Bearer ").unwrap_or_default()
+}
+
+async fn ask(state: &State, request: OperatorRequest) -> Result<OperatorReply, ApiError> {
+    match state.shard.ask(request).await? {
+        OperatorReply::Refused(refused) => Err(refused.into()),
+        reply => Ok(reply),
+    }
+}
+
+fn queue_name(name: &str) -> Result<QueueName, ApiError> {
+    QueueName::parse(name).map_err(|error| ApiError::invalid(error.to_string()))
+}
+
+fn rows(limit: Option<usize>) -> Result<usize, ApiError> {
+    match limit.unwrap_or(ROWS_DEFAULT) {
+        limit @ 1..=PAGE_ROWS_MAX => Ok(limit),
+        limit => Err(ApiError::invalid(format!(
+            "limit = {limit} is not allowed; it goes from 1 to {PAGE_ROWS_MAX}"
+        ))),
+    }
+}
+
+fn selection(body: &SelectionBody) -> Result<DeadSelection, ApiError> {
+    match (body.id, body.all) {
+        (Some(id), false) => Ok(DeadSelection::One(MessageId(id))),
+        (None, true) => Ok(DeadSelection::All),
+        _ => Err(ApiError::invalid("name one dead letter with `id`, or say `all: true`; not both")),
+    }
+}
+
+fn attributes(headers: &HeaderMap) -> Result<HashMap<String, String>, ApiError> {
+    let mut attributes = HashMap::new();
+    for (name, value) in headers {
+        if let Some(name) = name.as_str().strip_prefix(ATTRIBUTE_HEADER) {
+            let value = value.to_str().map_err(|_| {
+                ApiError::invalid(format!("the header {ATTRIBUTE_HEADER}{name} must be printable ASCII"))
+            })?;
+            attributes.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    Ok(attributes)
+}
+
+fn changed(reply: OperatorReply) -> Answer {
+    match reply {
+        OperatorReply::Changed(count) => Ok(Json(json!({"changed": count}))),
+        _ => Err(unexpected()),
+    }
+}
+
+/// A dead letter with what it carries.
+fn shown(letter: DeadLetter) -> Result<Value, ApiError> {
+    let mut row = json!(letter);
+    let body = letter.body.unwrap_or_default();
+    let message = proto::Message::decode(body.as_slice())
+        .map_err(|error| ApiError::internal(format!("the stored message cannot be read: {error}")))?;
+    row["payload_base64"] = BASE64.encode(&message.payload).into();
+    if let Ok(text) = std::str::from_utf8(&message.payload) {
+        row["payload_text"] = text.into();
+    }
+    row["attributes"] = json!(message.attributes);
+    row["priority"] =
+        message.priority.checked_sub(1).unwrap_or(crate::limits::PRIORITY_DEFAULT.into()).into();
+    Ok(row)
+}
+
+fn too_large(bytes_max: usize) -> ApiError {
+    ApiError::too_large(format!("the message is larger than the {bytes_max} bytes that are allowed"))
+}
+
+fn unexpected() -> ApiError {
+    ApiError::internal("the queues gave an answer to another question; this is a fault of the server")
+}

@@ -1,0 +1,91 @@
+//! How a request is refused: a status, a code for programs and a text for people.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::shard_client::AskError;
+use crate::mail::{RefusalCode, Refused};
+
+/// A refused request.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    text: String,
+    retry_after_ms: u32,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, text: impl Into<String>) -> Self {
+        Self { status, code, text: text.into(), retry_after_ms: 0 }
+    }
+
+    pub(super) fn invalid(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", text)
+    }
+
+    pub(super) fn too_large(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", text)
+    }
+
+    pub(super) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", text)
+    }
+
+    pub(super) fn unauthenticated() -> Self {
+        let text = "the token is missing or wrong; send it as `authorization: Bearer TOKEN`";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", text)
+    }
+
+    pub(super) fn internal(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let (status, code) = match refused.code {
+            RefusalCode::QueueFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            RefusalCode::LimitReached => (StatusCode::TOO_MANY_REQUESTS, "limit_reached"),
+            RefusalCode::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            RefusalCode::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+            RefusalCode::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
+            RefusalCode::StaleSequence => (StatusCode::CONFLICT, "stale_sequence"),
+        };
+        Self { status, code, text: refused.text, retry_after_ms: refused.retry_after_ms }
+    }
+}
+
+impl From<AskError> for ApiError {
+    fn from(error: AskError) -> Self {
+        let refused = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", error.to_string());
+        Self { retry_after_ms: 1000, ..refused }
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({"error": {"code": self.code, "text": self.text}});
+        let mut response = (self.status, Json(body)).into_response();
+        if self.retry_after_ms > 0 {
+            let seconds = self.retry_after_ms.div_ceil(1000);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

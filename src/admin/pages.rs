@@ -1,0 +1,102 @@
+//! What monitoring reads: metrics, health and readiness. Open to everyone who reaches the address; nothing of what
+//! users store is in it but the names of queues.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::error::ApiError;
+use super::{Shared, State};
+use crate::host;
+use crate::ids::{Namespace, QueueName};
+use crate::limits::PAGE_ROWS_MAX;
+use crate::mail::{OperatorReply, OperatorRequest, QueueStats};
+use crate::telemetry::{self, CONTENT_TYPE, ProcessStats, QueueRow, Scrape, Stage};
+
+/// How long a scrape or a health check waits for the shard.
+const GLANCE: Duration = Duration::from_secs(2);
+
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+}
+
+async fn metrics(state: State) -> Result<Response, ApiError> {
+    let queues = queue_rows(&state).await;
+    let scrape = Scrape {
+        sources: state.sources.clone(),
+        stage: state.lifecycle.stage(),
+        uptime_seconds: state.clock.time().0 as f64 / 1000.0,
+        process: ProcessStats {
+            resident_bytes: host::resident_bytes(),
+            open_descriptors: host::open_descriptors(),
+            max_descriptors: Some(host::descriptor_limit().soft),
+            cpu_seconds: Some(host::cpu_time().as_secs_f64()),
+        },
+        operator_requests: state.shard.waiting(),
+        queues,
+    };
+    let text = telemetry::exposition(scrape).map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// The work queues of all namespaces, in a bounded number of rows; `None` when the shard is late.
+async fn queue_rows(state: &State) -> Option<Vec<QueueRow>> {
+    let OperatorReply::Namespaces(namespaces) =
+        state.shard.ask_within(GLANCE, OperatorRequest::Namespaces).await.ok()?
+    else {
+        return None;
+    };
+    let mut rows = Vec::new();
+    for name in namespaces {
+        let namespace = Namespace::parse(&name).ok()?;
+        let request =
+            OperatorRequest::Queues { namespace, mailboxes: false, after: None, limit: PAGE_ROWS_MAX };
+        let OperatorReply::Queues(queues) = state.shard.ask_within(GLANCE, request).await.ok()? else {
+            return None;
+        };
+        rows.extend(queues.into_iter().map(|stats| row(&name, stats)));
+    }
+    // A poisoned lock means that another scrape panicked, which has ended the process.
+    Some(state.labels.lock().ok()?.bound(rows))
+}
+
+fn row(namespace: &str, stats: QueueStats) -> QueueRow {
+    QueueRow {
+        name: (namespace.to_owned(), stats.queue),
+        ready: stats.ready,
+        scheduled: stats.scheduled,
+        leased: stats.leased,
+        dead: stats.dead,
+        oldest_ready_age_ms: stats.oldest_ready_age_ms,
+    }
+}
+
+/// Whether the process is worth keeping: the shard answers, or there is none yet.
+async fn healthz(state: State) -> (StatusCode, &'static str) {
+    let (Ok(namespace), Ok(queue)) = (Namespace::parse(Namespace::DEFAULT), QueueName::parse("health"))
+    else {
+        return (StatusCode::INTERNAL_SERVER_ERROR, "no default namespace\n");
+    };
+    let answers = state.shard.ask_within(GLANCE, OperatorRequest::Stats { namespace, queue }).await.is_ok();
+    match (state.lifecycle.stage(), answers) {
+        (Stage::Failed, _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the log failed: the process is about to end\n")
+        }
+        (_, false) => (StatusCode::SERVICE_UNAVAILABLE, "the queues do not answer\n"),
+        (_, true) => (StatusCode::OK, "ok\n"),
+    }
+}
+
+/// Whether clients should be sent here.
+async fn readyz(state: State) -> (StatusCode, &'static str) {
+    let stage = state.lifecycle.stage();
+    let status = if stage == Stage::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, stage.as_str())
+}

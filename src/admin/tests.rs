@@ -1,0 +1,191 @@
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::thread;
+
+use serde_json::Value;
+
+use super::*;
+use crate::config::Token;
+use crate::ids::{LoopId, MessageId};
+use crate::mail::{
+    Command, CommandReceiver, Effect, EffectBatch, OperatorReply, OperatorRequest, RefusalCode, Refused,
+    command_lanes, effect_lane,
+};
+use crate::telemetry::{LoopMetrics, ShardMetrics, Stage};
+
+/// An API whose shard answers with `answer`, or not at all. The shard's thread ends with the test's process.
+fn api(
+    auth: Auth,
+    answer: impl Fn(OperatorRequest) -> Option<OperatorReply> + Send + 'static,
+) -> AdminHandle {
+    let (operator_bell, rung) = bell();
+    let (effect_sender, effects) = effect_lane(LoopId::OPERATOR, operator_bell.clone());
+    let (give_lane, lane) = std::sync::mpsc::sync_channel::<(CommandReceiver, Bell)>(1);
+    let shard = thread::spawn(move || {
+        let (mut commands, shard_bell) = lane.recv().unwrap();
+        loop {
+            let Some((_, mut batch)) = commands.next_batch() else {
+                shard_bell.about_to_sleep();
+                if commands.is_empty() {
+                    thread::park();
+                }
+                shard_bell.awake();
+                continue;
+            };
+            for command in batch.drain().0 {
+                let Command::Operator { conn, request } = command else { panic!("only operators ask here") };
+                if let Some(reply) = answer(*request) {
+                    let effect = Effect::Operator { conn, reply: Box::new(reply) };
+                    let effects = EffectBatch { effects: vec![effect], ..EffectBatch::default() };
+                    effect_sender.send(effects).unwrap();
+                }
+            }
+        }
+    });
+    let shard_bell = Bell::unparking(shard.thread().clone());
+    let (mut senders, receiver) = command_lanes(&[(LoopId::OPERATOR, operator_bell.clone())], &shard_bell);
+    give_lane.send((receiver, shard_bell)).unwrap();
+    let config = AdminConfig {
+        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        auth,
+        message_bytes_max: 1024,
+        shard_deadline: Duration::from_millis(300),
+    };
+    let sources = SourceSet {
+        loops: vec![Arc::new(LoopMetrics::default())],
+        shards: vec![Arc::new(ShardMetrics::default())],
+    };
+    let lifecycle = Lifecycle::default();
+    lifecycle.advance(Stage::Ready);
+    let lane = OperatorLane { commands: senders.remove(0), effects };
+    spawn(config, sources, lane, operator_bell, rung, lifecycle).unwrap()
+}
+
+fn call(api: &AdminHandle, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let url = format!("http://{}{path}", api.address());
+    let authorization = format!("Bearer {token}");
+    let response = match method {
+        "get" => agent.get(url).header("authorization", authorization).call(),
+        _ => agent
+            .post(url)
+            .header("authorization", authorization)
+            .header("content-type", "application/json")
+            .send(body),
+    };
+    let mut response = response.unwrap();
+    (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+}
+
+fn code_of(body: &str) -> String {
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert!(!body["error"]["text"].as_str().unwrap().is_empty());
+    body["error"]["code"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_path_of_the_document_is_served_and_every_served_path_is_in_it() {
+    let api = api(Auth::Open, |_| Some(OperatorReply::Queues(vec![])));
+    let document: Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+    let mut described = BTreeSet::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            described.insert(path.clone());
+            let (status, body) = call(&api, method, &path.replace("{id}", "1"), "", "{}");
+            let unknown = status == 405 || (status == 404 && body.contains("no such path"));
+            assert!(!unknown, "{method} {path} is described but answers {status}");
+        }
+    }
+    let mut served = BTreeSet::new();
+    for (source, prefix) in [(include_str!("api.rs"), "/api/v1"), (include_str!("pages.rs"), "")] {
+        for line in source.split(".route(\"").skip(1) {
+            served.insert(format!("{prefix}{}", line.split('"').next().unwrap()));
+        }
+    }
+    assert_eq!(served, described);
+    api.stop();
+}
+
+#[test]
+fn a_token_is_asked_for_where_there_is_one() {
+    let auth = Auth::Shared(Token::parse("secret").unwrap());
+    let api = api(auth, |_| Some(OperatorReply::Queues(vec![])));
+    for (token, expected) in [("", 401), ("secreT", 401), ("secret", 200)] {
+        assert_eq!(call(&api, "get", "/api/v1/queues", token, "").0, expected, "{token:?}");
+        assert_eq!(call(&api, "get", "/api/v1/status", token, "").0, expected, "{token:?}");
+    }
+    assert_eq!(call(&api, "get", "/readyz", "", "").0, 200);
+    api.stop();
+}
+
+#[test]
+fn bad_requests_are_refused_with_a_code_and_a_text() {
+    let api = api(Auth::Open, |_| panic!("nothing of this may reach the shard"));
+    for (method, path, body, status, code) in [
+        ("get", "/api/v1/queues?namespace=A", "", 400, "invalid"),
+        ("get", "/api/v1/queues?limit=0", "", 400, "invalid"),
+        ("get", "/api/v1/queues?limits=1", "", 400, "invalid"),
+        ("get", "/api/v1/queue-stats", "", 400, "invalid"),
+        ("get", "/api/v1/nothing", "", 404, "not_found"),
+        ("post", "/api/v1/dead/redrive", "{\"queue\":\"q\"}", 400, "invalid"),
+        ("post", "/api/v1/dead/redrive", "{\"queue\":\"q\",\"id\":1,\"all\":true}", 400, "invalid"),
+        ("post", "/api/v1/dead/purge", "{\"queue\":\"q\",\"all\":true,\"to\":\"r\"}", 400, "invalid"),
+        ("post", "/api/v1/dead/purge", "nonsense", 400, "invalid"),
+        ("post", "/api/v1/publish?queue=q&priority=10", "x", 400, "invalid"),
+        ("post", "/api/v1/publish?queue=two%20words", "x", 400, "invalid"),
+        ("post", "/api/v1/publish?queue=q", &"x".repeat(1025), 413, "too_large"),
+        ("post", "/api/v1/publish?queue=q", &"x".repeat(1023), 413, "too_large"),
+    ] {
+        let (answered, text) = call(&api, method, path, "", body);
+        assert_eq!((answered, code_of(&text).as_str()), (status, code), "{method} {path}");
+    }
+    api.stop();
+}
+
+#[test]
+fn refusals_of_the_shard_and_its_silence_are_told_apart() {
+    let full = Refused { code: RefusalCode::QueueFull, text: "full".into(), retry_after_ms: 1500 };
+    let refusing = api(Auth::Open, move |_| Some(OperatorReply::Refused(full.clone())));
+    let (status, body) = call(&refusing, "post", "/api/v1/publish?queue=q", "", "x");
+    assert_eq!((status, code_of(&body).as_str()), (429, "queue_full"));
+    refusing.stop();
+
+    let silent = api(Auth::Open, |_| None);
+    let (status, body) = call(&silent, "post", "/api/v1/publish?queue=q", "", "x");
+    assert_eq!((status, code_of(&body).as_str()), (503, "overloaded"));
+    assert_eq!(call(&silent, "get", "/healthz", "", "").0, 503);
+    assert_eq!(call(&silent, "get", "/metrics", "", "").0, 200, "counters need no shard");
+    silent.stop();
+}
+
+#[test]
+fn a_publish_reaches_the_shard_with_its_fields() {
+    let api = api(Auth::Open, |request| match request {
+        OperatorRequest::Publish { namespace, queue, header, body } => {
+            assert_eq!((namespace.as_str(), queue.as_str()), ("shop", "jobs"));
+            assert_eq!((header.priority, header.delay_ms, header.attempts_max), (7, 5, 3));
+            assert!(body.windows(5).any(|window| window == b"hello"));
+            Some(OperatorReply::Published(MessageId(42)))
+        }
+        other => panic!("{other:?}"),
+    });
+    let path = "/api/v1/publish?namespace=shop&queue=jobs&priority=7&delay_ms=5&attempts=3";
+    assert_eq!(call(&api, "post", path, "", "hello"), (200, "{\"id\":42}".to_owned()));
+    api.stop();
+}
+
+#[test]
+fn metrics_are_openmetrics_with_bounded_names() {
+    let api = api(Auth::Open, |request| match request {
+        OperatorRequest::Namespaces => Some(OperatorReply::Namespaces(vec!["default".into()])),
+        _ => Some(OperatorReply::Queues(vec![])),
+    });
+    let (status, text) = call(&api, "get", "/metrics", "", "");
+    assert_eq!(status, 200);
+    assert!(text.ends_with("# EOF\n"));
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        assert!(line.starts_with("relaymesh_"), "{line}");
+    }
+    api.stop();
+}

@@ -1,0 +1,167 @@
+//! Running a command on a message.
+
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+
+use crate::client::Delivery;
+use crate::limits;
+
+/// Longest line of a command's output that is kept together; a longer one may be cut by another command's.
+const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The command ended with exit code 0 and its output is out.
+    Done,
+    /// It did not: what is to be kept with the message.
+    Failed(String),
+    /// Its output could not be written to the stdout of this process.
+    Unprintable(io::Error),
+}
+
+/// Runs `sh -c command` on a delivery and copies its output to `out`.
+pub(super) fn run(command: &str, delivery: &Delivery, out: impl Write + Send) -> Outcome {
+    let child = match prepare(command, delivery).spawn() {
+        Ok(child) => child,
+        Err(error) => return Outcome::Failed(format!("cannot run the command: {error}")),
+    };
+    match finish(child, delivery.message.payload(), out) {
+        Ok(Finished { copied: Err(error), .. }) => Outcome::Unprintable(error),
+        Ok(Finished { status, .. }) if status.success() => Outcome::Done,
+        Ok(Finished { status, last_line, .. }) => Outcome::Failed(describe(status, &last_line)),
+        Err(error) => Outcome::Failed(format!("cannot wait for the command: {error}")),
+    }
+}
+
+fn prepare(command: &str, delivery: &Delivery) -> Command {
+    let mut prepared = Command::new("sh");
+    prepared.arg("-c").arg(command);
+    prepared.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // In a group of its own, so that Ctrl-C at the terminal lets it finish.
+    prepared.process_group(0);
+    prepared.env("RELAYMESH_MESSAGE_ID", delivery.id().to_string());
+    prepared.env("RELAYMESH_ATTEMPT", delivery.attempt().to_string());
+    prepared.env("RELAYMESH_QUEUE", delivery.queue.as_str());
+    for (name, value) in delivery.message.attributes() {
+        // The environment holds no zero byte.
+        if !value.contains('\0') {
+            prepared.env(variable(name), value);
+        }
+    }
+    prepared
+}
+
+/// The environment variable of an attribute.
+fn variable(attribute: &str) -> String {
+    let name =
+        attribute.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    "RELAYMESH_ATTR_".chars().chain(name).collect()
+}
+
+struct Finished {
+    status: ExitStatus,
+    /// Of stderr.
+    last_line: String,
+    copied: io::Result<()>,
+}
+
+fn finish(mut child: Child, payload: &[u8], out: impl Write + Send) -> io::Result<Finished> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let mut last = LastLine::default();
+    // All at once: a command may write before it has read everything, or never read.
+    let copied = thread::scope(|scope| {
+        scope.spawn(move || {
+            // A command that does not read its stdin is none the worse for it.
+            let _ = stdin.map(|mut stdin| stdin.write_all(payload));
+        });
+        let copier = scope.spawn(move || stdout.map_or(Ok(()), |stdout| copy_lines(stdout, out)));
+        if let Some(stderr) = stderr {
+            pass_errors(stderr, &mut last);
+        }
+        copier.join().unwrap_or_else(|_| Err(io::Error::other("the thread that copies it failed")))
+    });
+    Ok(Finished { status: child.wait()?, last_line: last.into_text(), copied })
+}
+
+fn pass_errors(mut stderr: impl Read, last: &mut LastLine) {
+    let mut chunk = [0; 4096];
+    while let Ok(read @ 1..) = stderr.read(&mut chunk) {
+        // Stderr of this process may be closed; the command's is still wanted.
+        let _ = io::stderr().write_all(&chunk[..read]);
+        last.feed(&chunk[..read]);
+    }
+}
+
+/// Copies whole lines, so that those of commands that run at once do not mix, and ends the last one. What cannot be
+/// written is still read, so that the command is not killed halfway.
+fn copy_lines(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
+    let mut kept = Vec::new();
+    let mut chunk = [0; 8192];
+    let mut outcome = Ok(());
+    while let Ok(read @ 1..) = from.read(&mut chunk) {
+        kept.extend_from_slice(&chunk[..read]);
+        let whole = match kept.iter().rposition(|&byte| byte == b'\n') {
+            Some(end) => end + 1,
+            None if kept.len() > LINE_BYTES_MAX => kept.len(),
+            None => 0,
+        };
+        if outcome.is_ok() && whole > 0 {
+            outcome = to.write_all(&kept[..whole]).and_then(|()| to.flush());
+        }
+        kept.drain(..whole);
+    }
+    if outcome.is_ok() && !kept.is_empty() {
+        kept.push(b'\n');
+        outcome = to.write_all(&kept).and_then(|()| to.flush());
+    }
+    outcome
+}
+
+fn describe(status: ExitStatus, last_line: &str) -> String {
+    let what = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => status.to_string(),
+    };
+    if last_line.is_empty() { what } else { format!("{what}: {last_line}") }
+}
+
+/// Keeps the last line that holds something, in bounded memory.
+#[derive(Debug, Default)]
+struct LastLine {
+    line: Vec<u8>,
+    /// The next byte starts a new line.
+    ended: bool,
+}
+
+impl LastLine {
+    fn feed(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' || byte == b'\r' {
+                self.ended = true;
+                continue;
+            }
+            if self.ended {
+                // Blank lines at the end do not hide the one before them.
+                if byte.is_ascii_whitespace() {
+                    continue;
+                }
+                self.line.clear();
+                self.ended = false;
+            }
+            if self.line.len() < limits::ERROR_TEXT_BYTES_MAX {
+                self.line.push(byte);
+            }
+        }
+    }
+
+    fn into_text(self) -> String {
+        String::from_utf8_lossy(&self.line).trim().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

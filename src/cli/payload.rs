@@ -1,0 +1,121 @@
+//! What is published: where the payload comes from, and the options of a message.
+
+use std::fs;
+use std::io::{IsTerminal, Read};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use crate::client::Message;
+use crate::limits;
+
+/// A message as the command line describes it.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct MessageArgs {
+    /// The payload itself, `-` for stdin, or `@FILE` for a file's content. Without it stdin is read, unless that is a
+    /// terminal.
+    #[arg(value_name = "PAYLOAD|-|@FILE")]
+    pub(super) payload: Option<String>,
+    /// Deliver no sooner than in this long, such as 10s, 5m or 2h.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "at")]
+    pub(super) delay: Option<Duration>,
+    /// Deliver no sooner than at this time: 2027-01-31T18:00:00Z, or without zone in local time.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub(super) at: Option<SystemTime>,
+    /// 0 to 9, higher first; 4 if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub(super) priority: Option<u8>,
+    /// Make it a dead letter when it is not done in this time, such as 1h.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) ttl: Option<Duration>,
+    /// Attempts before it becomes a dead letter, 1 to 1000; the queue's own number if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::ATTEMPTS_MAX)))]
+    pub(super) attempts: Option<u32>,
+    /// An attribute, name=value. May be given several times.
+    #[arg(long = "attr", value_name = "NAME=VALUE", value_parser = parse_attribute)]
+    pub(super) attributes: Vec<(String, String)>,
+}
+
+impl MessageArgs {
+    /// Reads the payload and puts the message together.
+    pub(super) fn into_message(self) -> anyhow::Result<Message> {
+        let mut message = Message::new(read_payload(self.payload.as_deref())?);
+        if let Some(delay) = self.delay {
+            message = message.delay(delay);
+        }
+        if let Some(at) = self.at {
+            message = message.due(at);
+        }
+        if let Some(priority) = self.priority {
+            message = message.priority(priority);
+        }
+        if let Some(ttl) = self.ttl {
+            message = message.ttl(ttl);
+        }
+        if let Some(attempts) = self.attempts {
+            message = message.attempts(attempts);
+        }
+        for (name, value) in self.attributes {
+            message = message.attribute(name, value);
+        }
+        Ok(message)
+    }
+}
+
+fn read_payload(source: Option<&str>) -> anyhow::Result<Vec<u8>> {
+    match source {
+        Some("-") => read_stdin(),
+        Some(source) => match source.strip_prefix('@') {
+            Some(path) => {
+                let file =
+                    fs::File::open(path).with_context(|| format!("cannot read the payload from {path}"))?;
+                read_at_most(file, path)
+            }
+            None => Ok(source.as_bytes().to_vec()),
+        },
+        None if std::io::stdin().is_terminal() => {
+            bail!("no payload: give it as an argument, as @FILE, or pipe it in")
+        }
+        None => read_stdin(),
+    }
+}
+
+fn read_stdin() -> anyhow::Result<Vec<u8>> {
+    read_at_most(std::io::stdin().lock(), "stdin")
+}
+
+/// A payload beyond the largest possible message is refused before all of it is in memory.
+fn read_at_most(source: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
+    let max = limits::FRAME_BYTES_MAX_CEILING;
+    let mut payload = Vec::new();
+    let read = source.take(max as u64 + 1).read_to_end(&mut payload);
+    read.with_context(|| format!("cannot read the payload from {name}"))?;
+    if payload.len() > max {
+        bail!("the payload from {name} has more than {max} bytes, which no server takes in one message");
+    }
+    Ok(payload)
+}
+
+fn parse_time(text: &str) -> Result<SystemTime, String> {
+    if let Ok(timestamp) = text.parse::<Timestamp>() {
+        return Ok(timestamp.into());
+    }
+    let local: Result<DateTime, _> = text.parse();
+    let zoned = local.ok().and_then(|local| local.to_zoned(TimeZone::system()).ok());
+    zoned.map(|zoned| zoned.timestamp().into()).ok_or_else(|| {
+        "neither RFC 3339 (2027-01-31T18:00:00Z) nor a local date and time (2027-01-31T18:00:00)".to_owned()
+    })
+}
+
+fn parse_attribute(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("an attribute is given as name=value".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! `relaymesh publish`: puts one message on a queue.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::payload::MessageArgs;
+use super::reach::Reach;
+use crate::client::{Client, Message};
+use crate::ids::QueueName;
+
+/// Put a message on a queue. Prints its id once it is on disk.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The queue; it comes into being with its first message.
+    queue: QueueName,
+    #[command(flatten)]
+    message: MessageArgs,
+    /// Print {"id": …} instead of the bare id.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  relaymesh publish jobs 'resize 17'
+  relaymesh publish jobs @order.json --priority 7 --attr kind=order
+  date | relaymesh publish jobs --delay 10s
+  relaymesh publish jobs 'happy new year' --at 2027-01-01T00:00:00 --ttl 1h";
+
+/// How long the goodbye may take once the message is on disk.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    send(&args.reach, &args.queue, &args.message.into_message()?, args.json)
+}
+
+/// Publishes one message and prints its id.
+pub(super) fn send(reach: &Reach, queue: &QueueName, message: &Message, json: bool) -> anyhow::Result<()> {
+    let mut client = Client::connect(reach.once())?;
+    let id = client
+        .publish(queue.as_str(), message)
+        .with_context(|| format!("{queue} did not take the message"))?;
+    if json {
+        println!("{}", serde_json::json!({ "id": id.0 }));
+    } else {
+        println!("{id}");
+    }
+    // The message is on disk: whatever happens to the goodbye, the command did its work.
+    let _ = client.close(GOODBYE);
+    Ok(())
+}

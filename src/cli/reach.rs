@@ -1,0 +1,93 @@
+//! Where the server is and who asks.
+
+use std::time::Duration;
+
+use crate::client::{Notice, Options};
+use crate::ids::{ClientId, Namespace};
+
+/// Options of every command that speaks to a server.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct Reach {
+    /// Address of the server for clients.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "RELAYMESH_CONNECT",
+        default_value = "127.0.0.1:7400",
+        global = true
+    )]
+    pub(super) connect: String,
+    /// Address of the server for operators (HTTP).
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "RELAYMESH_ADMIN",
+        default_value = "127.0.0.1:7480",
+        global = true
+    )]
+    pub(super) admin: String,
+    /// The tenant: a-z, 0-9, '.', '_' and '-'.
+    #[arg(long, value_name = "NAME", env = "RELAYMESH_NAMESPACE", default_value = "default", global = true)]
+    pub(super) namespace: Namespace,
+    /// What proves that you may; not needed on an open server.
+    #[arg(
+        long,
+        env = "RELAYMESH_TOKEN",
+        default_value = "",
+        hide_env_values = true,
+        hide_default_value = true,
+        global = true
+    )]
+    pub(super) token: String,
+}
+
+/// How long a command that wants one answer goes on without a connection it once had.
+const ONE_ANSWER_OFFLINE_MAX: Duration = Duration::from_secs(30);
+
+impl Reach {
+    /// For a command that wants one answer and fails when there is no server.
+    pub(super) fn once(&self) -> Options {
+        Options { offline_max: Some(ONE_ANSWER_OFFLINE_MAX), ..self.options() }
+    }
+
+    /// For a command that stays, and waits for a server that is away.
+    pub(super) fn stay(&self, client_id: Option<ClientId>) -> Options {
+        Options { client_id, retry_first: true, ..self.options() }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            namespace: self.namespace.clone(),
+            token: self.token.clone(),
+            on_notice: Some(Box::new(|notice| {
+                if let Some(line) = line(notice) {
+                    eprintln!("relaymesh: {line}");
+                }
+            })),
+            ..Options::new(self.connect.clone())
+        }
+    }
+}
+
+/// What people read of a notice; nothing of what is as it should be.
+fn line(notice: &Notice) -> Option<String> {
+    match notice {
+        Notice::Connected { resumed: false } => None,
+        Notice::Connected { resumed: true } => Some("connected again".to_owned()),
+        Notice::Retrying { address, why, after, failures } => Some(format!(
+            "no connection to {address}: {why}; attempt {} in {:.1} s",
+            failures + 1,
+            after.as_secs_f64()
+        )),
+        Notice::LeasesLost { leases, uncertain } => {
+            let ids: Vec<String> = leases.iter().map(|lease| lease.message.to_string()).collect();
+            let end = if *uncertain { ", or was counted before the reconnect" } else { "" };
+            Some(format!("too late for message {}: its lease is another's now{end}", ids.join(", ")))
+        }
+        Notice::SettleRefused { leases, text } => {
+            let ids: Vec<String> = leases.iter().map(|lease| lease.message.to_string()).collect();
+            Some(format!("the server would not settle message {}: {text}", ids.join(", ")))
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The server put together, and taken apart in the right order.
+//!
+//! Up: the data directory is locked, the log read, this boot counted on disk; only then are the loops bound, the
+//! shard and the loops started, and readiness told. Down: readiness is taken back, the clients are told to go, the
+//! loops end, then the shard writes what is left.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{keyfile, settings};
+use crate::admin::{self, AdminConfig, AdminHandle, OperatorLane};
+use crate::clock::{Clock, Time};
+use crate::config::Config;
+use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
+use crate::gateway::Gateway;
+use crate::host;
+use crate::ids::LoopId;
+use crate::log::{DiskStorage, Storage};
+use crate::mail::{Bell, CommandSender, EffectReceiver, command_lanes, effect_lane};
+use crate::reactor::{self, BoundLoop, LoopHandle, ShardLane};
+use crate::session::ResumeKey;
+use crate::telemetry::{Lifecycle, LoopMetrics, ShardMetrics, SourceSet, Stage};
+
+/// Room for what may happen while the main thread looks away.
+const NEWS_MAX: usize = 16;
+
+/// What the main thread waits for.
+#[derive(Debug)]
+enum News {
+    /// SIGTERM or SIGINT.
+    ToldToEnd,
+    /// The log failed, for this reason.
+    LogFailed(String),
+    /// A loop has drained.
+    LoopEnded,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(super) struct Server {
+    engine: Engine,
+    loops: Vec<LoopHandle>,
+    admin: AdminHandle,
+    lifecycle: Lifecycle,
+    news: Receiver<News>,
+    tell: Sender<News>,
+    /// Last, so that the directory stays locked until everything has ended.
+    _storage: Arc<DiskStorage>,
+}
+
+/// The ends of the lanes that are not the shard's.
+struct FarEnds {
+    loops: Vec<ShardLane>,
+    operator: OperatorLane,
+}
+
+impl Server {
+    pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
+        let descriptors = host::raise_descriptor_limit();
+        let storage = Arc::new(DiskStorage::open(&config.data_dir)?);
+        let resume_key = keyfile::load_or_make(&config.data_dir)?;
+        let sessions_max = settings::sessions_max(config, descriptors);
+        let metrics = Arc::new(ShardMetrics::default());
+        let (shard, started) = recover(config, &*storage, &metrics, sessions_max)?;
+
+        let (tell, news) = bounded(NEWS_MAX);
+        watch_signals(tell.clone()).context("cannot watch for signals")?;
+        let bound = reactor::bind(&settings::reactor(config))?;
+        let address = bound[0].address();
+        let (operator_bell, rung) = admin::bell();
+        let mut far_ends = None;
+        let failed = tell.clone();
+        let engine = Engine::spawn(
+            shard,
+            Arc::clone(&storage) as Arc<dyn Storage>,
+            Clock::starting_at(started.time),
+            Arc::clone(&metrics),
+            |bell| {
+                let (near, far) = lanes(bell, &bound, operator_bell.clone());
+                far_ends = Some(far);
+                near
+            },
+            move |error| {
+                let _ = failed.try_send(News::LogFailed(error.to_string()));
+            },
+        )
+        .context("cannot start the shard's threads")?;
+        let far_ends = far_ends.context("the shard was started without its lanes")?;
+
+        let lifecycle = Lifecycle::default();
+        let loop_metrics: Vec<_> = bound.iter().map(|_| Arc::new(LoopMetrics::default())).collect();
+        let sources = SourceSet { loops: loop_metrics.clone(), shards: vec![metrics] };
+        let admin_config = AdminConfig::new(config);
+        let admin =
+            admin::spawn(admin_config, sources, far_ends.operator, operator_bell, rung, lifecycle.clone())
+                .with_context(|| format!("cannot listen for operators on {}", config.listen.admin))?;
+        let loops = spawn_loops(config, bound, far_ends.loops, &loop_metrics, resume_key, sessions_max)?;
+        lifecycle.advance(Stage::Ready);
+        println!("listening on {address}");
+        println!("admin on {}", admin.address());
+        Ok(Self { engine, loops, admin, lifecycle, news, tell, _storage: storage })
+    }
+
+    /// Serves until a signal comes, then drains. A second signal ends the drain at once.
+    pub(super) fn run_until_told(self, drain_period: Duration) -> anyhow::Result<()> {
+        let Self { engine, loops, admin, lifecycle, news, tell, _storage } = self;
+        if let News::LogFailed(error) = news.recv()? {
+            return Err(log_failed(&lifecycle, &error));
+        }
+        tracing::info!(period = ?drain_period, "told to end: clients are sent away; a second signal ends at once");
+        lifecycle.advance(Stage::Draining);
+        let controls: Vec<_> = loops.iter().map(|handle| handle.control.clone()).collect();
+        controls.iter().for_each(|control| control.drain(drain_period));
+        thread::Builder::new().name("drain".into()).spawn(move || {
+            for handle in loops {
+                // A loop's panic ends the process: there is nothing to be joined then.
+                let _ = handle.join.join();
+            }
+            let _ = tell.try_send(News::LoopEnded);
+        })?;
+        loop {
+            match news.recv()? {
+                News::LogFailed(error) => return Err(log_failed(&lifecycle, &error)),
+                News::ToldToEnd => controls.iter().for_each(reactor::LoopControl::stop),
+                News::LoopEnded => break,
+            }
+        }
+        admin.stop();
+        match engine.stop() {
+            Ended::Stopped => tracing::info!("everything is written; the server ends"),
+            Ended::Failed(error) => return Err(log_failed(&lifecycle, &error.to_string())),
+        }
+        Ok(())
+    }
+}
+
+fn log_failed(lifecycle: &Lifecycle, error: &str) -> anyhow::Error {
+    lifecycle.advance(Stage::Failed);
+    anyhow!(
+        "{error}. Nothing was acknowledged after this. Look at the disk, then start the server again: it recovers \
+         everything it acknowledged"
+    )
+}
+
+/// Reads the log and counts this boot on disk, before anybody is let in.
+fn recover(
+    config: &Config,
+    storage: &dyn Storage,
+    metrics: &Arc<ShardMetrics>,
+    sessions_max: usize,
+) -> anyhow::Result<(Shard, Started)> {
+    let clock = Clock::starting_at(Time(0));
+    let settings = settings::engine(config, sessions_max);
+    let (mut shard, started) = Shard::recover(storage, settings, Arc::clone(metrics), Clock::wall())?;
+    while let Some(batch) = shard.seal() {
+        batch.write()?;
+        shard.batch_done(batch);
+    }
+    let recovery = &started.recovery;
+    tracing::info!(
+        boot = started.boot.0,
+        segments = recovery.segments,
+        records = recovery.records,
+        took_ms = clock.time().0,
+        "the log is read"
+    );
+    if let Some(cut) = &recovery.cut {
+        tracing::info!(
+            ?cut,
+            "an unfinished write at the end of the log was cut off; nothing in it was acknowledged"
+        );
+    }
+    if !recovery.is_direct {
+        tracing::warn!(
+            "the file system of the data directory takes no direct writes: commits will be slower"
+        );
+    }
+    Ok((shard, started))
+}
+
+fn lanes(shard_bell: &Bell, bound: &[BoundLoop], operator_bell: Bell) -> (EngineLanes, FarEnds) {
+    let mut ends: Vec<(LoopId, Bell)> = bound.iter().map(|bound| (bound.loop_id(), bound.bell())).collect();
+    ends.push((LoopId::OPERATOR, operator_bell));
+    let (senders, commands) = command_lanes(&ends, shard_bell);
+    let (effects, received): (Vec<_>, Vec<EffectReceiver>) =
+        ends.into_iter().map(|(loop_id, bell)| effect_lane(loop_id, bell)).unzip();
+    let join = |(commands, effects): (CommandSender, EffectReceiver)| ShardLane { commands, effects };
+    let mut loops: Vec<ShardLane> = senders.into_iter().zip(received).map(join).collect();
+    let ShardLane { commands: asks, effects: answers } =
+        loops.pop().expect("the operator's lane was pushed last");
+    let operator = OperatorLane { commands: asks, effects: answers };
+    (EngineLanes { commands, effects }, FarEnds { loops, operator })
+}
+
+fn spawn_loops(
+    config: &Config,
+    bound: Vec<BoundLoop>,
+    lanes: Vec<ShardLane>,
+    metrics: &[Arc<LoopMetrics>],
+    resume_key: ResumeKey,
+    sessions_max: usize,
+) -> anyhow::Result<Vec<LoopHandle>> {
+    let gateway_config = settings::gateway(config, resume_key, sessions_max);
+    let clock = Clock::starting_at(Time(0));
+    let mut handles = Vec::with_capacity(bound.len());
+    for ((bound, lane), metrics) in bound.into_iter().zip(lanes).zip(metrics) {
+        let gateway = Gateway::new(
+            bound.loop_id(),
+            Arc::clone(&gateway_config),
+            Arc::clone(metrics),
+            fastrand::u64(..),
+            clock.time(),
+        );
+        let handle = bound
+            .spawn(gateway, lane, Arc::clone(metrics), clock.clone())
+            .context("cannot start the thread of an event loop")?;
+        handles.push(handle);
+    }
+    Ok(handles)
+}
+
+fn watch_signals(tell: Sender<News>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for _ in signals.forever() {
+            let _ = tell.try_send(News::ToldToEnd);
+        }
+    })?;
+    Ok(())
+}

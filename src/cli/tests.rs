@@ -1,0 +1,52 @@
+use clap::CommandFactory;
+
+use super::*;
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn every_command_of_the_manual_parses() {
+    for line in [
+        "relaymesh publish jobs hello --delay 10s --priority 7 --ttl 1h --attempts 5 --attr k=v --attr l=w",
+        "relaymesh publish jobs @file --at 2027-01-31T18:00:00Z",
+        "relaymesh publish jobs -",
+        "relaymesh publish jobs",
+        "relaymesh push d1 hello --token t",
+        "relaymesh work jobs --exec cat --concurrency 8 --max 3",
+        "relaymesh device d1 --heartbeat 500ms --max 1 --json",
+        "relaymesh queue ls --mailboxes --json",
+        "relaymesh queue stats jobs --admin 127.0.0.1:1",
+        "relaymesh queue --namespace other stats device/d1",
+        "relaymesh dead ls jobs --json",
+        "relaymesh dead show jobs --id 1 --payload",
+        "relaymesh dead redrive jobs --all --to other",
+        "relaymesh dead purge jobs --id 7 --namespace a",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    for line in [
+        "relaymesh publish jobs x --priority 10",
+        "relaymesh publish jobs x --attempts 0",
+        "relaymesh publish jobs x --delay 10s --at 2027-01-31T18:00:00Z",
+        "relaymesh publish jobs x --delay soon",
+        "relaymesh push a/b x",
+        "relaymesh work jobs --concurrency 0",
+        "relaymesh work jobs --json --exec cat",
+        "relaymesh dead redrive jobs",
+        "relaymesh dead purge jobs --id 1 --all",
+        "relaymesh queue ls --namespace UPPER",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}

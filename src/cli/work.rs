@@ -1,0 +1,44 @@
+//! `relaymesh work`: takes messages off a queue and answers them.
+
+use super::consume::{self, Plan};
+use super::reach::Reach;
+use crate::ids::QueueName;
+
+/// Take messages off a queue. Without --exec each payload is printed and the message is done. With --exec a command
+/// runs for each: exit code 0 means done, anything else that the message is retried later.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The queue.
+    queue: QueueName,
+    /// Run `sh -c CMD` for each message, its payload on stdin. RELAYMESH_MESSAGE_ID, RELAYMESH_ATTEMPT,
+    /// RELAYMESH_QUEUE and RELAYMESH_ATTR_<NAME> are set. Its stdout is copied through in whole lines; when it fails,
+    /// the last line of its stderr is kept with the message.
+    #[arg(long, value_name = "CMD")]
+    exec: Option<String>,
+    /// Messages taken at once.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    concurrency: u32,
+    /// Stop after this many messages were answered.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max: Option<u64>,
+    /// Print an object a line instead of bare payloads.
+    #[arg(long, conflicts_with = "exec")]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  relaymesh work jobs                         print what comes
+  relaymesh work jobs --exec 'sha256sum'      run a command on each message
+  relaymesh work jobs --max 1 --json          take one message
+
+SIGINT and SIGTERM end it once what runs is finished and answered; a second one ends it at once, and
+what ran is delivered again when its lease has expired.";
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let Args { queue, exec, concurrency, max, json, reach } = args;
+    consume::run(reach.stay(None), Plan { queue, exec, concurrency, max, json })
+}

@@ -1,0 +1,227 @@
+//! What arrived and was not taken by the user yet.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::client::{Error, Message, SessionEvent};
+use crate::ids::{LeaseId, MessageId, QueueName, SubscriptionId};
+use crate::wire::{self, proto};
+
+/// Results of pipelined publishes that are kept until they are taken.
+const OUTCOMES_MAX: usize = 65_536;
+
+/// A message to work on.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// To be given to [`super::Client::ack`], `nack` or `extend`.
+    pub lease: LeaseId,
+    /// Where it came from.
+    pub queue: QueueName,
+    /// The subscription it came by.
+    pub subscription: SubscriptionId,
+    /// How long the lease lasts from its arrival.
+    pub lease_for: Duration,
+    /// What was published.
+    pub message: Message,
+}
+
+impl Delivery {
+    /// The message's id.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        self.lease.message
+    }
+
+    /// Which attempt at the message this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.lease.attempt
+    }
+}
+
+/// Stands for a pipelined publish until its answer is taken.
+#[must_use = "the publish may be refused: wait for it or flush"]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Receipt(pub(super) u64);
+
+/// The results of publishes that nobody waited for one by one.
+#[must_use = "publishes may have been refused"]
+#[derive(Debug, Default)]
+pub struct Flushed {
+    /// Messages on disk.
+    pub published: u64,
+    /// Publishes of which nothing was kept.
+    pub refused: Vec<(Receipt, Error)>,
+}
+
+/// What happens beside the calls, for people to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The client is connected and welcome.
+    Connected {
+        /// It goes on where it was; false at the first connection.
+        resumed: bool,
+    },
+    /// There is no connection; the next attempt follows.
+    Retrying {
+        /// The server's address.
+        address: String,
+        /// Why the connection ended or failed.
+        why: String,
+        /// In how long.
+        after: Duration,
+        /// The how manieth failure in a row.
+        failures: u32,
+    },
+    /// An ack, nack or extension came too late: the message was, or will be, delivered again.
+    LeasesLost {
+        /// Which.
+        leases: Vec<LeaseId>,
+        /// It was sent twice, with a reconnect between: the first may have counted.
+        uncertain: bool,
+    },
+    /// An ack, nack or extension was refused.
+    SettleRefused {
+        /// Which.
+        leases: Vec<LeaseId>,
+        /// Why, in words.
+        text: String,
+    },
+}
+
+type Outcome = Result<(MessageId, u32), Error>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    /// Bounded by the credit of the subscriptions.
+    deliveries: VecDeque<Delivery>,
+    /// Bounded by [`OUTCOMES_MAX`] and a window.
+    outcomes: BTreeMap<u64, Outcome>,
+    queues: HashMap<SubscriptionId, QueueName>,
+    subscribed: HashMap<SubscriptionId, Result<(), Error>>,
+    awaited: Option<SubscriptionId>,
+    failures: VecDeque<Error>,
+    undecodable: Vec<LeaseId>,
+    pongs: u64,
+    news: bool,
+}
+
+impl Inbox {
+    /// Files an event; returns what people should hear of it.
+    pub(super) fn take(&mut self, event: SessionEvent<'_>) -> Option<Notice> {
+        self.news = true;
+        match event {
+            SessionEvent::Up { resumed } => return Some(Notice::Connected { resumed }),
+            SessionEvent::Published { sequence, messages, first_id } => {
+                self.outcomes.insert(sequence, Ok((first_id, messages)));
+            }
+            SessionEvent::PublishRefused { sequence, refusal, .. } => {
+                self.outcomes.insert(sequence, Err(refused(&refusal)));
+            }
+            SessionEvent::Subscribed(id) => {
+                if self.awaited == Some(id) {
+                    self.subscribed.insert(id, Ok(()));
+                }
+            }
+            SessionEvent::SubscribeRefused { subscription, code, text } => {
+                let error = Error::Refused { code, text, retry_after: None };
+                if self.awaited == Some(subscription) {
+                    self.subscribed.insert(subscription, Err(error));
+                } else {
+                    self.failures.push_back(error);
+                }
+            }
+            SessionEvent::Delivered(deliveries) => deliveries.iter().for_each(|d| self.deliver(&d)),
+            SessionEvent::Settled { lost, resent, .. } => {
+                return (!lost.is_empty()).then_some(Notice::LeasesLost { leases: lost, uncertain: resent });
+            }
+            SessionEvent::SettleRefused { leases, text, .. } => {
+                return Some(Notice::SettleRefused { leases, text });
+            }
+            SessionEvent::Pong { .. } => self.pongs += 1,
+            SessionEvent::Unsubscribed(_) | SessionEvent::Ending(_) | SessionEvent::Quiet => {}
+        }
+        None
+    }
+
+    fn deliver(&mut self, delivery: &wire::Delivery<'_>) {
+        let queue = self.queues.get(&delivery.subscription).cloned();
+        let (Some(queue), Ok(message)) = (queue, Message::decode(delivery.message)) else {
+            self.undecodable.push(delivery.lease);
+            return;
+        };
+        self.deliveries.push_back(Delivery {
+            lease: delivery.lease,
+            queue,
+            subscription: delivery.subscription,
+            lease_for: Duration::from_millis(u64::from(delivery.lease_ms)),
+            message,
+        });
+    }
+
+    /// From here on [`Inbox::has_news`] tells of what is filed.
+    pub(super) fn start_round(&mut self) {
+        self.news = false;
+    }
+
+    /// Whether something was filed in this round, so that whoever waits should look before waiting longer.
+    pub(super) fn has_news(&self) -> bool {
+        self.news
+    }
+
+    pub(super) fn check_room(&self) -> Result<(), Error> {
+        if self.outcomes.len() < OUTCOMES_MAX { Ok(()) } else { Err(Error::Unclaimed(self.outcomes.len())) }
+    }
+
+    pub(super) fn take_outcome(&mut self, receipt: Receipt) -> Option<Result<MessageId, Error>> {
+        self.outcomes.remove(&receipt.0).map(|outcome| outcome.map(|(first_id, _)| first_id))
+    }
+
+    pub(super) fn take_outcomes(&mut self) -> Flushed {
+        let mut flushed = Flushed::default();
+        for (sequence, outcome) in std::mem::take(&mut self.outcomes) {
+            match outcome {
+                Ok((_, messages)) => flushed.published += u64::from(messages),
+                Err(error) => flushed.refused.push((Receipt(sequence), error)),
+            }
+        }
+        flushed
+    }
+
+    pub(super) fn subscribing(&mut self, id: SubscriptionId, queue: QueueName) {
+        self.queues.insert(id, queue);
+        self.awaited = Some(id);
+    }
+
+    pub(super) fn take_subscribed(&mut self, id: SubscriptionId) -> Option<Result<(), Error>> {
+        let outcome = self.subscribed.remove(&id)?;
+        self.awaited = None;
+        Some(outcome)
+    }
+
+    pub(super) fn next_delivery(&mut self) -> Option<Delivery> {
+        self.deliveries.pop_front()
+    }
+
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        self.failures.pop_front()
+    }
+
+    pub(super) fn take_undecodable(&mut self) -> Vec<LeaseId> {
+        std::mem::take(&mut self.undecodable)
+    }
+
+    pub(super) fn pongs(&self) -> u64 {
+        self.pongs
+    }
+}
+
+fn refused(refusal: &proto::Refusal) -> Error {
+    let after = u64::from(refusal.retry_after_ms);
+    Error::Refused {
+        code: refusal.code(),
+        text: refusal.text.clone(),
+        retry_after: (after > 0).then(|| Duration::from_millis(after)),
+    }
+}

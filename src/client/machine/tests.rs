@@ -1,0 +1,287 @@
+use super::*;
+use crate::ids::{Boot, ProducerId, SubscriptionId};
+use crate::wire::{ClientFrame, DeliverWriter, encode_publish_ack, encode_reply_ok};
+
+fn welcome(window: u32) -> proto::Welcome {
+    proto::Welcome {
+        version: 1,
+        session_id: 7,
+        epoch: 1,
+        heartbeat_ms: 1000,
+        limits: Some(proto::Limits {
+            frame_bytes_max: 4096,
+            message_bytes_max: 3000,
+            publish_messages_max: window,
+            publish_bytes_max: 6000,
+            batch_messages_max: 4,
+            subscriptions_max: 2,
+        }),
+        resume_token: b"token".to_vec(),
+        ..proto::Welcome::default()
+    }
+}
+
+fn feed(machine: &mut Machine, now: Time, bytes: &[u8], chunk: usize) -> Vec<String> {
+    let mut inbound = Inbound::new();
+    let mut events = Vec::new();
+    for mut input in bytes.chunks(chunk) {
+        while let Some(event) = machine.next_event(now, &mut inbound, &mut input) {
+            events.push(match event {
+                Event::Delivered(view) => {
+                    let lengths: Vec<_> =
+                        view.deliveries().map(|d| (d.lease.message.0, d.message.len())).collect();
+                    format!("Delivered {lengths:?}")
+                }
+                other => format!("{other:?}"),
+            });
+        }
+        assert!(input.is_empty() || machine.is_closed());
+    }
+    events
+}
+
+fn welcomed(window: u32) -> (Machine, Vec<u8>) {
+    let mut out = Vec::new();
+    let mut machine = Machine::new(Time(0), &proto::Hello::default(), &mut out);
+    let mut bytes = Vec::new();
+    encode(&mut bytes, Kind::Welcome, &welcome(window));
+    assert_eq!(feed(&mut machine, Time(0), &bytes, usize::MAX).len(), 1);
+    out.clear();
+    (machine, out)
+}
+
+fn lease(message: u64) -> LeaseId {
+    LeaseId { message: MessageId(message), attempt: 1, boot: Boot(1) }
+}
+
+/// Decodes what the client sent; every frame must be one a server takes.
+fn kinds(mut bytes: &[u8]) -> Vec<Kind> {
+    let mut kinds = Vec::new();
+    while let Ok(Split::Frame { frame, consumed }) = split(bytes, limits::FRAME_BYTES_MAX) {
+        ClientFrame::decode(frame.kind, frame.payload).unwrap();
+        kinds.push(frame.kind);
+        bytes = &bytes[consumed..];
+    }
+    assert!(bytes.is_empty());
+    kinds
+}
+
+#[test]
+fn a_machine_is_small() {
+    assert!(size_of::<Machine>() <= 192, "{} bytes", size_of::<Machine>());
+}
+
+#[test]
+fn events_do_not_depend_on_how_the_bytes_are_cut() {
+    let mut bytes = Vec::new();
+    encode(&mut bytes, Kind::Welcome, &welcome(100));
+    let asked = |machine: &mut Machine, out: &mut Vec<u8>| {
+        machine.subscribe(SubscriptionId(1), "jobs", 8, 0, out).unwrap();
+        machine.publish("jobs", None, b"one", out).unwrap();
+        machine.publish("jobs", None, b"two", out).unwrap();
+        machine.ack(&[lease(1)], false, out).unwrap();
+    };
+    let mut answers = Vec::new();
+    encode_reply_ok(&mut answers, 1, 0);
+    encode_publish_ack(&mut answers, 2, 1, 40, 2);
+    let mut writer = DeliverWriter::begin(&mut answers, 4096);
+    for (message, len) in [(5, 10), (6, 3000), (7, 0)] {
+        assert!(writer.push(&mut answers, SubscriptionId(1), lease(message), 30_000, &vec![1; len]));
+    }
+    writer.finish(&mut answers);
+    answers.extend_from_slice(&crate::wire::EMPTY_PONG);
+    let reply = proto::Reply { seq: 4, lost: vec![lease(1).into()], ..proto::Reply::default() };
+    encode(&mut answers, Kind::Reply, &reply);
+    let goaway = proto::GoAway { code: 34, text: "drain".to_owned(), reconnect_after_ms: 9 };
+    encode(&mut answers, Kind::GoAway, &goaway);
+
+    let run = |chunk: usize| {
+        let mut out = Vec::new();
+        let mut machine = Machine::new(Time(0), &proto::Hello::default(), &mut out);
+        let mut events = feed(&mut machine, Time(0), &bytes, chunk);
+        asked(&mut machine, &mut out);
+        events.extend(feed(&mut machine, Time(5), &answers, chunk));
+        assert_eq!(machine.unanswered(), 0);
+        assert_eq!(machine.partial.capacity(), 0, "an idle machine holds no input buffer");
+        events
+    };
+    let whole = run(usize::MAX);
+    assert_eq!(whole.len(), 7, "{whole:#?}");
+    for chunk in 1..200 {
+        assert_eq!(run(chunk), whole, "chunks of {chunk}");
+    }
+}
+
+#[test]
+fn hello_and_subscribe_share_the_first_write_and_nothing_else_does() {
+    let mut out = Vec::new();
+    let mut machine = Machine::new(
+        Time(0),
+        &proto::Hello {
+            version_min: 1,
+            version_max: 1,
+            client_id: "a".to_owned(),
+            ..proto::Hello::default()
+        },
+        &mut out,
+    );
+    assert_eq!(machine.subscribe(SubscriptionId(1), "jobs", 1, 0, &mut out), Ok(1));
+    assert_eq!(machine.publish("jobs", None, b"x", &mut out), Err(RequestError::NotNow));
+    assert_eq!(machine.ack(&[lease(1)], false, &mut out), Err(RequestError::NotNow));
+    assert_eq!(kinds(&out), [Kind::Hello, Kind::Subscribe]);
+}
+
+#[test]
+fn every_request_is_a_frame_that_a_server_takes() {
+    let (mut machine, mut out) = welcomed(100);
+    let producer = Some((ProducerId(9), 3, 2));
+    let sub = SubscriptionId(1);
+    machine.subscribe(sub, "jobs", 8, 100, &mut out).unwrap();
+    machine.publish_batch("jobs", producer, &[b"a", b"b"], &mut out).unwrap();
+    machine.credit(sub, 1, 1, &mut out);
+    machine.ack(&[lease(1), lease(2)], true, &mut out).unwrap();
+    machine.nack(&[lease(3)], false, Some(Duration::MAX), &"e".repeat(5000), true, &mut out).unwrap();
+    machine.extend(&[lease(4)], Duration::ZERO, &mut out).unwrap();
+    machine.extend(&[lease(4)], Duration::MAX, &mut out).unwrap();
+    machine.ping(Time(1), None, &mut out);
+    machine.ping(
+        Time(1),
+        Some(&proto::Ping { time_s: 1, node: 2, load_permille: 3, ..proto::Ping::default() }),
+        &mut out,
+    );
+    assert_eq!(machine.unsubscribe(sub, &mut out), Ok(7));
+    machine.bye(Some(ProducerId(9)), &mut out);
+    let sent = [
+        Kind::Subscribe,
+        Kind::Publish,
+        Kind::Credit,
+        Kind::Ack,
+        Kind::Nack,
+        Kind::Extend,
+        Kind::Extend,
+        Kind::Ping,
+        Kind::Ping,
+        Kind::Unsubscribe,
+        Kind::Bye,
+    ];
+    assert_eq!(kinds(&out), sent);
+    assert!(machine.is_closed());
+}
+
+#[test]
+fn the_publish_window_is_kept_in_messages_and_bytes() {
+    let (mut machine, mut out) = welcomed(3);
+    for _ in 0..3 {
+        machine.publish("jobs", None, b"x", &mut out).unwrap();
+    }
+    let written = out.len();
+    assert_eq!(machine.publish("jobs", None, b"x", &mut out), Err(RequestError::WindowFull));
+    assert_eq!(out.len(), written);
+    let mut answer = Vec::new();
+    encode_publish_ack(&mut answer, 1, 1, 1, 2);
+    feed(&mut machine, Time(0), &answer, usize::MAX);
+    assert_eq!(machine.room(), Room { messages: 2, bytes: 5999 });
+    machine.publish("jobs", None, &[0; 3000], &mut out).unwrap();
+    assert_eq!(machine.publish("jobs", None, &[0; 3000], &mut out), Err(RequestError::WindowFull));
+    machine.publish("jobs", None, &[0; 2999], &mut out).unwrap();
+    let too_large = machine.publish("jobs", None, &[0; 3001], &mut out);
+    assert!(matches!(too_large, Err(RequestError::TooMuch { count: 3001, max: 3000, .. })));
+    let too_many = machine.publish_batch("jobs", None, &[&b"x"[..]; 5], &mut out);
+    assert!(matches!(too_many, Err(RequestError::TooMuch { count: 5, .. })));
+    let beyond_frame = machine.publish_batch("jobs", None, &[&[0; 2100][..], &[0; 2100]], &mut out);
+    assert!(matches!(beyond_frame, Err(RequestError::TooMuch { count: 4200, .. })));
+}
+
+#[test]
+fn answers_may_overtake_a_publish_that_waits() {
+    let (mut machine, mut out) = welcomed(10);
+    for _ in 0..4 {
+        machine.publish("jobs", None, b"x", &mut out).unwrap();
+    }
+    let mut answers = Vec::new();
+    encode_publish_ack(&mut answers, 3, 1, 1, 2);
+    encode_publish_ack(&mut answers, 1, 1, 3, 2);
+    assert_eq!(feed(&mut machine, Time(0), &answers, usize::MAX).len(), 2);
+    assert_eq!((machine.unanswered(), machine.room().messages), (0, 10));
+}
+
+#[test]
+fn an_answer_to_nothing_ends_the_connection() {
+    let cases: [fn(&mut Vec<u8>); 5] = [
+        |out| encode_publish_ack(out, 9, 0, 1, 1),
+        |out| encode_publish_ack(out, 1, 1, 1, 2), // the second request is no publish
+        |out| encode_publish_ack(out, 1, 0, 1, 2), // one message, two answered
+        |out| encode_reply_ok(out, 1, 0),          // a publish
+        |out| encode_reply_ok(out, 2, u32::MAX),
+    ];
+    for (at, answer) in cases.into_iter().enumerate() {
+        let (mut machine, mut out) = welcomed(10);
+        machine.publish("jobs", None, b"x", &mut out).unwrap();
+        machine.subscribe(SubscriptionId(1), "jobs", 1, 0, &mut out).unwrap();
+        let mut bytes = Vec::new();
+        answer(&mut bytes);
+        let events = feed(&mut machine, Time(0), &bytes, usize::MAX);
+        assert!(events.len() == 1 && events[0].starts_with("Broken"), "case {at}: {events:?}");
+        assert!(machine.is_closed());
+    }
+}
+
+#[test]
+fn frames_out_of_place_end_the_connection() {
+    let mut early = Vec::new();
+    encode_reply_ok(&mut early, 1, 0);
+    let mut machine = Machine::new(Time(0), &proto::Hello::default(), &mut Vec::new());
+    assert!(feed(&mut machine, Time(0), &early, 1)[0].contains("Unexpected(Reply)"));
+
+    let (mut machine, _) = welcomed(1);
+    let mut again = Vec::new();
+    encode(&mut again, Kind::Welcome, &welcome(1));
+    assert!(feed(&mut machine, Time(0), &again, 1)[0].contains("Unexpected(Welcome)"));
+
+    let (mut machine, _) = welcomed(1);
+    assert!(feed(&mut machine, Time(0), &[0x7f, 0xff], 1)[0].contains("Broken"));
+
+    let mut machine = Machine::new(Time(0), &proto::Hello::default(), &mut Vec::new());
+    let mut useless = Vec::new();
+    encode(&mut useless, Kind::Welcome, &proto::Welcome { heartbeat_ms: 1, ..proto::Welcome::default() });
+    assert!(feed(&mut machine, Time(0), &useless, 1)[0].contains("frame_bytes_max"));
+}
+
+#[test]
+fn heartbeats_are_sent_each_interval_and_three_silent_ones_close() {
+    let (mut machine, mut out) = welcomed(1);
+    assert_eq!(machine.next_deadline(), Some(Time(1000)));
+    machine.handle_timeout(Time(999), &mut out).unwrap();
+    assert!(out.is_empty());
+    machine.handle_timeout(Time(1000), &mut out).unwrap();
+    assert_eq!(kinds(&out), [Kind::Ping]);
+    let events = feed(&mut machine, Time(1030), &crate::wire::EMPTY_PONG, 1);
+    assert_eq!(events, ["Pong { rtt: Some(30ms) }"]);
+    for at in [2000, 3000, 4000] {
+        assert_eq!(machine.next_deadline(), Some(Time(at)));
+        machine.handle_timeout(Time(at), &mut out).unwrap();
+    }
+    assert_eq!(machine.handle_timeout(Time(5000), &mut out), Err(Silence::Heartbeats));
+    assert!(machine.is_closed() && machine.next_deadline().is_none());
+}
+
+#[test]
+fn a_server_that_does_not_welcome_in_time_is_left() {
+    let mut out = Vec::new();
+    let mut machine = Machine::new(Time(100), &proto::Hello::default(), &mut out);
+    assert_eq!(machine.next_deadline(), Some(Time(5100)));
+    assert_eq!(machine.handle_timeout(Time(5100), &mut out), Err(Silence::Handshake));
+}
+
+#[test]
+fn after_goaway_leases_are_settled_and_nothing_new_is_asked() {
+    let (mut machine, mut out) = welcomed(5);
+    let mut bytes = Vec::new();
+    encode(&mut bytes, Kind::GoAway, &proto::GoAway::default());
+    feed(&mut machine, Time(0), &bytes, usize::MAX);
+    assert_eq!(machine.publish("jobs", None, b"x", &mut out), Err(RequestError::NotNow));
+    assert_eq!(machine.ack(&[lease(1)], false, &mut out), Ok(1));
+    let mut reply = Vec::new();
+    encode_reply_ok(&mut reply, 1, 0);
+    assert_eq!(feed(&mut machine, Time(0), &reply, usize::MAX).len(), 1);
+}

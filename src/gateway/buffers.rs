@@ -1,0 +1,131 @@
+//! Buffers that exist only while a connection has something half received or not yet sent.
+
+use crate::clock::Time;
+use crate::limits;
+use crate::wire::DeliverWriter;
+
+/// What a connection has under way.
+#[derive(Default)]
+pub(super) struct Busy {
+    /// Output; what lies before `taken` was taken by the socket.
+    pub(super) out: Vec<u8>,
+    pub(super) taken: usize,
+    /// The beginning of a frame.
+    pub(super) partial: Vec<u8>,
+    /// The DELIVER at the end of `out` that is not finished.
+    pub(super) deliver: Option<OpenDeliver>,
+    /// Since when no byte was taken; set once output outlived a turn.
+    pub(super) stalled_since: Option<Time>,
+}
+
+/// A DELIVER that further deliveries of this turn may join.
+pub(super) struct OpenDeliver {
+    pub(super) writer: DeliverWriter,
+    /// Where it starts in the output.
+    pub(super) start: usize,
+}
+
+impl Busy {
+    pub(super) fn unsent(&self) -> &[u8] {
+        &self.out[self.taken..]
+    }
+
+    pub(super) fn unsent_len(&self) -> usize {
+        self.out.len() - self.taken
+    }
+
+    fn is_needless(&self) -> bool {
+        self.unsent_len() == 0 && self.partial.is_empty() && self.deliver.is_none()
+    }
+
+    fn capacity(&self) -> usize {
+        self.out.capacity() + self.partial.capacity()
+    }
+}
+
+/// All of a loop.
+#[derive(Default)]
+pub(super) struct Buffers {
+    entries: Vec<Busy>,
+    free: Vec<u32>,
+    /// Memory in entries that are free.
+    pooled_bytes: usize,
+    /// Output waiting, all connections.
+    pub(super) output_bytes: usize,
+    /// Partial frames, all connections.
+    pub(super) partial_bytes: usize,
+}
+
+impl Buffers {
+    /// Takes an entry; gives back its index.
+    pub(super) fn take(&mut self) -> u32 {
+        if let Some(index) = self.free.pop() {
+            self.pooled_bytes -= self.entries[index as usize].capacity();
+            return index;
+        }
+        self.entries.push(Busy::default());
+        u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Gives the entry back if nothing is under way in it. True when it did.
+    pub(super) fn give_back(&mut self, index: u32) -> bool {
+        let entry = &mut self.entries[index as usize];
+        if !entry.is_needless() {
+            return false;
+        }
+        entry.out.clear();
+        entry.taken = 0;
+        entry.stalled_since = None;
+        if self.pooled_bytes + entry.capacity() > limits::POOLED_BYTES_MAX {
+            *entry = Busy::default();
+        }
+        self.pooled_bytes += entry.capacity();
+        self.free.push(index);
+        true
+    }
+
+    #[inline]
+    pub(super) fn at(&self, index: u32) -> Option<&Busy> {
+        self.entries.get(index as usize)
+    }
+
+    #[inline]
+    pub(super) fn at_mut(&mut self, index: u32) -> Option<&mut Busy> {
+        self.entries.get_mut(index as usize)
+    }
+
+    /// Forgets what waits to be sent. Only whole output whose first byte was not sent may be forgotten.
+    pub(super) fn drop_output(&mut self, index: u32) {
+        if let Some(busy) = self.entries.get_mut(index as usize) {
+            self.output_bytes -= busy.unsent_len();
+            busy.out.clear();
+            busy.taken = 0;
+            busy.stalled_since = None;
+            busy.deliver = None;
+        }
+    }
+
+    /// Forgets the beginning of a frame.
+    pub(super) fn drop_partial(&mut self, index: u32) {
+        if let Some(busy) = self.entries.get_mut(index as usize) {
+            self.partial_bytes -= busy.partial.len();
+            busy.partial.clear();
+        }
+    }
+
+    /// The sums are what the entries say.
+    pub(super) fn check_invariants(&self) {
+        let output: usize = self.entries.iter().map(Busy::unsent_len).sum();
+        let partial: usize = self.entries.iter().map(|busy| busy.partial.len()).sum();
+        assert_eq!(output, self.output_bytes, "output is counted wrongly");
+        assert_eq!(partial, self.partial_bytes, "partial frames are counted wrongly");
+        let pooled: usize = self.free.iter().map(|&index| self.entries[index as usize].capacity()).sum();
+        assert_eq!(pooled, self.pooled_bytes, "pooled memory is counted wrongly");
+        assert!(pooled <= limits::POOLED_BYTES_MAX, "{pooled} bytes are pooled");
+    }
+
+    /// Entries in use.
+    pub(super) fn in_use(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+}

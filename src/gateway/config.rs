@@ -1,0 +1,76 @@
+//! What a gateway is told when it starts.
+
+use std::time::Duration;
+
+use crate::config::Auth;
+use crate::limits;
+use crate::session::{ResumeKey, Rules};
+
+/// Settings of a loop's gateway. The same for all loops but for `max_sessions`.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// Connections of this loop, in whatever state.
+    pub max_sessions: usize,
+    /// Connections of this loop that were not welcomed yet.
+    pub max_handshakes: usize,
+    /// What all sessions have in common.
+    pub rules: Rules,
+    /// How long a session outlives its connection; told to clients.
+    pub grace: Duration,
+    /// Largest payload of a frame, in bytes.
+    pub frame_bytes_max: usize,
+    /// From accept to WELCOME.
+    pub handshake_deadline: Duration,
+    /// Output that may wait without a byte of it being taken.
+    pub write_stall_deadline: Duration,
+    /// Output of one connection, in bytes, beyond which nothing more is delivered to it.
+    pub write_budget_bytes: usize,
+    /// Output of all connections together, in bytes, beyond which nothing more is delivered.
+    pub loop_output_bytes_max: usize,
+    /// Partial frames of all connections together, in bytes, beyond which whoever adds to them is closed.
+    pub loop_partial_bytes_max: usize,
+    /// Commands of this loop that may be unanswered.
+    pub commands_unanswered_max: usize,
+    /// Clients that are sent away are asked to come back at this pace, per second.
+    pub readmissions_per_s: u32,
+}
+
+impl GatewayConfig {
+    /// The defaults, with this authentication and key.
+    #[must_use]
+    pub fn new(auth: Auth, resume_key: ResumeKey) -> Self {
+        Self {
+            max_sessions: 1_000_000,
+            max_handshakes: limits::HANDSHAKES_PER_LOOP_MAX,
+            rules: Rules {
+                auth,
+                resume_key,
+                heartbeat: limits::HEARTBEAT,
+                publish_messages_max: limits::PUBLISH_WINDOW_MESSAGES,
+                publish_bytes_max: limits::PUBLISH_WINDOW_BYTES,
+                requests_max: limits::REQUEST_WINDOW,
+            },
+            grace: limits::GRACE,
+            frame_bytes_max: limits::FRAME_BYTES_MAX,
+            handshake_deadline: limits::HANDSHAKE_DEADLINE,
+            write_stall_deadline: limits::WRITE_STALL_DEADLINE,
+            write_budget_bytes: limits::WRITE_BUDGET_BYTES,
+            loop_output_bytes_max: limits::LOOP_OUTPUT_BYTES_MAX,
+            loop_partial_bytes_max: limits::LOOP_PARTIAL_BYTES_MAX,
+            commands_unanswered_max: limits::COMMANDS_UNANSWERED_MAX,
+            readmissions_per_s: limits::READMISSIONS_PER_S,
+        }
+    }
+
+    /// Largest encoded message, in bytes.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        self.frame_bytes_max.saturating_sub(limits::FRAME_OVERHEAD_BYTES)
+    }
+
+    /// Output of one connection, in bytes, beyond which it is closed as too slow.
+    #[must_use]
+    pub fn write_backlog_bytes_max(&self) -> usize {
+        self.write_budget_bytes + 2 * self.frame_bytes_max
+    }
+}

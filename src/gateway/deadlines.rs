@@ -1,0 +1,103 @@
+//! What happens when time passes: one timer a connection, looked at when it fires.
+
+use crate::clock::Time;
+use crate::gateway::drain::WAVE_KEY;
+use crate::gateway::ending::{Cause, Ending, Farewell};
+use crate::gateway::table::Conn;
+use crate::gateway::{Gateway, output};
+use crate::limits;
+use crate::session::Phase;
+use crate::wire::proto;
+
+impl Gateway {
+    /// What is due by `now` happens.
+    pub fn expire(&mut self, now: Time) {
+        while let Some((_, key)) = self.wheel.pop_expired(now) {
+            if key == WAVE_KEY {
+                self.wave(now);
+                continue;
+            }
+            // The timer is free: the connection has none until it gets the next.
+            let Some(conn) = self.table.at_mut(key) else { continue };
+            conn.timer = None;
+            let due = self.deadline(key);
+            if due <= now {
+                self.overdue(now, key);
+            }
+            self.rearm(key);
+        }
+    }
+
+    /// When [`Gateway::expire`] is to be called at the latest; may be early, never late.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.wheel.next_deadline()
+    }
+
+    /// When something is due on a connection as things stand.
+    fn deadline(&self, slot: u32) -> Time {
+        let Some(conn) = self.table.at(slot) else { return Time(u64::MAX) };
+        let mark = conn.session.mark();
+        let due = match conn.session.phase() {
+            Phase::AwaitingHello | Phase::AwaitingAttach => return mark + self.config.handshake_deadline,
+            Phase::Closing => return mark + limits::LAST_WORDS_DEADLINE,
+            Phase::Leaving => mark + limits::LEAVE_DEADLINE,
+            Phase::Live => mark.max(self.heard_from) + conn.session.silence_max(),
+        };
+        match self.stall_deadline(conn) {
+            Some(stall) => due.min(stall),
+            None => due,
+        }
+    }
+
+    fn stall_deadline(&self, conn: &Conn) -> Option<Time> {
+        let since = self.buffers.at(conn.busy)?.stalled_since?;
+        Some(since + self.config.write_stall_deadline)
+    }
+
+    /// Sets the connection's timer to its deadline.
+    pub(super) fn rearm(&mut self, slot: u32) {
+        let due = self.deadline(slot);
+        let Some(conn) = self.table.at_mut(slot) else { return };
+        if conn.is_dropped {
+            return;
+        }
+        match conn.timer {
+            Some(timer) => self.wheel.move_to(timer, due),
+            None => conn.timer = Some(self.wheel.insert(due, slot)),
+        }
+    }
+
+    fn overdue(&mut self, now: Time, slot: u32) {
+        let Some(conn) = self.table.at_mut(slot) else { return };
+        match conn.session.phase() {
+            Phase::AwaitingHello | Phase::AwaitingAttach => {
+                let text = format!("no WELCOME within {:?} of connecting", self.config.handshake_deadline);
+                self.end(now, slot, Ending::reject(proto::Code::HandshakeTimeout, text).with_slot());
+            }
+            Phase::Closing => self.queue_close(slot),
+            Phase::Leaving => self.end(now, slot, Ending::new(Cause::Done, Farewell::Nothing)),
+            Phase::Live => self.silent(now, slot),
+        }
+    }
+
+    fn silent(&mut self, now: Time, slot: u32) {
+        let Some(conn) = self.table.at(slot) else { return };
+        if self.stall_deadline(conn).is_some_and(|stall| stall <= now) {
+            let unsent = self.unsent(slot).len();
+            self.end(now, slot, output::too_slow(unsent));
+        } else if self.is_lane_blocked || conn.is_stopped() {
+            // It cannot be heard: its clock starts anew.
+            if let Some(conn) = self.table.at_mut(slot) {
+                conn.session.heard(now);
+            }
+        } else {
+            let text = format!(
+                "nothing whole was heard for {:?}, {} heartbeats",
+                conn.session.silence_max(),
+                limits::HEARTBEATS_MISSED_MAX
+            );
+            self.end(now, slot, Ending::error(Cause::HeartbeatMissed, proto::Code::HeartbeatMissed, text));
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Bytes in, commands out.
+
+use crate::clock::Time;
+use crate::gateway::ending::{Cause, Ending};
+use crate::gateway::table::IDLE;
+use crate::gateway::{Gateway, SlotKey, translate};
+use crate::ids::ConnKey;
+use crate::limits;
+use crate::mail::{Attach, Command, Publish, PublishMessage, Settle};
+use crate::session::{Phase, Publishing, Request, Verdict};
+use crate::wire::{
+    ClientFrame, EMPTY_PONG, Kind, RawFrame, SettleView, Split, clip, encode, message_header, proto, split,
+};
+
+impl Gateway {
+    /// Bytes of a connection, in order. Whole frames are read where they lie; only the beginning of a frame is kept.
+    pub fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]) {
+        let Some(conn) = self.table.tenant_mut(key.slot, key.generation) else { return };
+        if conn.session.phase() == Phase::Closing {
+            return;
+        }
+        let has_partial = self.buffers.at(conn.busy).is_some_and(|busy| !busy.partial.is_empty());
+        let received = if has_partial {
+            self.complete(now, key.slot, bytes).and_then(|rest| self.frames(now, key.slot, rest))
+        } else {
+            self.frames(now, key.slot, bytes)
+        };
+        match received {
+            Ok(()) => self.stop_in_a_crowd(key),
+            Err(ending) => self.end(now, key.slot, ending),
+        }
+    }
+
+    fn payload_max(&self, slot: u32) -> usize {
+        match self.table.at(slot) {
+            Some(conn) if conn.session.is_served() => self.config.frame_bytes_max,
+            _ => limits::HANDSHAKE_FRAME_BYTES_MAX,
+        }
+    }
+
+    /// Carries out the whole frames in `bytes` and keeps the rest.
+    fn frames(&mut self, now: Time, slot: u32, mut bytes: &[u8]) -> Result<(), Ending> {
+        while !bytes.is_empty() {
+            let payload_max = self.payload_max(slot);
+            match split(bytes, payload_max).map_err(|fault| Ending::fault(&fault))? {
+                Split::Frame { frame, consumed } => {
+                    self.frame(now, slot, frame, consumed, payload_max)?;
+                    if !self.is_open(slot) {
+                        return Ok(());
+                    }
+                    bytes = &bytes[consumed..];
+                }
+                Split::NeedMore { .. } => return self.keep(slot, bytes),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_open(&self, slot: u32) -> bool {
+        self.table.at(slot).is_some_and(|conn| conn.session.phase() != Phase::Closing)
+    }
+
+    /// Completes the frame that was begun and carries it out; returns what follows it.
+    fn complete<'a>(&mut self, now: Time, slot: u32, mut bytes: &'a [u8]) -> Result<&'a [u8], Ending> {
+        let Some(conn) = self.table.at(slot) else { return Ok(bytes) };
+        let index = conn.busy;
+        let payload_max = self.payload_max(slot);
+        let Some(busy) = self.buffers.at_mut(index) else { return Ok(bytes) };
+        let mut partial = std::mem::take(&mut busy.partial);
+        self.buffers.partial_bytes -= partial.len();
+        let outcome = loop {
+            match split(&partial, payload_max) {
+                Err(fault) => break Err(Ending::fault(&fault)),
+                Ok(Split::Frame { frame, consumed }) => {
+                    debug_assert_eq!(consumed, partial.len(), "only what the frame lacked was added");
+                    break self.frame(now, slot, frame, consumed, payload_max).map(|()| true);
+                }
+                Ok(Split::NeedMore { .. }) if bytes.is_empty() => break Ok(false),
+                Ok(Split::NeedMore { bytes: needed }) => {
+                    let lacking = needed.saturating_sub(partial.len()).clamp(1, bytes.len());
+                    let (taken, rest) = bytes.split_at(lacking);
+                    partial.extend_from_slice(taken);
+                    bytes = rest;
+                }
+            }
+        };
+        let is_whole = outcome?;
+        if !is_whole {
+            self.restore_partial(slot, partial)?;
+        } else {
+            partial.clear();
+            // The buffer's memory serves the next partial frame, unless it is a large one.
+            if partial.capacity() <= limits::HANDSHAKE_FRAME_BYTES_MAX
+                && let Some(busy) = self.table.at(slot).and_then(|conn| self.buffers.at_mut(conn.busy))
+            {
+                busy.partial = partial;
+            }
+            self.release_buffers(slot);
+        }
+        self.metrics.partial_bytes.set(self.buffers.partial_bytes as u64);
+        Ok(if self.is_open(slot) { bytes } else { &[] })
+    }
+
+    fn restore_partial(&mut self, slot: u32, partial: Vec<u8>) -> Result<(), Ending> {
+        let bytes = partial.len();
+        let Some(conn) = self.table.at(slot) else { return Ok(()) };
+        let Some(busy) = self.buffers.at_mut(conn.busy) else { return Ok(()) };
+        busy.partial = partial;
+        self.buffers.partial_bytes += bytes;
+        self.check_partial_budget()
+    }
+
+    /// Keeps the beginning of a frame.
+    fn keep(&mut self, slot: u32, bytes: &[u8]) -> Result<(), Ending> {
+        let Some(conn) = self.table.at_mut(slot) else { return Ok(()) };
+        if conn.busy == IDLE {
+            conn.busy = self.buffers.take();
+        }
+        let Some(busy) = self.buffers.at_mut(conn.busy) else { return Ok(()) };
+        busy.partial.extend_from_slice(bytes);
+        self.buffers.partial_bytes += bytes.len();
+        self.metrics.partial_bytes.set(self.buffers.partial_bytes as u64);
+        self.check_partial_budget()
+    }
+
+    fn check_partial_budget(&self) -> Result<(), Ending> {
+        if self.buffers.partial_bytes <= self.config.loop_partial_bytes_max {
+            return Ok(());
+        }
+        let text = "too many frames are half received on this server; come back later".to_owned();
+        let farewell = crate::gateway::Farewell::GoAway { code: proto::Code::Overloaded, text };
+        Err(Ending::new(Cause::Done, farewell).with_slot())
+    }
+
+    /// A loop with too many commands unanswered reads this connection no more until some were answered.
+    fn stop_in_a_crowd(&mut self, key: SlotKey) {
+        if self.unanswered < self.config.commands_unanswered_max {
+            return;
+        }
+        let Some(conn) = self.table.tenant_mut(key.slot, key.generation) else { return };
+        if !conn.stopped_by_crowd {
+            let was_stopped = conn.is_stopped();
+            conn.stopped_by_crowd = true;
+            self.crowd.push(key);
+            self.reading_stopped(key.slot, was_stopped);
+        }
+    }
+
+    #[inline]
+    fn frame(
+        &mut self,
+        now: Time,
+        slot: u32,
+        frame: RawFrame<'_>,
+        bytes: usize,
+        payload_max: usize,
+    ) -> Result<(), Ending> {
+        let kind = frame.kind;
+        self.metrics.received.count(kind as u8, bytes);
+        let Some(conn) = self.table.at_mut(slot) else { return Ok(()) };
+        let late_ms = conn.session.heard(now);
+        let may_compress = conn.session.may_compress();
+        if kind == Kind::Ping {
+            self.metrics.heartbeat_lateness_ms.record(late_ms);
+        }
+        if !frame.compressed {
+            return self.payload(now, slot, kind, frame.payload);
+        }
+        // The payload will lie in the codec, which is out of the way meanwhile; a codec costs nothing before its use.
+        let mut codec = std::mem::take(&mut self.codec);
+        let carried_out = codec
+            .payload(frame, may_compress, payload_max)
+            .map_err(|fault| Ending::fault(&fault))
+            .and_then(|payload| self.payload(now, slot, kind, payload));
+        self.codec = codec;
+        carried_out
+    }
+
+    #[inline]
+    fn payload(&mut self, now: Time, slot: u32, kind: Kind, payload: &[u8]) -> Result<(), Ending> {
+        let Some(conn) = self.table.at(slot) else { return Ok(()) };
+        if conn.session.phase() == Phase::AwaitingHello && kind != Kind::Hello && kind.is_from_client() {
+            let text = format!("{kind} came before HELLO; HELLO is the first frame");
+            return Err(Ending::error(Cause::Fault, proto::Code::Unexpected, text));
+        }
+        if kind == Kind::Ping && payload.is_empty() {
+            self.pong(now, slot);
+            return Ok(());
+        }
+        let frame = ClientFrame::decode(kind, payload).map_err(|fault| Ending::fault(&fault))?;
+        match translate::request(&frame, &mut self.names) {
+            Some(request) => self.request(now, slot, request, &frame),
+            None => match frame {
+                ClientFrame::Hello(hello) => self.hello(slot, &hello),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn pong(&mut self, now: Time, slot: u32) {
+        self.append(now, slot, |out| {
+            out.extend_from_slice(&EMPTY_PONG);
+            Some(Kind::Pong)
+        });
+    }
+
+    fn hello(&mut self, slot: u32, hello: &proto::Hello) -> Result<(), Ending> {
+        let Some(conn) = self.table.at_mut(slot) else { return Ok(()) };
+        let is_first = conn.session.phase() == Phase::AwaitingHello;
+        let hello = translate::hello(hello)?;
+        let attachment = conn.session.hello(hello, &self.config.rules).map_err(|denied| {
+            if is_first {
+                Ending::reject(translate::denial_code(&denied), clip(&denied.text).to_owned())
+            } else {
+                Ending::denied(denied)
+            }
+        })?;
+        let conn = ConnKey { loop_id: self.loop_id, slot, generation: conn.generation };
+        self.batch.commands.push(Command::Attach(Box::new(Attach {
+            conn,
+            namespace: attachment.namespace,
+            client: attachment.client,
+            resume: attachment.resume,
+        })));
+        Ok(())
+    }
+
+    #[inline]
+    fn request(
+        &mut self,
+        now: Time,
+        slot: u32,
+        request: Request,
+        frame: &ClientFrame<'_>,
+    ) -> Result<(), Ending> {
+        let Some(conn) = self.table.at_mut(slot) else { return Ok(()) };
+        let verdict = conn.session.admit(&request, &self.config.rules).map_err(Ending::denied)?;
+        let conn = ConnKey { loop_id: self.loop_id, slot, generation: conn.generation };
+        if let Verdict::Refuse(text) = verdict {
+            self.refuse(now, slot, &request, &text);
+            return Ok(());
+        }
+        match (request, frame) {
+            (Request::Publish(publish), ClientFrame::Publish(view)) => {
+                self.unanswered += 1;
+                self.publish(conn, publish, view.messages())?;
+            }
+            (
+                Request::Settle(settle),
+                ClientFrame::Ack(view) | ClientFrame::Nack(view) | ClientFrame::Extend(view),
+            ) => self.settle(conn, settle, view),
+            (request, _) => return self.other_request(now, conn, request),
+        }
+        self.metrics.commands_unanswered.set(self.unanswered as u64);
+        Ok(())
+    }
+
+    #[inline]
+    fn publish<'a>(
+        &mut self,
+        conn: ConnKey,
+        publish: Publishing,
+        messages: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), Ending> {
+        let Ok(queue) = publish.queue else { return Ok(()) };
+        let before = (self.batch.messages.len(), self.batch.bodies.len());
+        for body in messages {
+            match message_header(body, self.config.message_bytes_max()) {
+                Ok(header) => {
+                    // Bounded by the frame.
+                    self.batch.messages.push(PublishMessage { header, body_len: body.len() as u32 });
+                    self.batch.bodies.extend_from_slice(body);
+                }
+                Err(fault) => {
+                    self.batch.messages.truncate(before.0);
+                    self.batch.bodies.truncate(before.1);
+                    return Err(Ending::fault(&fault));
+                }
+            }
+        }
+        let Publishing { seq, producer, messages, .. } = publish;
+        self.batch.commands.push(Command::Publish(Publish { conn, seq, queue, producer, messages }));
+        Ok(())
+    }
+
+    #[inline]
+    fn settle(&mut self, conn: ConnKey, settle: crate::session::Settling, view: &SettleView<'_>) {
+        self.unanswered += 1;
+        let crate::session::Settling { seq, settlement, leases, replenish } = settle;
+        self.batch.leases.extend(view.leases());
+        self.batch.commands.push(Command::Settle(Settle { conn, seq, settlement, leases, replenish }));
+    }
+
+    fn other_request(&mut self, now: Time, conn: ConnKey, request: Request) -> Result<(), Ending> {
+        let command = match request {
+            Request::Ping => {
+                self.pong(now, conn.slot);
+                return Ok(());
+            }
+            Request::Bye { retired_producer } => return Err(Ending::bye(retired_producer)),
+            Request::Credit { subscription, messages, bytes } => {
+                Command::Credit { conn, subscription, messages, bytes }
+            }
+            Request::Unsubscribe { seq, subscription } => Command::Unsubscribe { conn, seq, subscription },
+            Request::Subscribe(subscribe) => {
+                let crate::session::Subscribing { seq, subscription, queue, credit_messages, credit_bytes } =
+                    subscribe;
+                let Ok(queue) = queue else { return Ok(()) };
+                Command::Subscribe { conn, seq, subscription, queue, credit_messages, credit_bytes }
+            }
+            // Carried out with their frames.
+            Request::Publish(_) | Request::Settle(_) => return Ok(()),
+        };
+        self.unanswered += usize::from(!matches!(command, Command::Credit { .. }));
+        self.metrics.commands_unanswered.set(self.unanswered as u64);
+        self.batch.commands.push(command);
+        Ok(())
+    }
+
+    fn refuse(&mut self, now: Time, slot: u32, request: &Request, text: &str) {
+        let text = clip(text).to_owned();
+        let code = proto::Code::Invalid.into();
+        match request {
+            Request::Publish(publish) => {
+                let refusal = Some(proto::Refusal { code, text, retry_after_ms: 0 });
+                let ack = proto::PublishAck { seq: publish.seq, refusal, ..Default::default() };
+                self.append(now, slot, |out| {
+                    encode(out, Kind::PublishAck, &ack);
+                    Some(Kind::PublishAck)
+                });
+            }
+            Request::Subscribe(subscribe) => {
+                let reply = proto::Reply { seq: subscribe.seq, code, text, ..Default::default() };
+                self.append(now, slot, |out| {
+                    encode(out, Kind::Reply, &reply);
+                    Some(Kind::Reply)
+                });
+            }
+            // Nothing else is refused by a session.
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What must be true between any two calls.
+
+use std::collections::HashMap;
+
+use crate::clock::Time;
+use crate::queue::Brain;
+use crate::queue::messages::{NIL, State};
+
+impl Brain {
+    /// Panics with a message when the brain contradicts itself. For tests; slow.
+    pub fn check_invariants(&self) {
+        self.check_messages();
+        self.check_queues();
+        self.check_leases();
+        self.check_parked();
+        self.directory.check();
+        assert!(
+            self.done.is_empty() && self.leased.is_empty() && self.dirty.is_empty(),
+            "a call left work behind"
+        );
+        let timed = self.messages.iter().filter(|(_, message)| message.timer.is_some()).count();
+        let graces = self.directory.clients.iter().filter(|(_, client)| client.grace.is_some()).count();
+        let expected = timed + graces + usize::from(self.is_grace_after_start);
+        assert_eq!(self.wheel.len(), expected, "timers nobody owns");
+    }
+
+    /// Bytes of records the brain keeps alive.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        let messages: u64 = self.messages.iter().map(|(_, message)| u64::from(message.charge)).sum();
+        let runs = self.marks.table.values().flat_map(|mark| &mark.runs);
+        let marks: u64 = runs.map(|run| u64::from(run.charge)).sum();
+        messages + marks + u64::from(self.boot_held.len) + u64::from(self.clock_held.len)
+    }
+
+    fn check_messages(&self) {
+        let mut bodies = 0;
+        let mut count = 0;
+        for (slot, message) in self.messages.iter() {
+            count += 1;
+            bodies += message.body.as_ref().map_or(0, |body| body.len() as u64);
+            assert_eq!(
+                self.messages.find(message.lease().message),
+                Some(slot),
+                "message {} is lost",
+                message.id
+            );
+            assert!(message.id < self.next_id, "message {} comes from the future", message.id);
+            let wants_timer = match message.state {
+                State::Ready => message.expires != Time(0),
+                State::Scheduled | State::Leased => true,
+                State::Dead | State::Free => false,
+            };
+            assert_eq!(message.timer.is_some(), wants_timer, "timer of {:?} {}", message.state, message.id);
+            let is_dead = self.messages.rare(slot).is_some_and(|rare| rare.dead.is_some());
+            assert_eq!(is_dead, message.state == State::Dead, "message {} is dead and not dead", message.id);
+        }
+        assert_eq!(count, self.messages.len(), "messages are miscounted");
+        assert_eq!(bodies, self.messages.body_bytes, "body memory is miscounted");
+    }
+
+    fn check_queues(&self) {
+        #[derive(Default, Debug, PartialEq, Eq)]
+        struct Sums(u64, u64, u64, u64, u64, u64);
+        let mut sums: HashMap<u32, Sums> = HashMap::new();
+        for (_, message) in self.messages.iter() {
+            let sum = sums.entry(message.queue).or_default();
+            sum.4 += u64::from(message.body_len);
+            match message.state {
+                State::Ready => sum.0 += 1,
+                State::Scheduled => sum.1 += 1,
+                State::Leased => sum.2 += 1,
+                State::Dead => {
+                    sum.3 += 1;
+                    sum.5 += u64::from(message.body_len);
+                }
+                State::Free => {}
+            }
+        }
+        for (index, queue) in &self.queues.slab {
+            let expected = sums.remove(&(index as u32)).unwrap_or_default();
+            let dead = queue.dead.len() as u64;
+            let counted = (
+                queue.ready_count,
+                queue.scheduled_count,
+                queue.leased_count,
+                dead,
+                queue.bytes,
+                queue.dead_bytes,
+            );
+            let counted = Sums(counted.0, counted.1, counted.2, counted.3, counted.4, counted.5);
+            assert_eq!(counted, expected, "counts of queue {}", queue.name);
+            assert!(!queue.is_idle(), "queue {} costs something while idle", queue.name);
+            let mut ready = 0;
+            for head in queue.ready.heads() {
+                let (mut at, mut prev) = (head, NIL);
+                while at != NIL {
+                    let message = self.messages.at(at);
+                    assert!(message.state == State::Ready && message.prev == prev, "list of {}", queue.name);
+                    (prev, at) = (at, message.next);
+                    ready += 1;
+                }
+            }
+            assert_eq!(ready, queue.ready_count, "list of {} and its count", queue.name);
+            assert!(queue.dead.iter().all(|(&id, &slot)| self.messages.at(slot).id == id), "dead letters");
+            if queue.owner != NIL {
+                assert_eq!(self.directory.at(queue.owner).mailbox_queue, index as u32, "mailbox owner");
+            }
+        }
+        assert!(sums.is_empty(), "messages of no queue");
+    }
+
+    fn check_leases(&self) {
+        let mut listed = 0;
+        for (index, client) in &self.directory.clients {
+            let mut at = client.leases;
+            while at != NIL {
+                let lease = &self.leases[at as usize];
+                let message = self.messages.at(lease.message);
+                assert!(
+                    message.state == State::Leased && message.next == at,
+                    "lease of message {}",
+                    message.id
+                );
+                assert_eq!(lease.client, index as u32, "lease in another client's list");
+                listed += 1;
+                at = lease.next;
+            }
+        }
+        assert_eq!(listed, self.leases.len(), "leases nobody holds");
+        for (index, subscription) in &self.subscriptions {
+            let client = self.directory.at(subscription.client);
+            let may_take = subscription.credit.is_open() && !client.is_stalled;
+            assert_eq!(subscription.is_eager, may_take, "subscription {index} and its place in the line");
+            assert!(client.is_connected, "a subscription outlived its connection");
+            let ready = self.queues.at(subscription.queue).ready_count;
+            let starved = self.starved.contains(&subscription.queue);
+            assert!(!(may_take && ready > 0 && !starved), "a message and a consumer do not meet");
+        }
+    }
+
+    fn check_parked(&self) {
+        let mut bytes: HashMap<u32, u64> = HashMap::new();
+        for (_, parked) in &self.parked {
+            let namespace = self.queues.at(parked.queue).namespace;
+            *bytes.entry(namespace).or_default() += parked.bodies.len() as u64;
+        }
+        for (namespace, tenant) in self.queues.tenants().enumerate() {
+            let expected = bytes.get(&(namespace as u32)).copied().unwrap_or(0);
+            assert_eq!(tenant.parked_bytes, expected, "parked bytes of {}", tenant.name);
+        }
+        for (_, queue) in &self.queues.slab {
+            let (mut at, mut count) = (queue.parked.0, 0);
+            while at != NIL {
+                count += 1;
+                at = self.parked[at as usize].next;
+            }
+            assert_eq!(count, queue.parked_count, "parked publishes of {}", queue.name);
+        }
+        let listed: usize = self
+            .directory
+            .clients
+            .iter()
+            .filter_map(|(_, client)| client.rest.as_ref())
+            .map(|rest| rest.parked.len())
+            .sum();
+        assert_eq!(listed, self.parked.len(), "parked publishes of nobody");
+    }
+}

@@ -1,0 +1,256 @@
+//! The steps of a message's life: out of one state, into the next, with its timer.
+//!
+//! A step is [`Brain::leave`] and one of the `place_*`; each keeps the counts of its queue.
+
+use crate::clock::{Time, Wall};
+use crate::limits::HISTORY_MAX;
+use crate::log::Ticket;
+use crate::queue::messages::{FailureKept, NIL, State};
+use crate::queue::record::{self, FailedRecord, Reason, Standing};
+use crate::queue::{Brain, Turn};
+
+/// When a failed message may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// At once: whoever worked on it is gone.
+    Now,
+    /// After this many milliseconds.
+    After(u64),
+    /// After the queue's backoff.
+    Backoff,
+    /// Never.
+    Reject,
+}
+
+/// At which end of its list a message becomes ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Front,
+    Back,
+}
+
+impl Brain {
+    /// A message's timer fired.
+    pub(super) fn message_due(&mut self, slot: u32, turn: &mut Turn<'_>) {
+        self.messages.at_mut(slot).timer = None;
+        let message = self.messages.at(slot);
+        let is_expired = message.expires != Time(0) && message.expires <= turn.now.time;
+        match message.state {
+            State::Leased => {
+                self.metrics.leases_expired.inc();
+                self.fail(slot, "lease expired", Retry::Backoff, turn);
+            }
+            State::Ready | State::Scheduled if is_expired => self.die(slot, Reason::Expired, turn),
+            State::Scheduled => {
+                // The wall clock may have jumped since this was timed.
+                let due = self.messages.rare(slot).map_or(Wall(0), |rare| rare.due);
+                let queue = message.queue;
+                let until = match due.0.saturating_sub(turn.now.wall.0) {
+                    0 => message.until(),
+                    early => Time(turn.now.time.0.saturating_add(early)),
+                };
+                self.leave(slot);
+                if until > turn.now.time {
+                    self.place_scheduled(slot, until);
+                } else {
+                    self.place_ready(slot, End::Back);
+                    self.mark_dirty(queue);
+                }
+            }
+            State::Ready | State::Dead | State::Free => {}
+        }
+    }
+
+    /// The attempt at a leased message failed. Also takes a ready one whose attempt a restart cut short.
+    pub(super) fn fail(&mut self, slot: u32, error: &str, retry: Retry, turn: &mut Turn<'_>) {
+        let holder = self.holder(slot);
+        self.leave(slot);
+        self.messages.at_mut(slot).attempt_open = false;
+        let message = self.messages.at(slot);
+        let (id, attempt, queue) = (message.id, message.attempt, message.queue);
+        let next = if retry == Retry::Reject {
+            Standing::Dead(Reason::Rejected)
+        } else if u32::from(message.spent) >= self.attempts_max(slot) {
+            Standing::Dead(Reason::Attempts)
+        } else {
+            match self.retry_delay_ms(slot, retry) {
+                0 => Standing::Ready,
+                delay_ms => Standing::Scheduled(Time(turn.now.time.0.saturating_add(delay_ms))),
+            }
+        };
+        let wall = turn.now.wall;
+        self.append_amendment(turn, |out| {
+            let failed = FailedRecord { id, attempt, wall, next, client: &holder, error };
+            record::encode_failed(out, &failed);
+        });
+        self.keep_failure(slot, FailureKept { attempt, wall, client: holder, error: error.into() });
+        match next {
+            Standing::Dead(reason) => self.place_dead(slot, reason, wall, turn),
+            Standing::Scheduled(until) => self.place_scheduled(slot, until),
+            Standing::Ready | Standing::AttemptOpen => self.place_ready(slot, End::Front),
+        }
+        self.mark_dirty(queue);
+    }
+
+    /// The message is not to be delivered any more, without an attempt that failed now.
+    pub(super) fn die(&mut self, slot: u32, reason: Reason, turn: &mut Turn<'_>) {
+        let message = self.messages.at(slot);
+        let (id, queue, wall) = (message.lease().message, message.queue, turn.now.wall);
+        self.append_amendment(turn, |out| record::encode_died(out, id, reason, wall));
+        self.leave(slot);
+        self.place_dead(slot, reason, wall, turn);
+        self.mark_dirty(queue);
+    }
+
+    /// The message is gone, with everything it kept alive. Its `done` record is appended before this call returns to
+    /// the engine.
+    pub(super) fn finish_message(&mut self, slot: u32, turn: &mut Turn<'_>) {
+        self.leave(slot);
+        self.set_timer(slot, None);
+        let message = self.messages.at(slot);
+        let (id, queue) = (message.id, message.queue);
+        turn.journal.release(message.position, message.charge);
+        self.queues.at_mut(queue).bytes -= u64::from(message.body_len);
+        self.messages.remove(slot);
+        self.done.push(id);
+        self.mark_dirty(queue);
+    }
+
+    /// Takes a message out of the state it is in; one of the `place_*`, or its end, must follow.
+    pub(super) fn leave(&mut self, slot: u32) {
+        let message = self.messages.at(slot);
+        let (id, state, lease, bytes) =
+            (message.id, message.state, message.next, u64::from(message.body_len));
+        let queue = self.queues.at_mut(message.queue);
+        match state {
+            State::Ready => {
+                queue.ready.unlink(&mut self.messages, slot);
+                queue.ready_count -= 1;
+            }
+            State::Scheduled => queue.scheduled_count -= 1,
+            State::Leased => {
+                queue.leased_count -= 1;
+                self.end_lease(lease);
+            }
+            State::Dead => {
+                queue.dead.remove(&id);
+                queue.dead_bytes -= bytes;
+            }
+            State::Free => {}
+        }
+    }
+
+    pub(super) fn place_ready(&mut self, slot: u32, end: End) {
+        let message = self.messages.at(slot);
+        let expires = message.expires;
+        let queue = self.queues.at_mut(message.queue);
+        queue.ready_count += 1;
+        match end {
+            End::Front => queue.ready.push_front(&mut self.messages, slot),
+            End::Back => queue.ready.push_back(&mut self.messages, slot),
+        }
+        self.set_timer(slot, (expires != Time(0)).then_some(expires));
+    }
+
+    pub(super) fn place_scheduled(&mut self, slot: u32, until: Time) {
+        let message = self.messages.at_mut(slot);
+        message.set_until(until);
+        let first = if message.expires == Time(0) { until } else { until.min(message.expires) };
+        let queue = message.queue;
+        self.queues.at_mut(queue).scheduled_count += 1;
+        self.set_timer(slot, Some(first));
+    }
+
+    /// Dead letters are bounded like the queue itself; beyond it the oldest is forgotten.
+    pub(super) fn place_dead(&mut self, slot: u32, reason: Reason, wall: Wall, turn: &mut Turn<'_>) {
+        self.set_dead(slot, reason, wall);
+        self.set_timer(slot, None);
+        match reason {
+            Reason::Attempts => self.metrics.dead_attempts.inc(),
+            Reason::Expired => self.metrics.dead_expired.inc(),
+            Reason::Overflow => self.metrics.dead_overflow.inc(),
+            Reason::Rejected => self.metrics.dead_rejected.inc(),
+        }
+        let queue = self.messages.at(slot).queue;
+        while self.queues.at(queue).has_too_many_dead(&self.config)
+            && let Some((_, &oldest)) = self.queues.at(queue).dead.first_key_value()
+        {
+            self.finish_message(oldest, turn);
+        }
+    }
+
+    /// What of a death a replay repeats.
+    pub(super) fn set_dead(&mut self, slot: u32, reason: Reason, wall: Wall) {
+        self.messages.rare_mut(slot).dead = Some((reason, wall));
+        let message = self.messages.at_mut(slot);
+        message.state = State::Dead;
+        message.attempt_open = false;
+        message.next = NIL;
+        let (id, queue, bytes) = (message.id, message.queue, u64::from(message.body_len));
+        let queue = self.queues.at_mut(queue);
+        queue.dead.insert(id, slot);
+        queue.dead_bytes += bytes;
+    }
+
+    pub(super) fn keep_failure(&mut self, slot: u32, failure: FailureKept) {
+        let failures = &mut self.messages.rare_mut(slot).failures;
+        if failures.len() >= HISTORY_MAX {
+            failures.remove(0);
+        }
+        failures.push(failure);
+    }
+
+    pub(super) fn set_timer(&mut self, slot: u32, at: Option<Time>) {
+        let timer = &mut self.messages.at_mut(slot).timer;
+        match (*timer, at) {
+            (Some(waiting), Some(at)) => self.wheel.move_to(waiting, at),
+            (None, Some(at)) => *timer = Some(self.wheel.insert(at, slot)),
+            (Some(waiting), None) => {
+                self.wheel.cancel(waiting);
+                *timer = None;
+            }
+            (None, None) => {}
+        }
+    }
+
+    pub(super) fn attempts_max(&self, slot: u32) -> u32 {
+        let message = self.messages.at(slot);
+        match message.attempts_max {
+            0 => self.queues.at(message.queue).rules(&self.config).attempts_max,
+            own => u32::from(own),
+        }
+    }
+
+    /// What a delivery of this message waits for: its own publish.
+    pub(super) fn ticket_of(&self, slot: u32) -> Ticket {
+        self.published_with(self.messages.at(slot).id)
+    }
+
+    fn holder(&self, slot: u32) -> Box<str> {
+        let message = self.messages.at(slot);
+        if message.state != State::Leased {
+            return "".into();
+        }
+        self.directory.at(self.leases[message.next as usize].client).name.clone()
+    }
+
+    fn retry_delay_ms(&mut self, slot: u32, retry: Retry) -> u64 {
+        let message = self.messages.at(slot);
+        match retry {
+            Retry::Now | Retry::Reject => 0,
+            Retry::After(delay_ms) => delay_ms,
+            Retry::Backoff => {
+                let rules = self.queues.at(message.queue).rules(&self.config);
+                let (initial, longest) = (rules.backoff_initial.as_millis(), rules.backoff_max.as_millis());
+                let doublings = u32::from(message.spent.saturating_sub(1)).min(40);
+                let delay_ms = u64::try_from((initial << doublings).min(longest)).unwrap_or(u64::MAX);
+                delay_ms + self.jitter_ms(delay_ms)
+            }
+        }
+    }
+
+    fn jitter_ms(&mut self, delay_ms: u64) -> u64 {
+        let most = delay_ms.saturating_mul(u64::from(self.config.backoff_jitter_percent)) / 100;
+        self.random.u64(0..=most)
+    }
+}

@@ -1,0 +1,314 @@
+//! Every message of the shard in one slab: small entries, lists threaded through them, and an index by id.
+//!
+//! The slab grows a chunk at a time, so that no insert ever moves what is there. Rare parts (failures, a due time,
+//! how a message died) live in a side table.
+
+use std::collections::HashMap;
+
+use hashbrown::HashTable;
+
+use crate::clock::{Time, Wall};
+use crate::ids::{Boot, LeaseId, MessageId};
+use crate::limits::PRIORITIES;
+use crate::log::Position;
+use crate::queue::record::Reason;
+use crate::wheel::TimerId;
+
+/// No slot.
+pub(super) const NIL: u32 = u32::MAX;
+
+/// Where a message is in its life:
+///
+/// ```text
+///  publish ─▶ Scheduled ─▶ Ready ─▶ Leased ─▶ done (the entry is gone)
+///                 ▲          ▲        │
+///                 └──────────┴────────┴────▶ Dead ─▶ Ready (redriven) or gone (purged, acked late)
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// The slot is free; `next` is the next free one.
+    Free,
+    /// In its queue's list of its priority.
+    Ready,
+    /// Waits for its timer; `next` and `prev` hold the time it waits for.
+    Scheduled,
+    /// `next` is its lease.
+    Leased,
+    /// In its queue's dead letters.
+    Dead,
+}
+
+/// One message.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) id: u64,
+    /// `None` while it has to be read back from the log.
+    pub(super) body: Option<Box<[u8]>>,
+    /// The record that holds its body.
+    pub(super) position: Position,
+    pub(super) published: Wall,
+    /// When it expires, if not leased or dead then; `Time(0)` for never.
+    pub(super) expires: Time,
+    pub(super) next: u32,
+    pub(super) prev: u32,
+    pub(super) queue: u32,
+    /// Offset of the body in its record.
+    pub(super) body_offset: u32,
+    pub(super) body_len: u32,
+    /// Bytes of its record that live as long as it does.
+    pub(super) charge: u32,
+    /// The newest attempt and the boot that began it.
+    pub(super) attempt: u32,
+    pub(super) boot: Boot,
+    pub(super) timer: Option<TimerId>,
+    /// Attempts that count, since it was last redriven.
+    pub(super) spent: u16,
+    /// Its own bound of attempts; 0 leaves it to the queue.
+    pub(super) attempts_max: u16,
+    pub(super) priority: u8,
+    pub(super) state: State,
+    /// The newest attempt was cut short by a restart: it neither failed nor succeeded.
+    pub(super) attempt_open: bool,
+    /// Has an entry in the side table.
+    pub(super) is_rare: bool,
+}
+
+const _: () = assert!(size_of::<Message>() <= 96);
+
+impl Message {
+    pub(super) fn lease(&self) -> LeaseId {
+        LeaseId { message: MessageId(self.id), attempt: self.attempt, boot: self.boot }
+    }
+
+    /// Whether `lease` is the newest of this message.
+    pub(super) fn is_newest(&self, lease: LeaseId) -> bool {
+        self.attempt == lease.attempt && self.boot == lease.boot && lease.attempt > 0
+    }
+
+    pub(super) fn until(&self) -> Time {
+        debug_assert_eq!(self.state, State::Scheduled);
+        Time(u64::from(self.next) << 32 | u64::from(self.prev))
+    }
+
+    pub(super) fn set_until(&mut self, until: Time) {
+        self.state = State::Scheduled;
+        self.next = (until.0 >> 32) as u32;
+        self.prev = until.0 as u32;
+    }
+}
+
+/// What few messages have.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// The wall clock it waits for.
+    pub(super) due: Wall,
+    /// Failed attempts, oldest first.
+    pub(super) failures: Vec<FailureKept>,
+    /// How it died.
+    pub(super) dead: Option<(Reason, Wall)>,
+}
+
+/// A failed attempt.
+#[derive(Debug, Clone)]
+pub(super) struct FailureKept {
+    pub(super) attempt: u32,
+    pub(super) wall: Wall,
+    pub(super) client: Box<str>,
+    pub(super) error: Box<str>,
+}
+
+const CHUNK_BITS: u32 = 12;
+const CHUNK: usize = 1 << CHUNK_BITS;
+
+/// The slab, its index and the side table.
+#[derive(Debug)]
+pub(super) struct Messages {
+    chunks: Vec<Vec<Message>>,
+    free: u32,
+    len: usize,
+    by_id: HashTable<u32>,
+    rare: HashMap<u32, Rare>,
+    pub(super) body_bytes: u64,
+}
+
+impl Messages {
+    pub(super) fn new() -> Self {
+        Self {
+            chunks: Vec::new(),
+            free: NIL,
+            len: 0,
+            by_id: HashTable::new(),
+            rare: HashMap::new(),
+            body_bytes: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(super) fn at(&self, slot: u32) -> &Message {
+        &self.chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK - 1)]
+    }
+
+    #[inline]
+    pub(super) fn at_mut(&mut self, slot: u32) -> &mut Message {
+        &mut self.chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK - 1)]
+    }
+
+    pub(super) fn find(&self, id: MessageId) -> Option<u32> {
+        self.by_id.find(hash(id.0), |&slot| self.at(slot).id == id.0).copied()
+    }
+
+    /// The slot is in no list yet.
+    pub(super) fn insert(&mut self, message: Message) -> u32 {
+        self.body_bytes += message.body.as_ref().map_or(0, |body| body.len() as u64);
+        let id = message.id;
+        let slot = if self.free == NIL {
+            if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+                self.chunks.push(Vec::with_capacity(CHUNK));
+            }
+            let chunk = self.chunks.len() - 1;
+            let slot = (chunk << CHUNK_BITS) + self.chunks[chunk].len();
+            self.chunks[chunk].push(message);
+            u32::try_from(slot).ok().filter(|&slot| slot < NIL >> 1).expect("limits keep messages below 2^31")
+        } else {
+            let slot = self.free;
+            self.free = self.at(slot).next;
+            *self.at_mut(slot) = message;
+            slot
+        };
+        let Self { by_id, chunks, .. } = self;
+        by_id.insert_unique(hash(id), slot, |&slot| {
+            hash(chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK - 1)].id)
+        });
+        self.len += 1;
+        slot
+    }
+
+    /// Forgets a message that is in no list any more.
+    pub(super) fn remove(&mut self, slot: u32) {
+        let id = self.at(slot).id;
+        if let Ok(entry) = self.by_id.find_entry(hash(id), |&found| found == slot) {
+            entry.remove();
+        }
+        if self.at(slot).is_rare {
+            self.rare.remove(&slot);
+        }
+        self.drop_body(slot);
+        let free = self.free;
+        let message = self.at_mut(slot);
+        message.state = State::Free;
+        message.next = free;
+        self.free = slot;
+        self.len -= 1;
+    }
+
+    /// Frees the body's memory; it can be read back.
+    pub(super) fn drop_body(&mut self, slot: u32) {
+        if let Some(body) = self.at_mut(slot).body.take() {
+            self.body_bytes -= body.len() as u64;
+        }
+    }
+
+    pub(super) fn rare(&self, slot: u32) -> Option<&Rare> {
+        if self.at(slot).is_rare { self.rare.get(&slot) } else { None }
+    }
+
+    pub(super) fn rare_mut(&mut self, slot: u32) -> &mut Rare {
+        self.at_mut(slot).is_rare = true;
+        self.rare.entry(slot).or_default()
+    }
+
+    /// Every message there is.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Message)> {
+        self.chunks
+            .iter()
+            .enumerate()
+            .flat_map(|(at, chunk)| {
+                chunk.iter().enumerate().map(move |(offset, message)| ((at << CHUNK_BITS) + offset, message))
+            })
+            .filter(|(_, message)| message.state != State::Free)
+            .map(|(slot, message)| (slot as u32, message))
+    }
+
+    pub(super) fn slots(&self) -> Vec<u32> {
+        self.iter().map(|(slot, _)| slot).collect()
+    }
+}
+
+/// 16 consecutive ids share a group of the index and so a cache line: in order of arrival a look-up is nearly free.
+fn hash(id: u64) -> u64 {
+    let group = (id >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let tag = id.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 57;
+    (group << 4 | id & 15) & !(0x7f << 57) | tag << 57
+}
+
+/// The ready messages of one queue: a list per priority.
+#[derive(Debug)]
+pub(super) struct ReadyLists {
+    heads: [u32; PRIORITIES],
+    tails: [u32; PRIORITIES],
+    occupied: u16,
+}
+
+impl ReadyLists {
+    pub(super) fn new() -> Self {
+        Self { heads: [NIL; PRIORITIES], tails: [NIL; PRIORITIES], occupied: 0 }
+    }
+
+    /// The message to serve next: of the highest priority, the one longest in its list.
+    pub(super) fn first(&self) -> Option<u32> {
+        let top = (u16::BITS - self.occupied.leading_zeros()).checked_sub(1)?;
+        Some(self.heads[top as usize])
+    }
+
+    pub(super) fn heads(&self) -> impl Iterator<Item = u32> + '_ {
+        self.heads.iter().copied().filter(|&head| head != NIL)
+    }
+
+    pub(super) fn push_back(&mut self, messages: &mut Messages, slot: u32) {
+        let priority = messages.at(slot).priority as usize;
+        let tail = std::mem::replace(&mut self.tails[priority], slot);
+        let message = messages.at_mut(slot);
+        message.state = State::Ready;
+        message.prev = tail;
+        message.next = NIL;
+        match tail {
+            NIL => self.heads[priority] = slot,
+            _ => messages.at_mut(tail).next = slot,
+        }
+        self.occupied |= 1 << priority;
+    }
+
+    pub(super) fn push_front(&mut self, messages: &mut Messages, slot: u32) {
+        let priority = messages.at(slot).priority as usize;
+        let head = std::mem::replace(&mut self.heads[priority], slot);
+        let message = messages.at_mut(slot);
+        message.state = State::Ready;
+        message.prev = NIL;
+        message.next = head;
+        match head {
+            NIL => self.tails[priority] = slot,
+            _ => messages.at_mut(head).prev = slot,
+        }
+        self.occupied |= 1 << priority;
+    }
+
+    pub(super) fn unlink(&mut self, messages: &mut Messages, slot: u32) {
+        let message = messages.at(slot);
+        let (priority, prev, next) = (message.priority as usize, message.prev, message.next);
+        match prev {
+            NIL => self.heads[priority] = next,
+            _ => messages.at_mut(prev).next = next,
+        }
+        match next {
+            NIL => self.tails[priority] = prev,
+            _ => messages.at_mut(next).prev = prev,
+        }
+        if self.heads[priority] == NIL {
+            self.occupied &= !(1 << priority);
+        }
+    }
+}

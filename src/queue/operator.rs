@@ -1,0 +1,311 @@
+//! What operators ask: queues in numbers, dead letters to look at, redrive or purge, and a publish by hand.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::clock::Time;
+use crate::ids::{ConnKey, MessageId, Namespace, QueueName};
+use crate::limits::PAGE_ROWS_MAX;
+use crate::mail::{
+    DeadLetter, DeadSelection, Effect, FailedAttempt, OperatorReply, OperatorRequest, PublishMessage,
+    QueueStats, RefusalCode,
+};
+use crate::queue::lifecycle::End;
+use crate::queue::messages::State;
+use crate::queue::record::{self, Reason};
+use crate::queue::{Brain, Reading, Turn, refused};
+
+impl Brain {
+    /// Answers one request of the operator API; a body that is not in memory is read back first.
+    pub(super) fn operate(&mut self, conn: ConnKey, request: OperatorRequest, turn: &mut Turn<'_>) {
+        let reply = match request {
+            OperatorRequest::Publish { namespace, queue, header, body } => {
+                let message = PublishMessage { header, body_len: body.len() as u32 };
+                return self.operator_publish(conn, &namespace, &queue, message, &body, turn);
+            }
+            OperatorRequest::DeadRedrive { namespace, queue, selection, to } => {
+                return self.redrive(conn, &namespace, &queue, selection, to.as_ref(), turn);
+            }
+            OperatorRequest::DeadPurge { namespace, queue, selection } => {
+                return self.purge(conn, &namespace, &queue, selection, turn);
+            }
+            OperatorRequest::DeadShow { namespace, queue, id } => {
+                match self.show(conn, &namespace, &queue, id, turn) {
+                    Some(reply) => reply,
+                    None => return,
+                }
+            }
+            OperatorRequest::Namespaces => OperatorReply::Namespaces(
+                self.queues.tenants().map(|tenant| tenant.name.to_string()).collect(),
+            ),
+            OperatorRequest::Queues { namespace, mailboxes, after, limit } => {
+                self.list_queues(&namespace, mailboxes, after.as_deref(), limit, turn)
+            }
+            OperatorRequest::Stats { namespace, queue } => {
+                let found = self.find_queue(&namespace, &queue);
+                let row = found.map_or_else(|| empty_stats(queue.as_str()), |queue| self.stats(queue, turn));
+                OperatorReply::Queues(vec![row])
+            }
+            OperatorRequest::DeadList { namespace, queue, after, limit } => {
+                let after = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0));
+                let found = self.find_queue(&namespace, &queue);
+                let rows = found.map_or_else(Vec::new, |queue| {
+                    let dead = self.queues.at(queue).dead.range((after, Bound::Unbounded));
+                    dead.take(limit.min(PAGE_ROWS_MAX)).map(|(_, &slot)| self.dead_letter(slot)).collect()
+                });
+                OperatorReply::Dead(rows)
+            }
+        };
+        turn.push_now(Effect::Operator { conn, reply: Box::new(reply) });
+    }
+
+    fn find_queue(&self, namespace: &Namespace, queue: &QueueName) -> Option<u32> {
+        self.queues.find(self.queues.find_namespace(namespace.as_str())?, queue.as_str())
+    }
+
+    fn operator_publish(
+        &mut self,
+        conn: ConnKey,
+        namespace: &Namespace,
+        queue: &QueueName,
+        message: PublishMessage,
+        body: &[u8],
+        turn: &mut Turn<'_>,
+    ) {
+        let judged = self
+            .queues
+            .intern(namespace.as_str(), self.config.namespaces_max)
+            .map_err(|full| self.names_full(full))
+            .and_then(|namespace| self.judge(namespace, queue.as_str(), None, &[message], None, turn));
+        match judged {
+            Ok((queue, _)) => {
+                let id = self.admit(queue, None, &[message], body, turn);
+                turn.push_durable(Effect::Operator { conn, reply: Box::new(OperatorReply::Published(id)) });
+            }
+            Err(refused) => {
+                self.metrics.refused.inc();
+                turn.push_now(Effect::Operator { conn, reply: Box::new(OperatorReply::Refused(refused)) });
+            }
+        }
+    }
+
+    fn list_queues(
+        &self,
+        namespace: &Namespace,
+        mailboxes: bool,
+        after: Option<&str>,
+        limit: usize,
+        turn: &Turn<'_>,
+    ) -> OperatorReply {
+        let limit = limit.min(PAGE_ROWS_MAX);
+        let mut page = BTreeMap::new();
+        if let Some(namespace) = self.queues.find_namespace(namespace.as_str()) {
+            for (index, queue) in &self.queues.slab {
+                if queue.namespace == namespace
+                    && (mailboxes || !queue.is_mailbox)
+                    && after.is_none_or(|after| &*queue.name > after)
+                {
+                    page.insert(&*queue.name, index as u32);
+                    if page.len() > limit {
+                        page.pop_last();
+                    }
+                }
+            }
+        }
+        OperatorReply::Queues(page.into_values().map(|queue| self.stats(queue, turn)).collect())
+    }
+
+    fn stats(&self, queue: u32, turn: &Turn<'_>) -> QueueStats {
+        let entry = self.queues.at(queue);
+        let published = entry.ready.heads().map(|slot| self.messages.at(slot).published.0).min();
+        let mailbox_consumers = u64::from(entry.owner != crate::queue::messages::NIL);
+        QueueStats {
+            queue: entry.name.to_string(),
+            ready: entry.ready_count,
+            scheduled: entry.scheduled_count,
+            leased: entry.leased_count,
+            dead: entry.dead.len() as u64,
+            bytes: entry.bytes,
+            parked: entry.parked_count,
+            consumers: entry.subscriptions + mailbox_consumers,
+            oldest_ready_age_ms: published.map_or(0, |published| turn.now.wall.0.saturating_sub(published)),
+        }
+    }
+
+    fn dead_letter(&self, slot: u32) -> DeadLetter {
+        let message = self.messages.at(slot);
+        let rare = self.messages.rare(slot);
+        let history: Vec<FailedAttempt> = rare.map_or_else(Vec::new, |rare| {
+            let row = |failure: &crate::queue::messages::FailureKept| FailedAttempt {
+                attempt: failure.attempt,
+                client: failure.client.to_string(),
+                failed_unix_ms: failure.wall.0,
+                error: failure.error.to_string(),
+            };
+            rare.failures.iter().map(row).collect()
+        });
+        let (reason, died) =
+            rare.and_then(|rare| rare.dead).unwrap_or((Reason::Attempts, crate::clock::Wall(0)));
+        DeadLetter {
+            id: message.id,
+            queue: self.queues.at(message.queue).name.to_string(),
+            reason: reason.as_str(),
+            last_error: history.last().map_or_else(String::new, |failure| failure.error.clone()),
+            attempts: u32::from(message.spent),
+            published_unix_ms: message.published.0,
+            died_unix_ms: died.0,
+            bytes: u64::from(message.body_len),
+            history,
+            body: None,
+        }
+    }
+
+    fn find_dead(&self, namespace: &Namespace, queue: &QueueName, id: MessageId) -> Option<u32> {
+        let queue = self.find_queue(namespace, queue)?;
+        self.queues.at(queue).dead.get(&id.0).copied()
+    }
+
+    /// The answer, or `None` when it has to wait for the body.
+    fn show(
+        &mut self,
+        conn: ConnKey,
+        namespace: &Namespace,
+        queue: &QueueName,
+        id: MessageId,
+        turn: &mut Turn<'_>,
+    ) -> Option<OperatorReply> {
+        let Some(slot) = self.find_dead(namespace, queue, id) else {
+            return Some(OperatorReply::Dead(Vec::new()));
+        };
+        let message = self.messages.at(slot);
+        let Some(body) = &message.body else {
+            let read = turn.journal.read(message.position, message.body_offset, message.body_len);
+            self.reads.insert(read, Reading::Show { conn, message: id });
+            return None;
+        };
+        let row = DeadLetter { body: Some(body.to_vec()), ..self.dead_letter(slot) };
+        Some(OperatorReply::Dead(vec![row]))
+    }
+
+    pub(super) fn show_read(&mut self, conn: ConnKey, id: MessageId, bytes: &[u8], turn: &mut Turn<'_>) {
+        let dead = self.messages.find(id).filter(|&slot| self.messages.at(slot).state == State::Dead);
+        let row = dead.map(|slot| DeadLetter { body: Some(bytes.to_vec()), ..self.dead_letter(slot) });
+        let reply = Box::new(OperatorReply::Dead(row.into_iter().collect()));
+        turn.push_now(Effect::Operator { conn, reply });
+    }
+
+    fn selected(&self, namespace: &Namespace, queue: &QueueName, selection: DeadSelection) -> Vec<u32> {
+        match selection {
+            DeadSelection::One(id) => self.find_dead(namespace, queue, id).into_iter().collect(),
+            DeadSelection::All => self
+                .find_queue(namespace, queue)
+                .map_or_else(Vec::new, |queue| self.queues.at(queue).dead.values().copied().collect()),
+        }
+    }
+
+    fn redrive(
+        &mut self,
+        conn: ConnKey,
+        namespace: &Namespace,
+        queue: &QueueName,
+        selection: DeadSelection,
+        to: Option<&QueueName>,
+        turn: &mut Turn<'_>,
+    ) {
+        let selected = self.selected(namespace, queue, selection);
+        let reply = match selected.first() {
+            None => OperatorReply::Changed(0),
+            Some(&first) => {
+                let from = self.messages.at(first).queue;
+                let tenant = self.queues.at(from).namespace;
+                let name = to.unwrap_or(queue).as_str();
+                match self.queues.open(tenant, name, Some(&self.config)) {
+                    Err(full) => OperatorReply::Refused(self.names_full(full)),
+                    Ok(target) => self.redrive_into(target, name, &selected, turn),
+                }
+            }
+        };
+        let changed = matches!(reply, OperatorReply::Changed(1..));
+        turn.push_durable_if_changed(Effect::Operator { conn, reply: Box::new(reply) }, changed);
+    }
+
+    /// As many as fit; the rest stay dead.
+    fn redrive_into(
+        &mut self,
+        target: u32,
+        name: &str,
+        selected: &[u32],
+        turn: &mut Turn<'_>,
+    ) -> OperatorReply {
+        self.mark_dirty(target);
+        let mut changed = 0;
+        for &slot in selected {
+            let message = self.messages.at(slot);
+            let (id, from, bytes) = (message.lease().message, message.queue, u64::from(message.body_len));
+            if !self.queues.at(target).has_room(&self.config, 1, bytes) {
+                break;
+            }
+            let time = turn.now.time;
+            self.append_amendment(turn, |out| record::encode_redriven(out, id, time, name));
+            self.bring_back(slot, target, time);
+            self.mark_dirty(from);
+            changed += 1;
+        }
+        self.metrics.redriven.add(changed);
+        if changed == 0 {
+            let text = format!("{name:?} is full; nothing was redriven");
+            return OperatorReply::Refused(refused(RefusalCode::QueueFull, text, self.full_retry_ms()));
+        }
+        OperatorReply::Changed(changed)
+    }
+
+    /// A dead letter is ready again, in `queue`, with its attempts and its time to live anew.
+    pub(super) fn bring_back(&mut self, slot: u32, queue: u32, time: Time) {
+        self.leave(slot);
+        let rare = self.messages.rare_mut(slot);
+        rare.failures.clear();
+        rare.dead = None;
+        let ttl = self.queues.at(queue).rules(&self.config).ttl;
+        let message = self.messages.at_mut(slot);
+        message.spent = 0;
+        message.attempt_open = false;
+        message.expires = ttl.map_or(Time(0), |ttl| time + ttl);
+        let bytes = u64::from(message.body_len);
+        let from = std::mem::replace(&mut message.queue, queue);
+        self.queues.at_mut(from).bytes -= bytes;
+        self.queues.at_mut(queue).bytes += bytes;
+        self.place_ready(slot, End::Back);
+    }
+
+    fn purge(
+        &mut self,
+        conn: ConnKey,
+        namespace: &Namespace,
+        queue: &QueueName,
+        selection: DeadSelection,
+        turn: &mut Turn<'_>,
+    ) {
+        let selected = self.selected(namespace, queue, selection);
+        for &slot in &selected {
+            self.finish_message(slot, turn);
+        }
+        let reply = OperatorReply::Changed(selected.len() as u64);
+        let effect = Effect::Operator { conn, reply: Box::new(reply) };
+        // The `done` record is appended at the end of this call.
+        turn.push_durable_if_changed(effect, !selected.is_empty());
+    }
+}
+
+fn empty_stats(queue: &str) -> QueueStats {
+    QueueStats {
+        queue: queue.to_owned(),
+        ready: 0,
+        scheduled: 0,
+        leased: 0,
+        dead: 0,
+        bytes: 0,
+        parked: 0,
+        consumers: 0,
+        oldest_ready_age_ms: 0,
+    }
+}

@@ -1,0 +1,323 @@
+//! A publish on its way in: judged, then admitted, parked or refused as a whole.
+
+use crate::clock::{Time, Wall};
+use crate::ids::{Boot, ConnKey, MessageId, ProducerId};
+use crate::log::{Position, Room};
+use crate::mail::{
+    Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode, Refused,
+};
+use crate::queue::config::WhenFull;
+use crate::queue::lifecycle::End;
+use crate::queue::marks::{Run, SEQUENCES_AHEAD_MAX, Verdict};
+use crate::queue::messages::{Message, NIL, State};
+use crate::queue::queues::{NamesFull, NamespaceId};
+use crate::queue::record::{self, PublishHead};
+use crate::queue::{Brain, Turn, refused};
+
+/// Where a message's record lies, while its entry is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    pub(super) id: u64,
+    pub(super) queue: u32,
+    pub(super) position: Position,
+    pub(super) body_offset: u32,
+    pub(super) charge: u32,
+    pub(super) time: Time,
+    pub(super) wall: Wall,
+}
+
+impl Brain {
+    /// A client's publish. One that comes over a replaced connection is dropped in silence.
+    pub(super) fn publish(
+        &mut self,
+        publish: &Publish,
+        messages: &[PublishMessage],
+        bodies: &[u8],
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(client) = self.directory.of_conn(publish.conn) else { return };
+        let namespace = self.directory.at(client).namespace;
+        if let Some(producer) = publish.producer {
+            match self.marks.verdict(namespace, producer, publish.messages) {
+                Verdict::New => {}
+                Verdict::Duplicate(first_id) => {
+                    self.metrics.duplicates.inc();
+                    let last_id = first_id + u64::from(publish.messages) - 1;
+                    let after = self.published_with(last_id);
+                    let acked = acked(publish.conn, publish.seq, first_id, publish.messages, bodies.len());
+                    turn.outbox.push(after, acked, &[]);
+                    return;
+                }
+                unusable => {
+                    let refused = refuse_sequence(unusable, producer);
+                    return self.refuse(
+                        publish.conn,
+                        publish.seq,
+                        messages.len(),
+                        bodies.len(),
+                        refused,
+                        turn,
+                    );
+                }
+            }
+        }
+        let parkable = Some(client);
+        match self.judge(namespace, publish.queue.as_str(), publish.producer, messages, parkable, turn) {
+            Ok((queue, true)) => {
+                let first_id = self.admit(queue, publish.producer, messages, bodies, turn);
+                let count = publish.messages;
+                turn.push_durable(acked(publish.conn, publish.seq, first_id.0, count, bodies.len()));
+            }
+            Ok((queue, false)) => self.park(client, queue, publish, messages, bodies, turn),
+            Err(refused) => {
+                self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn)
+            }
+        }
+    }
+
+    /// The queue, and whether the messages may go in now; `false` lets them be parked.
+    pub(super) fn judge(
+        &mut self,
+        namespace: NamespaceId,
+        name: &str,
+        producer: Option<ProducerSequence>,
+        messages: &[PublishMessage],
+        parkable: Option<u32>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(u32, bool), Refused> {
+        if turn.journal.room() == Room::Reserved {
+            let text = "the disk has no room for more messages; free some, acks go on meanwhile";
+            return Err(refused(RefusalCode::DiskFull, text.to_owned(), self.full_retry_ms()));
+        }
+        self.judge_producer(namespace, producer)?;
+        let queue =
+            self.queues.open(namespace, name, Some(&self.config)).map_err(|full| self.names_full(full))?;
+        // An idle queue that takes nothing is closed again at the end of this call.
+        self.mark_dirty(queue);
+        let entry = self.queues.at(queue);
+        let rules = entry.rules(&self.config);
+        let (count, bytes) = (messages.len() as u64, messages.iter().map(|m| u64::from(m.body_len)).sum());
+        if count > rules.messages_max || bytes > rules.bytes_max {
+            let (messages_max, bytes_max) = (rules.messages_max, rules.bytes_max);
+            let text = format!(
+                "{count} messages of {bytes} bytes together never fit {name:?}, which holds at most {messages_max} \
+                 messages and {bytes_max} bytes"
+            );
+            return Err(refused(RefusalCode::LimitReached, text, 0));
+        }
+        let fits = entry.parked_count == 0 && entry.has_room(&self.config, count, bytes);
+        if fits || (parkable.is_some() && rules.when_full == WhenFull::Wait) {
+            return Ok((queue, fits));
+        }
+        let text = format!(
+            "{name:?} is full: it holds {} messages of {} bytes, at most {} messages and {} bytes are allowed",
+            entry.messages(),
+            entry.bytes,
+            rules.messages_max,
+            rules.bytes_max
+        );
+        Err(refused(RefusalCode::QueueFull, text, self.full_retry_ms()))
+    }
+
+    fn judge_producer(
+        &self,
+        namespace: NamespaceId,
+        producer: Option<ProducerSequence>,
+    ) -> Result<(), Refused> {
+        let Some(producer) = producer else { return Ok(()) };
+        let max = self.config.producers_per_namespace_max;
+        if self.queues.tenant(namespace).producers < max
+            || self.marks.table.contains_key(&(namespace, producer.producer))
+        {
+            return Ok(());
+        }
+        Err(self.names_full(NamesFull { what: "producers of this namespace that were not retired", max }))
+    }
+
+    pub(super) fn names_full(&self, full: NamesFull) -> Refused {
+        let text = format!("the limit of {} {} is reached", full.max, full.what);
+        refused(RefusalCode::LimitReached, text, self.full_retry_ms())
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        conn: ConnKey,
+        seq: u64,
+        messages: usize,
+        bytes: usize,
+        refused: Refused,
+        turn: &mut Turn<'_>,
+    ) {
+        self.metrics.refused.inc();
+        let refused = Box::new(refused);
+        let (messages, bytes) = (messages as u32, bytes as u32);
+        turn.push_now(Effect::PublishRefused { conn, seq, messages, bytes, refused });
+    }
+
+    /// Writes the messages down and puts them on their queue. Returns the first one's id; the others follow by 1.
+    pub(super) fn admit(
+        &mut self,
+        queue: u32,
+        producer: Option<ProducerSequence>,
+        messages: &[PublishMessage],
+        bodies: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> MessageId {
+        self.append_clock_if_old(turn);
+        let first_id = self.next_id;
+        self.next_id += messages.len() as u64;
+        let ticket = turn.journal.open_ticket();
+        if self.uncommitted.back().is_none_or(|(last, _)| *last != ticket) {
+            self.uncommitted.push_back((ticket, first_id));
+        }
+        let entry = self.queues.at(queue);
+        let namespace = entry.namespace;
+        let head = PublishHead {
+            time: turn.now.time,
+            wall: turn.now.wall,
+            first_id,
+            namespace: &self.queues.tenant(namespace).name,
+            queue: &entry.name,
+            producer,
+        };
+        self.scratch.clear();
+        self.entry_lens.clear();
+        let entry_lens = &mut self.entry_lens;
+        let head_len = record::encode_publish(&mut self.scratch, &head, messages, |len| entry_lens.push(len));
+        let position = turn.journal.append(&[&self.scratch, bodies]);
+        self.clock = (turn.now.time, turn.now.wall);
+        // The head lives as long as the producer's mark needs it, or as the first message.
+        let mut head_charge = head_len;
+        if let Some(producer) = producer {
+            let run = Run {
+                sequence: producer.sequence,
+                first_id,
+                position,
+                charge: std::mem::take(&mut head_charge),
+                count: messages.len() as u32,
+            };
+            self.remember(namespace, producer.producer, producer.unanswered_from, run, turn);
+        }
+        let (time, wall) = (turn.now.time, turn.now.wall);
+        let (mut body_offset, mut start) = (self.scratch.len() as u32, 0);
+        for (at, message) in messages.iter().enumerate() {
+            let body_len = message.body_len as usize;
+            let charge = self.entry_lens[at] + message.body_len + std::mem::take(&mut head_charge);
+            let id = first_id + at as u64;
+            let placed = Placed { id, queue, position, body_offset, charge, time, wall };
+            let slot = self.enter(&placed, &message.header, &bodies[start..start + body_len]);
+            match self.until(slot, &message.header, time, wall) {
+                Some(until) => self.place_scheduled(slot, until),
+                None => self.place_ready(slot, End::Back),
+            }
+            start += body_len;
+            body_offset += message.body_len;
+        }
+        self.metrics.published.add(messages.len() as u64);
+        self.mark_dirty(queue);
+        MessageId(first_id)
+    }
+
+    fn remember(
+        &mut self,
+        namespace: NamespaceId,
+        producer: ProducerId,
+        unanswered_from: u64,
+        run: Run,
+        turn: &mut Turn<'_>,
+    ) {
+        let is_new = self.marks.remember(namespace, producer, unanswered_from, run, |old| {
+            if old.charge > 0 {
+                turn.journal.release(old.position, old.charge);
+            }
+        });
+        if is_new {
+            self.queues.tenant_mut(namespace).producers += 1;
+            self.metrics.producers.add(1);
+        }
+    }
+
+    /// Makes the entry of a message, in no state yet.
+    pub(super) fn enter(&mut self, placed: &Placed, header: &MessageHeader, body: &[u8]) -> u32 {
+        let queue = self.queues.at_mut(placed.queue);
+        queue.bytes += body.len() as u64;
+        let rules = self.queues.at(placed.queue).rules(&self.config);
+        let ttl_ms = match header.ttl_ms {
+            0 => rules.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            own => own,
+        };
+        let expires = if ttl_ms == 0 { Time(0) } else { Time(placed.time.0.saturating_add(ttl_ms)) };
+        self.messages.insert(Message {
+            id: placed.id,
+            body: self.keep_body(body),
+            position: placed.position,
+            published: placed.wall,
+            expires,
+            next: NIL,
+            prev: NIL,
+            queue: placed.queue,
+            body_offset: placed.body_offset,
+            body_len: body.len() as u32,
+            charge: placed.charge,
+            attempt: 0,
+            boot: Boot(0),
+            timer: None,
+            spent: 0,
+            attempts_max: u16::try_from(header.attempts_max).unwrap_or(u16::MAX),
+            priority: header.priority,
+            state: State::Free,
+            attempt_open: false,
+            is_rare: false,
+        })
+    }
+
+    pub(super) fn keep_body(&self, body: &[u8]) -> Option<Box<[u8]>> {
+        let fits = self.messages.body_bytes + body.len() as u64 <= self.config.body_memory_bytes_max;
+        fits.then(|| body.into())
+    }
+
+    /// Until when a message that was published at `time` has to wait. Notes a due time on the wall clock, for the
+    /// timer to look at again.
+    pub(super) fn until(
+        &mut self,
+        slot: u32,
+        header: &MessageHeader,
+        time: Time,
+        wall: Wall,
+    ) -> Option<Time> {
+        let mut wait_ms = header.delay_ms;
+        if header.due > wall {
+            wait_ms = wait_ms.max(header.due.0 - wall.0);
+            self.messages.rare_mut(slot).due = header.due;
+        }
+        (wait_ms > 0).then(|| Time(time.0.saturating_add(wait_ms)))
+    }
+}
+
+pub(super) fn acked(conn: ConnKey, seq: u64, first_id: u64, messages: u32, bytes: usize) -> Effect {
+    let first_id = MessageId(first_id);
+    Effect::PublishAcked(PublishAcked { conn, seq, more: 0, first_id, messages, bytes: bytes as u32 })
+}
+
+fn refuse_sequence(verdict: Verdict, producer: ProducerSequence) -> Refused {
+    let ProducerSequence { sequence, unanswered_from, .. } = producer;
+    match verdict {
+        Verdict::Mixed => refused(
+            RefusalCode::Invalid,
+            format!("the batch at sequence {sequence} holds sequences that were published in another batch"),
+            0,
+        ),
+        Verdict::TooFar => refused(
+            RefusalCode::Invalid,
+            format!(
+                "sequence {sequence} lies more than {SEQUENCES_AHEAD_MAX} above unanswered_from {unanswered_from}"
+            ),
+            0,
+        ),
+        _ => refused(
+            RefusalCode::StaleSequence,
+            format!("sequence {sequence} lies below one that this producer said was answered"),
+            0,
+        ),
+    }
+}

@@ -1,0 +1,221 @@
+//! Namespaces and queues by name. A mailbox is a queue that exists while it holds something.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
+
+use crate::ids::QueueName;
+use crate::queue::config::{QueueConfig, QueueRules};
+use crate::queue::messages::{NIL, ReadyLists};
+
+/// A tenant's small number.
+pub(super) type NamespaceId = u32;
+
+/// One tenant's sums.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) name: Box<str>,
+    pub(super) queues: usize,
+    pub(super) mailboxes: usize,
+    pub(super) producers: usize,
+    pub(super) parked_bytes: u64,
+}
+
+/// One queue or mailbox.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) namespace: NamespaceId,
+    pub(super) name: Box<str>,
+    pub(super) is_mailbox: bool,
+    /// Waits in the brain's list of queues to serve.
+    pub(super) is_dirty: bool,
+    pub(super) ready: ReadyLists,
+    pub(super) ready_count: u64,
+    pub(super) scheduled_count: u64,
+    pub(super) leased_count: u64,
+    /// Of messages in any state.
+    pub(super) bytes: u64,
+    /// Of dead letters.
+    pub(super) dead_bytes: u64,
+    /// Slots of dead letters by id.
+    pub(super) dead: BTreeMap<u64, u32>,
+    /// First and last parked publish.
+    pub(super) parked: (u32, u32),
+    pub(super) parked_count: u64,
+    /// Subscriptions with credit, first to last, served in turn.
+    pub(super) eager: (u32, u32),
+    /// Subscriptions in all.
+    pub(super) subscriptions: u64,
+    /// The client whose mailbox this is, while it is subscribed.
+    pub(super) owner: u32,
+}
+
+impl Queue {
+    pub(super) fn messages(&self) -> u64 {
+        self.ready_count + self.scheduled_count + self.leased_count + self.dead.len() as u64
+    }
+
+    pub(super) fn rules<'a>(&self, config: &'a QueueConfig) -> &'a QueueRules {
+        if self.is_mailbox { &config.mailbox } else { &config.work_queue }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.messages() == 0 && self.parked_count == 0 && self.subscriptions == 0
+    }
+
+    pub(super) fn has_too_many_dead(&self, config: &QueueConfig) -> bool {
+        let rules = self.rules(config);
+        self.dead.len() as u64 > rules.messages_max || self.dead_bytes > rules.bytes_max
+    }
+
+    /// Whether so much more fits. Dead letters have a bound of their own: they must not keep new work out.
+    pub(super) fn has_room(&self, config: &QueueConfig, messages: u64, bytes: u64) -> bool {
+        let rules = self.rules(config);
+        let waiting = self.ready_count + self.scheduled_count + self.leased_count;
+        waiting + messages <= rules.messages_max && self.bytes - self.dead_bytes + bytes <= rules.bytes_max
+    }
+}
+
+/// Which bound a new name would break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NamesFull {
+    pub(super) what: &'static str,
+    pub(super) max: usize,
+}
+
+/// Every tenant and queue.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    tenants: Vec<Tenant>,
+    tenant_ids: HashTable<u32>,
+    pub(super) slab: Slab<Queue>,
+    by_name: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Queues {
+    pub(super) fn tenant(&self, id: NamespaceId) -> &Tenant {
+        &self.tenants[id as usize]
+    }
+
+    pub(super) fn tenant_mut(&mut self, id: NamespaceId) -> &mut Tenant {
+        &mut self.tenants[id as usize]
+    }
+
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.tenants.iter()
+    }
+
+    #[inline]
+    pub(super) fn at(&self, queue: u32) -> &Queue {
+        &self.slab[queue as usize]
+    }
+
+    #[inline]
+    pub(super) fn at_mut(&mut self, queue: u32) -> &mut Queue {
+        &mut self.slab[queue as usize]
+    }
+
+    pub(super) fn find_namespace(&self, name: &str) -> Option<NamespaceId> {
+        let hash = self.hasher.hash_one(name);
+        self.tenant_ids.find(hash, |&id| &*self.tenants[id as usize].name == name).copied()
+    }
+
+    /// The number of a namespace, new or old.
+    pub(super) fn intern(&mut self, name: &str, max: usize) -> Result<NamespaceId, NamesFull> {
+        if let Some(id) = self.find_namespace(name) {
+            return Ok(id);
+        }
+        if self.tenants.len() >= max {
+            return Err(NamesFull { what: "namespaces of this server", max });
+        }
+        let id = self.tenants.len() as u32;
+        self.tenants.push(Tenant {
+            name: name.into(),
+            queues: 0,
+            mailboxes: 0,
+            producers: 0,
+            parked_bytes: 0,
+        });
+        let Self { tenants, tenant_ids, hasher, .. } = self;
+        tenant_ids
+            .insert_unique(hasher.hash_one(name), id, |&id| hasher.hash_one(&*tenants[id as usize].name));
+        Ok(id)
+    }
+
+    pub(super) fn find(&self, namespace: NamespaceId, name: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one((namespace, name));
+        let is_it = |&queue: &u32| {
+            let queue = self.at(queue);
+            queue.namespace == namespace && &*queue.name == name
+        };
+        self.by_name.find(hash, is_it).copied()
+    }
+
+    /// The queue of this name, new or old; a replay knows no bounds.
+    pub(super) fn open(
+        &mut self,
+        namespace: NamespaceId,
+        name: &str,
+        bounds: Option<&QueueConfig>,
+    ) -> Result<u32, NamesFull> {
+        if let Some(queue) = self.find(namespace, name) {
+            return Ok(queue);
+        }
+        let is_mailbox = name.starts_with(QueueName::MAILBOX_PREFIX);
+        let tenant = &mut self.tenants[namespace as usize];
+        let (count, max, what) = if is_mailbox {
+            let max = bounds.map_or(usize::MAX, |bounds| bounds.mailboxes_per_namespace_max);
+            (&mut tenant.mailboxes, max, "mailboxes of this namespace that hold something")
+        } else {
+            let max = bounds.map_or(usize::MAX, |bounds| bounds.queues_per_namespace_max);
+            (&mut tenant.queues, max, "work queues of this namespace")
+        };
+        if *count >= max {
+            return Err(NamesFull { what, max });
+        }
+        *count += 1;
+        let queue = self.slab.insert(Queue {
+            namespace,
+            name: name.into(),
+            is_mailbox,
+            is_dirty: false,
+            ready: ReadyLists::new(),
+            ready_count: 0,
+            scheduled_count: 0,
+            leased_count: 0,
+            bytes: 0,
+            dead_bytes: 0,
+            dead: BTreeMap::new(),
+            parked: (NIL, NIL),
+            parked_count: 0,
+            eager: (NIL, NIL),
+            subscriptions: 0,
+            owner: NIL,
+        }) as u32;
+        let Self { slab, by_name, hasher, .. } = self;
+        by_name.insert_unique(hasher.hash_one((namespace, name)), queue, |&queue| {
+            let queue = &slab[queue as usize];
+            hasher.hash_one((queue.namespace, &*queue.name))
+        });
+        Ok(queue)
+    }
+
+    /// Forgets an idle queue.
+    pub(super) fn close(&mut self, queue: u32) {
+        let closed = self.slab.remove(queue as usize);
+        debug_assert!(closed.is_idle() && !closed.is_dirty);
+        let hash = self.hasher.hash_one((closed.namespace, &*closed.name));
+        if let Ok(entry) = self.by_name.find_entry(hash, |&found| found == queue) {
+            entry.remove();
+        }
+        let tenant = &mut self.tenants[closed.namespace as usize];
+        if closed.is_mailbox {
+            tenant.mailboxes -= 1;
+        } else {
+            tenant.queues -= 1;
+        }
+    }
+}

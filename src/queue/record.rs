@@ -1,0 +1,318 @@
+//! What the brain writes to the log, byte by byte.
+//!
+//! The first byte is the record's kind in the low 5 bits and the layout's version (1) above them. `v` is an unsigned
+//! LEB128 varint, `text` a `v` length and that many bytes of UTF-8. Times are shard [`Time`], walls ms since 1970.
+//!
+//! ```text
+//!  1 boot      v boot
+//!  2 clock     v time, v wall, v next message id
+//!  3 publish   v time, v wall, v first id, text namespace, text queue, u64le producer (0: none)
+//!              [v sequence, v unanswered from], v count            <- the head; the producer's mark needs it
+//!              count × (u8 priority | options, v body length, [v delay] [v due wall] [v ttl] [v attempts max])
+//!              count × body
+//!  4 leased    v count, count × (v message, v attempt)             boot: that of the last boot record
+//!  5 done      v count, count × v message                          acked or purged
+//!  6 failed    v message, v attempt, v wall, u8 next (0 ready, 1 scheduled, 2 dead), v argument (time or reason),
+//!              text client, text error
+//!  7 returned  v count, count × v message                          the newest attempt does not count
+//!  8 died      v message, u8 reason, v wall                        without an attempt that failed
+//!  9 redriven  v message, v time, text queue
+//! 10 snapshot  v message, v published wall, v attempt, v boot, v spent, v attempts max, u8 priority,
+//!              u8 state (0 ready, 1 scheduled, 2 attempt open, 3 dead), v argument (time or reason), v died wall,
+//!              v expires (0: never), v due wall (0: none), v failures × (v attempt, v wall, text client, text error),
+//!              text namespace, text queue, v body length, body
+//! 11 mark      text namespace, u64le producer, v unanswered from, v count, count × (v sequence, v first id, v count)
+//! 12 retired   text namespace, u64le producer
+//! ```
+//!
+//! Everything but 1, 2, 3, 10 and 11 only amends what lies before it and is released as soon as it is written: the
+//! log frees its oldest segment only, after its live records were written anew as 10 and 11.
+
+mod decode;
+mod encode;
+
+pub use decode::decode;
+pub use encode::{
+    encode_boot, encode_clock, encode_died, encode_done, encode_failed, encode_leased, encode_mark,
+    encode_publish, encode_redriven, encode_retired, encode_returned, encode_snapshot,
+};
+
+use crate::clock::{Time, Wall};
+use crate::ids::{Boot, ProducerId};
+use crate::mail::{ProducerSequence, PublishMessage};
+
+const VERSION: u8 = 1;
+const KIND_MASK: u8 = 0x1f;
+const BOOT: u8 = 1;
+const CLOCK: u8 = 2;
+const PUBLISH: u8 = 3;
+const LEASED: u8 = 4;
+const DONE: u8 = 5;
+const FAILED: u8 = 6;
+const RETURNED: u8 = 7;
+const DIED: u8 = 8;
+const REDRIVEN: u8 = 9;
+const SNAPSHOT: u8 = 10;
+const MARK: u8 = 11;
+const RETIRED: u8 = 12;
+
+const HAS_DELAY: u8 = 0x10;
+const HAS_DUE: u8 = 0x20;
+const HAS_TTL: u8 = 0x40;
+const HAS_ATTEMPTS: u8 = 0x80;
+
+/// Why a message died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Its attempts are used up.
+    Attempts = 0,
+    /// Its time to live passed.
+    Expired = 1,
+    /// It made room for another.
+    Overflow = 2,
+    /// A consumer refused it for good.
+    Rejected = 3,
+}
+
+impl Reason {
+    /// As operators read it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempts => "attempts",
+            Self::Expired => "expired",
+            Self::Overflow => "overflow",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    fn of(number: u64) -> Result<Self, RecordError> {
+        Ok(match number {
+            0 => Self::Attempts,
+            1 => Self::Expired,
+            2 => Self::Overflow,
+            3 => Self::Rejected,
+            _ => return Err(RecordError::Value),
+        })
+    }
+}
+
+/// Where a message stands, as far as a record says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// A consumer could have it.
+    Ready,
+    /// It waits until this time.
+    Scheduled(Time),
+    /// An attempt was begun and neither failed nor succeeded.
+    AttemptOpen,
+    /// It died.
+    Dead(Reason),
+}
+
+/// Bytes that are no record of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// It ends too early.
+    #[error("the record ends too early")]
+    Short,
+    /// Something follows it.
+    #[error("the record has bytes after its end")]
+    Long,
+    /// A varint is longer than 64 bits.
+    #[error("a number has more than 64 bits")]
+    Varint,
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Text,
+    /// A field holds a value that no version writes.
+    #[error("a field holds an impossible value")]
+    Value,
+    /// Its version is newer.
+    #[error("a newer version wrote the record; start that version")]
+    Version,
+}
+
+/// A decoded record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A boot was begun.
+    Boot(Boot),
+    /// The shard's clock stood here.
+    Clock {
+        /// Shard time.
+        time: Time,
+        /// The wall clock at that time.
+        wall: Wall,
+        /// No message before this record has this id or a higher one.
+        next_id: u64,
+    },
+    /// Messages were published.
+    Publish(PublishRecord<'a>),
+    /// Attempts were begun: (message, attempt).
+    Leased(Vec<(u64, u32)>),
+    /// Messages are gone.
+    Done(Vec<u64>),
+    /// An attempt failed.
+    Failed(FailedRecord<'a>),
+    /// Attempts that do not count.
+    Returned(Vec<u64>),
+    /// A message died without an attempt.
+    Died {
+        /// Which.
+        id: u64,
+        /// Why.
+        reason: Reason,
+        /// When.
+        wall: Wall,
+    },
+    /// A dead letter is ready again.
+    Redriven {
+        /// Which.
+        id: u64,
+        /// When.
+        time: Time,
+        /// In this queue.
+        queue: &'a str,
+    },
+    /// A whole message.
+    Snapshot(Box<SnapshotRecord<'a>>),
+    /// A producer's whole mark.
+    Mark(MarkRecord<'a>),
+    /// A producer is forgotten.
+    Retired {
+        /// Its tenant.
+        namespace: &'a str,
+        /// Which.
+        producer: ProducerId,
+    },
+}
+
+/// Messages published together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishRecord<'a> {
+    /// When.
+    pub time: Time,
+    /// When, as people read it.
+    pub wall: Wall,
+    /// The first message's id.
+    pub first_id: u64,
+    /// The tenant.
+    pub namespace: &'a str,
+    /// The queue.
+    pub queue: &'a str,
+    /// The producer's own count.
+    pub producer: Option<ProducerSequence>,
+    /// Length of the head in bytes.
+    pub head_len: u32,
+    /// The messages.
+    pub messages: Vec<PublishedMessage>,
+    /// Their bodies, end to end.
+    pub bodies: &'a [u8],
+    /// Where the bodies start in the record.
+    pub bodies_offset: u32,
+}
+
+/// One message of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedMessage {
+    /// What the producer asked for.
+    pub message: PublishMessage,
+    /// Bytes of the record's list that tell of it, its body not counted.
+    pub entry_len: u32,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedRecord<'a> {
+    /// The message.
+    pub id: u64,
+    /// The attempt.
+    pub attempt: u32,
+    /// When it failed.
+    pub wall: Wall,
+    /// What became of the message.
+    pub next: Standing,
+    /// Who held the lease.
+    pub client: &'a str,
+    /// What it said.
+    pub error: &'a str,
+}
+
+/// One failure of a message's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure<'a> {
+    /// The attempt.
+    pub attempt: u32,
+    /// When it failed.
+    pub wall: Wall,
+    /// Who held the lease.
+    pub client: &'a str,
+    /// What it said.
+    pub error: &'a str,
+}
+
+/// Everything about one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRecord<'a> {
+    /// Its id.
+    pub id: u64,
+    /// When it was published.
+    pub published: Wall,
+    /// The newest attempt.
+    pub attempt: u32,
+    /// The boot that began it.
+    pub boot: Boot,
+    /// Attempts that count.
+    pub spent: u32,
+    /// Its own bound of attempts; 0 leaves it to the queue.
+    pub attempts_max: u32,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Where it stands.
+    pub standing: Standing,
+    /// When it died; 0 unless dead.
+    pub died: Wall,
+    /// When it expires; 0 for never.
+    pub expires: Time,
+    /// The wall clock it waits for; 0 for none.
+    pub due: Wall,
+    /// Attempts that failed, oldest first.
+    pub failures: Vec<Failure<'a>>,
+    /// The tenant.
+    pub namespace: &'a str,
+    /// The queue.
+    pub queue: &'a str,
+    /// The encoded message.
+    pub body: &'a [u8],
+}
+
+/// A producer's answered and unanswered sequences.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkRecord<'a> {
+    /// The tenant.
+    pub namespace: &'a str,
+    /// Which.
+    pub producer: ProducerId,
+    /// Sequences below are answered.
+    pub unanswered_from: u64,
+    /// Runs of (first sequence, first id, count).
+    pub runs: Vec<(u64, u64, u32)>,
+}
+
+/// What all messages of a publish share.
+#[derive(Debug, Clone, Copy)]
+pub struct PublishHead<'a> {
+    /// When.
+    pub time: Time,
+    /// When, as people read it.
+    pub wall: Wall,
+    /// The first message's id.
+    pub first_id: u64,
+    /// The tenant.
+    pub namespace: &'a str,
+    /// The queue.
+    pub queue: &'a str,
+    /// The producer's own count.
+    pub producer: Option<ProducerSequence>,
+}

@@ -1,0 +1,227 @@
+//! From bytes to records. No input panics, and memory is taken only for what is there.
+
+use crate::clock::{Time, Wall};
+use crate::ids::{Boot, ProducerId};
+use crate::mail::{MessageHeader, ProducerSequence, PublishMessage};
+use crate::queue::record::{
+    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_TTL,
+    KIND_MASK, LEASED, MARK, MarkRecord, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN, RETIRED,
+    RETURNED, Reason, Record, RecordError, SNAPSHOT, SnapshotRecord, Standing, VERSION,
+};
+
+/// Takes a record apart.
+///
+/// # Errors
+/// [`RecordError`] for bytes that no encoder of this version wrote.
+pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
+    let mut reader = Reader { bytes, at: 0 };
+    let tag = reader.byte()?;
+    if tag >> 5 != VERSION {
+        return Err(RecordError::Version);
+    }
+    let record = match tag & KIND_MASK {
+        BOOT => Record::Boot(Boot(reader.u32()?)),
+        CLOCK => Record::Clock { time: Time(reader.v()?), wall: Wall(reader.v()?), next_id: reader.v()? },
+        PUBLISH => Record::Publish(reader.publish()?),
+        LEASED => Record::Leased(reader.list(2, |reader| Ok((reader.v()?, reader.u32()?)))?),
+        DONE => Record::Done(reader.list(1, Reader::v)?),
+        RETURNED => Record::Returned(reader.list(1, Reader::v)?),
+        FAILED => Record::Failed(reader.failed()?),
+        DIED => {
+            let id = reader.v()?;
+            let reason = Reason::of(u64::from(reader.byte()?))?;
+            Record::Died { id, reason, wall: Wall(reader.v()?) }
+        }
+        REDRIVEN => Record::Redriven { id: reader.v()?, time: Time(reader.v()?), queue: reader.text()? },
+        SNAPSHOT => Record::Snapshot(Box::new(reader.snapshot()?)),
+        MARK => Record::Mark(MarkRecord {
+            namespace: reader.text()?,
+            producer: ProducerId(reader.u64le()?),
+            unanswered_from: reader.v()?,
+            runs: reader.list(3, |reader| Ok((reader.v()?, reader.v()?, reader.u32()?)))?,
+        }),
+        RETIRED => Record::Retired { namespace: reader.text()?, producer: ProducerId(reader.u64le()?) },
+        _ => return Err(RecordError::Version),
+    };
+    if reader.at != bytes.len() {
+        return Err(RecordError::Long);
+    }
+    Ok(record)
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
+        let end = self.at.checked_add(len).ok_or(RecordError::Short)?;
+        let taken = self.bytes.get(self.at..end).ok_or(RecordError::Short)?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, RecordError> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn u64le(&mut self) -> Result<u64, RecordError> {
+        let bytes: [u8; 8] = self.take(8)?.try_into().map_err(|_| RecordError::Short)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn v(&mut self) -> Result<u64, RecordError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            if shift == 63 && byte > 1 {
+                return Err(RecordError::Varint);
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(RecordError::Varint)
+    }
+
+    fn u32(&mut self) -> Result<u32, RecordError> {
+        u32::try_from(self.v()?).map_err(|_| RecordError::Value)
+    }
+
+    fn text(&mut self) -> Result<&'a str, RecordError> {
+        let len = self.u32()? as usize;
+        std::str::from_utf8(self.take(len)?).map_err(|_| RecordError::Text)
+    }
+
+    /// A counted list whose items have at least `item_len_min` bytes, so that memory is only taken for what is there.
+    fn list<T>(
+        &mut self,
+        item_len_min: usize,
+        mut item: impl FnMut(&mut Self) -> Result<T, RecordError>,
+    ) -> Result<Vec<T>, RecordError> {
+        let count = self.u32()? as usize;
+        if count > (self.bytes.len() - self.at) / item_len_min {
+            return Err(RecordError::Short);
+        }
+        let mut items = Vec::with_capacity(count);
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Ok(items)
+    }
+
+    fn publish(&mut self) -> Result<PublishRecord<'a>, RecordError> {
+        let (time, wall, first_id) = (Time(self.v()?), Wall(self.v()?), self.v()?);
+        let (namespace, queue) = (self.text()?, self.text()?);
+        let producer = match self.u64le()? {
+            0 => None,
+            id => Some(ProducerSequence {
+                producer: ProducerId(id),
+                sequence: self.v()?,
+                unanswered_from: self.v()?,
+            }),
+        };
+        let mut head_len = 0;
+        let mut bodies_len = 0u64;
+        let messages = self.list(2, |reader| {
+            if head_len == 0 {
+                head_len = reader.at as u32;
+            }
+            let message = reader.entry()?;
+            bodies_len += u64::from(message.message.body_len);
+            Ok(message)
+        })?;
+        let bodies_offset = self.at as u32;
+        let bodies = self.take(usize::try_from(bodies_len).map_err(|_| RecordError::Short)?)?;
+        let last_id = first_id.checked_add(messages.len() as u64);
+        if messages.is_empty() || last_id.is_none() {
+            return Err(RecordError::Value);
+        }
+        Ok(PublishRecord {
+            time,
+            wall,
+            first_id,
+            namespace,
+            queue,
+            producer,
+            head_len,
+            messages,
+            bodies,
+            bodies_offset,
+        })
+    }
+
+    fn entry(&mut self) -> Result<PublishedMessage, RecordError> {
+        let start = self.at;
+        let flags = self.byte()?;
+        let body_len = self.u32()?;
+        let mut option = |flag: u8| if flags & flag == 0 { Ok(0) } else { self.v() };
+        let header = MessageHeader {
+            priority: flags & 0x0f,
+            delay_ms: option(HAS_DELAY)?,
+            due: Wall(option(HAS_DUE)?),
+            ttl_ms: option(HAS_TTL)?,
+            attempts_max: u32::try_from(option(HAS_ATTEMPTS)?).map_err(|_| RecordError::Value)?,
+        };
+        if header.priority > 9 {
+            return Err(RecordError::Value);
+        }
+        let entry_len = (self.at - start) as u32;
+        Ok(PublishedMessage { message: PublishMessage { header, body_len }, entry_len })
+    }
+
+    fn failed(&mut self) -> Result<FailedRecord<'a>, RecordError> {
+        let (id, attempt, wall) = (self.v()?, self.u32()?, Wall(self.v()?));
+        let (next, argument) = (self.byte()?, self.v()?);
+        let next = match next {
+            0 => Standing::Ready,
+            1 => Standing::Scheduled(Time(argument)),
+            2 => Standing::Dead(Reason::of(argument)?),
+            _ => return Err(RecordError::Value),
+        };
+        Ok(FailedRecord { id, attempt, wall, next, client: self.text()?, error: self.text()? })
+    }
+
+    fn snapshot(&mut self) -> Result<SnapshotRecord<'a>, RecordError> {
+        let (id, published) = (self.v()?, Wall(self.v()?));
+        let (attempt, boot, spent, attempts_max) = (self.u32()?, Boot(self.u32()?), self.u32()?, self.u32()?);
+        let (priority, state, argument) = (self.byte()?, self.byte()?, self.v()?);
+        let standing = match state {
+            0 => Standing::Ready,
+            1 => Standing::Scheduled(Time(argument)),
+            2 => Standing::AttemptOpen,
+            3 => Standing::Dead(Reason::of(argument)?),
+            _ => return Err(RecordError::Value),
+        };
+        if priority > 9 {
+            return Err(RecordError::Value);
+        }
+        let (died, expires, due) = (Wall(self.v()?), Time(self.v()?), Wall(self.v()?));
+        let failures = self.list(4, |reader| {
+            let (attempt, wall) = (reader.u32()?, Wall(reader.v()?));
+            Ok(Failure { attempt, wall, client: reader.text()?, error: reader.text()? })
+        })?;
+        let (namespace, queue) = (self.text()?, self.text()?);
+        let body_len = self.u32()? as usize;
+        let body = self.take(body_len)?;
+        Ok(SnapshotRecord {
+            id,
+            published,
+            attempt,
+            boot,
+            spent,
+            attempts_max,
+            priority,
+            standing,
+            died,
+            expires,
+            due,
+            failures,
+            namespace,
+            queue,
+            body,
+        })
+    }
+}

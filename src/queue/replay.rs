@@ -1,0 +1,396 @@
+//! From the log back to where the shard stood: replay, start, and the writing anew of what an old segment holds.
+
+use crate::clock::{Time, Wall};
+use crate::ids::{Boot, MessageId, ProducerId};
+use crate::log::Position;
+use crate::mail::MessageHeader;
+use crate::queue::lifecycle::End;
+use crate::queue::marks::{Mark, Run};
+use crate::queue::messages::{FailureKept, State};
+use crate::queue::publish::Placed;
+use crate::queue::queues::NamespaceId;
+use crate::queue::record::{
+    self, FailedRecord, Failure, MarkRecord, PublishRecord, Record, RecordError, SnapshotRecord, Standing,
+};
+use crate::queue::{Brain, Held, START_GRACE_TIMER, Turn, release};
+
+/// A record that could not be replayed.
+#[derive(Debug, thiserror::Error)]
+#[error("the log's record at position {} cannot be used", position.0)]
+pub struct ReplayError {
+    /// Where it lies.
+    pub position: Position,
+    /// What is wrong with it.
+    #[source]
+    pub source: RecordError,
+}
+
+impl Brain {
+    /// Takes in one recovered record; all are replayed in order before [`Brain::start`].
+    ///
+    /// # Errors
+    /// [`ReplayError`] when the record is not one this version writes.
+    pub fn replay(&mut self, position: Position, bytes: &[u8]) -> Result<(), ReplayError> {
+        let decoded = record::decode(bytes).map_err(|source| ReplayError { position, source })?;
+        match decoded {
+            Record::Boot(boot) => self.boot = self.boot.max(boot),
+            Record::Clock { time, wall, next_id } => {
+                self.replay_clock(time, wall);
+                self.next_id = self.next_id.max(next_id);
+            }
+            Record::Publish(publish) => self.replay_publish(position, &publish),
+            Record::Leased(leases) => {
+                leases.into_iter().for_each(|(id, attempt)| self.replay_lease(id, attempt))
+            }
+            Record::Done(ids) => ids.into_iter().for_each(|id| {
+                if let Some(slot) = self.messages.find(MessageId(id)) {
+                    self.forget(slot);
+                }
+            }),
+            Record::Failed(failed) => self.replay_failed(&failed),
+            Record::Returned(ids) => ids.into_iter().for_each(|id| {
+                if let Some(slot) = self.messages.find(MessageId(id)) {
+                    let message = self.messages.at_mut(slot);
+                    message.attempt = message.attempt.saturating_sub(1);
+                    message.spent = message.spent.saturating_sub(1);
+                    message.attempt_open = false;
+                }
+            }),
+            Record::Died { id, reason, wall } => {
+                if let Some(slot) = self.messages.find(MessageId(id)) {
+                    self.place_again(slot, Standing::Dead(reason), wall);
+                }
+            }
+            Record::Redriven { id, time, queue } => {
+                if let Some(slot) = self.messages.find(MessageId(id)) {
+                    let namespace = self.queues.at(self.messages.at(slot).queue).namespace;
+                    let target = self.reopen(namespace, queue);
+                    self.bring_back(slot, target, time);
+                }
+            }
+            Record::Snapshot(snapshot) => self.replay_snapshot(position, bytes.len(), &snapshot),
+            Record::Mark(mark) => self.replay_mark(position, bytes.len(), &mark),
+            Record::Retired { namespace, producer } => {
+                let namespace = self.intern_again(namespace);
+                if self.marks.forget(namespace, producer).is_some() {
+                    self.queues.tenant_mut(namespace).producers -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// After the replay: the time this shard's clock starts at. Shard time stands still only where the wall clock
+    /// went back.
+    #[must_use]
+    pub fn shard_time(&self, wall: Wall) -> Time {
+        let (time, last) = self.clock;
+        Time(time.0 + wall.0.saturating_sub(last.0))
+    }
+
+    /// Ends the replay: tells the log what is still needed, counts this boot durably, makes leased messages ready and
+    /// sets the timers. The boot must be committed before the first accept.
+    pub fn start(&mut self, turn: &mut Turn<'_>) -> Boot {
+        for (_, message) in self.messages.iter() {
+            turn.journal.retain(message.position, message.charge);
+        }
+        for run in self.marks.table.values().flat_map(|mark| &mark.runs) {
+            turn.journal.retain(run.position, run.charge);
+        }
+        self.boot = Boot(self.boot.0 + 1);
+        self.append_clock(turn);
+        self.append_boot(turn);
+        self.sort_ready();
+        self.wheel.insert(turn.now.time + self.config.grace, START_GRACE_TIMER);
+        self.is_grace_after_start = true;
+        let open: Vec<u32> = self.queues.slab.iter().map(|(queue, _)| queue as u32).collect();
+        open.into_iter().for_each(|queue| self.mark_dirty(queue));
+        self.metrics.producers.set(self.marks.table.len() as u64);
+        self.finish(turn);
+        self.boot
+    }
+
+    /// Compaction: for each part of this record that recovery still needs, writes what replaces it and releases it.
+    pub fn relocate(&mut self, position: Position, bytes: &[u8], turn: &mut Turn<'_>) {
+        self.begin(turn);
+        match record::decode(bytes) {
+            Ok(Record::Boot(_)) if self.boot_held.position == position => self.append_boot(turn),
+            Ok(Record::Clock { .. }) if self.clock_held.position == position => self.append_clock(turn),
+            Ok(Record::Publish(publish)) => {
+                for id in (publish.first_id..).take(publish.messages.len()) {
+                    self.relocate_message(position, id, bytes, turn);
+                }
+                if let Some(producer) = publish.producer {
+                    self.relocate_mark(position, publish.namespace, producer.producer, turn);
+                }
+            }
+            Ok(Record::Snapshot(snapshot)) => self.relocate_message(position, snapshot.id, bytes, turn),
+            Ok(Record::Mark(mark)) => self.relocate_mark(position, mark.namespace, mark.producer, turn),
+            // Everything else only amends what lies before it. What was replayed or written here decodes.
+            Ok(_) | Err(_) => {}
+        }
+        self.finish(turn);
+    }
+
+    fn append_boot(&mut self, turn: &mut Turn<'_>) {
+        let boot = self.boot;
+        let held = self.append(turn, |out| record::encode_boot(out, boot));
+        release(turn, std::mem::replace(&mut self.boot_held, held));
+    }
+
+    fn relocate_message(&mut self, position: Position, id: u64, bytes: &[u8], turn: &mut Turn<'_>) {
+        let Some(slot) = self.messages.find(MessageId(id)) else { return };
+        let message = self.messages.at(slot);
+        if message.position != position {
+            return;
+        }
+        let start = message.body_offset as usize;
+        let Some(body) = bytes.get(start..start + message.body_len as usize) else { return };
+        let old = Held { position, len: message.charge };
+        let mut head = std::mem::take(&mut self.scratch);
+        head.clear();
+        record::encode_snapshot(&mut head, &self.snapshot(slot, body));
+        let position = turn.journal.append(&[&head, body]);
+        let message = self.messages.at_mut(slot);
+        message.position = position;
+        message.body_offset = head.len() as u32;
+        message.charge = head.len() as u32 + message.body_len;
+        self.scratch = head;
+        release(turn, old);
+    }
+
+    fn snapshot<'a>(&'a self, slot: u32, body: &'a [u8]) -> SnapshotRecord<'a> {
+        let message = self.messages.at(slot);
+        let queue = self.queues.at(message.queue);
+        let rare = self.messages.rare(slot);
+        let dead = rare.and_then(|rare| rare.dead);
+        let standing = match (message.state, dead) {
+            (State::Dead, Some((reason, _))) => Standing::Dead(reason),
+            (State::Scheduled, _) => Standing::Scheduled(message.until()),
+            (State::Leased, _) => Standing::AttemptOpen,
+            _ if message.attempt_open => Standing::AttemptOpen,
+            _ => Standing::Ready,
+        };
+        let failures = rare.map_or_else(Vec::new, |rare| {
+            let failure = |kept: &'a FailureKept| Failure {
+                attempt: kept.attempt,
+                wall: kept.wall,
+                client: &kept.client,
+                error: &kept.error,
+            };
+            rare.failures.iter().map(failure).collect()
+        });
+        SnapshotRecord {
+            id: message.id,
+            published: message.published,
+            attempt: message.attempt,
+            boot: message.boot,
+            spent: u32::from(message.spent),
+            attempts_max: u32::from(message.attempts_max),
+            priority: message.priority,
+            standing,
+            died: dead.map_or(Wall(0), |(_, wall)| wall),
+            expires: message.expires,
+            due: rare.map_or(Wall(0), |rare| rare.due),
+            failures,
+            namespace: &self.queues.tenant(queue.namespace).name,
+            queue: &queue.name,
+            body,
+        }
+    }
+
+    /// Writes a producer's whole mark anew when any of its runs is kept by the record at `position`.
+    fn relocate_mark(
+        &mut self,
+        position: Position,
+        namespace: &str,
+        producer: ProducerId,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(tenant) = self.queues.find_namespace(namespace) else { return };
+        let Some(mark) = self.marks.table.get_mut(&(tenant, producer)) else { return };
+        if mark.runs.iter().all(|run| run.position != position) {
+            return;
+        }
+        self.scratch.clear();
+        let runs = mark.runs.iter().map(|run| (run.sequence, run.first_id, run.count)).collect();
+        let unanswered_from = mark.unanswered_from;
+        record::encode_mark(&mut self.scratch, &MarkRecord { namespace, producer, unanswered_from, runs });
+        let position = turn.journal.append(&[&self.scratch]);
+        // The last run goes last, so it keeps the whole record.
+        let mut old = Vec::with_capacity(mark.runs.len());
+        for run in &mut mark.runs {
+            old.push(Held { position: run.position, len: run.charge });
+            (run.position, run.charge) = (position, 0);
+        }
+        if let Some(last) = mark.runs.back_mut() {
+            last.charge = self.scratch.len() as u32;
+        }
+        old.into_iter().for_each(|held| release(turn, held));
+    }
+
+    fn intern_again(&mut self, namespace: &str) -> NamespaceId {
+        // A lower limit than before must not keep what is there from coming back.
+        self.queues.intern(namespace, usize::MAX).unwrap_or_default()
+    }
+
+    fn reopen(&mut self, namespace: NamespaceId, queue: &str) -> u32 {
+        self.queues.open(namespace, queue, None).unwrap_or_default()
+    }
+
+    fn replay_clock(&mut self, time: Time, wall: Wall) {
+        if time >= self.clock.0 {
+            self.clock = (time, wall);
+        }
+    }
+
+    fn replay_publish(&mut self, position: Position, publish: &PublishRecord<'_>) {
+        self.replay_clock(publish.time, publish.wall);
+        self.next_id = self.next_id.max(publish.first_id + publish.messages.len() as u64);
+        let namespace = self.intern_again(publish.namespace);
+        let queue = self.reopen(namespace, publish.queue);
+        let mut head_charge = publish.head_len;
+        if let Some(producer) = publish.producer {
+            let run = Run {
+                sequence: producer.sequence,
+                first_id: publish.first_id,
+                position,
+                charge: std::mem::take(&mut head_charge),
+                count: publish.messages.len() as u32,
+            };
+            if self.marks.remember(namespace, producer.producer, producer.unanswered_from, run, |_| {}) {
+                self.queues.tenant_mut(namespace).producers += 1;
+            }
+        }
+        let (mut body_offset, mut bodies) = (publish.bodies_offset, publish.bodies);
+        for (id, published) in (publish.first_id..).zip(&publish.messages) {
+            let message = &published.message;
+            let charge = published.entry_len + message.body_len + std::mem::take(&mut head_charge);
+            let (body, rest) = bodies.split_at(message.body_len as usize);
+            bodies = rest;
+            let (time, wall) = (publish.time, publish.wall);
+            let placed = Placed { id, queue, position, body_offset, charge, time, wall };
+            body_offset += message.body_len;
+            if self.messages.find(MessageId(id)).is_some() {
+                continue;
+            }
+            let slot = self.enter(&placed, &message.header, body);
+            match self.until(slot, &message.header, time, wall) {
+                Some(until) => self.place_scheduled(slot, until),
+                None => self.place_ready(slot, End::Back),
+            }
+        }
+    }
+
+    fn replay_lease(&mut self, id: u64, attempt: u32) {
+        let Some(slot) = self.messages.find(MessageId(id)) else { return };
+        self.place_again(slot, Standing::AttemptOpen, Wall(0));
+        let boot = self.boot;
+        let message = self.messages.at_mut(slot);
+        message.attempt = attempt;
+        message.boot = boot;
+        message.spent = message.spent.saturating_add(1);
+    }
+
+    fn replay_failed(&mut self, failed: &FailedRecord<'_>) {
+        let Some(slot) = self.messages.find(MessageId(failed.id)) else { return };
+        self.place_again(slot, failed.next, failed.wall);
+        let kept = FailureKept {
+            attempt: failed.attempt,
+            wall: failed.wall,
+            client: failed.client.into(),
+            error: failed.error.into(),
+        };
+        self.keep_failure(slot, kept);
+    }
+
+    fn replay_snapshot(&mut self, position: Position, len: usize, snapshot: &SnapshotRecord<'_>) {
+        self.next_id = self.next_id.max(snapshot.id + 1);
+        if let Some(slot) = self.messages.find(MessageId(snapshot.id)) {
+            self.forget(slot);
+        }
+        let namespace = self.intern_again(snapshot.namespace);
+        let queue = self.reopen(namespace, snapshot.queue);
+        let placed = Placed {
+            id: snapshot.id,
+            queue,
+            position,
+            body_offset: (len - snapshot.body.len()) as u32,
+            charge: len as u32,
+            time: Time(0),
+            wall: snapshot.published,
+        };
+        let (priority, attempts_max) = (snapshot.priority, snapshot.attempts_max);
+        let header = MessageHeader { priority, attempts_max, ..MessageHeader::default() };
+        let slot = self.enter(&placed, &header, snapshot.body);
+        let message = self.messages.at_mut(slot);
+        message.attempt = snapshot.attempt;
+        message.boot = snapshot.boot;
+        message.spent = u16::try_from(snapshot.spent).unwrap_or(u16::MAX);
+        message.expires = snapshot.expires;
+        if snapshot.due != Wall(0) {
+            self.messages.rare_mut(slot).due = snapshot.due;
+        }
+        for failure in &snapshot.failures {
+            let (client, error) = (failure.client.into(), failure.error.into());
+            self.keep_failure(
+                slot,
+                FailureKept { attempt: failure.attempt, wall: failure.wall, client, error },
+            );
+        }
+        self.place_again(slot, snapshot.standing, snapshot.died);
+    }
+
+    fn replay_mark(&mut self, position: Position, len: usize, mark: &MarkRecord<'_>) {
+        let namespace = self.intern_again(mark.namespace);
+        let last = mark.runs.len().saturating_sub(1);
+        let run = |(at, &(sequence, first_id, count)): (usize, &(u64, u64, u32))| Run {
+            sequence,
+            first_id,
+            position,
+            charge: if at == last { len as u32 } else { 0 },
+            count,
+        };
+        let runs = mark.runs.iter().enumerate().map(run).collect();
+        let mark_now = Mark { unanswered_from: mark.unanswered_from, runs };
+        if self.marks.table.insert((namespace, mark.producer), mark_now).is_none() {
+            self.queues.tenant_mut(namespace).producers += 1;
+        }
+        let above = mark.runs.iter().map(|&(_, first_id, count)| first_id + u64::from(count)).max();
+        self.next_id = self.next_id.max(above.unwrap_or(0));
+    }
+
+    /// Puts a message where a record says it stands.
+    fn place_again(&mut self, slot: u32, standing: Standing, died: Wall) {
+        self.leave(slot);
+        self.messages.at_mut(slot).attempt_open = standing == Standing::AttemptOpen;
+        match standing {
+            Standing::Ready | Standing::AttemptOpen => self.place_ready(slot, End::Back),
+            Standing::Scheduled(until) => self.place_scheduled(slot, until),
+            Standing::Dead(reason) => {
+                self.set_dead(slot, reason, died);
+                self.set_timer(slot, None);
+            }
+        }
+    }
+
+    fn forget(&mut self, slot: u32) {
+        self.leave(slot);
+        self.set_timer(slot, None);
+        let message = self.messages.at(slot);
+        let (queue, bytes) = (message.queue, u64::from(message.body_len));
+        self.queues.at_mut(queue).bytes -= bytes;
+        self.messages.remove(slot);
+    }
+
+    /// Ready messages stand in the order of arrival again, wherever their newest records lie.
+    fn sort_ready(&mut self) {
+        let ready = |slot: &u32| self.messages.at(*slot).state == State::Ready;
+        let mut slots: Vec<u32> = self.messages.slots().into_iter().filter(ready).collect();
+        slots.sort_by_key(|&slot| self.messages.at(slot).id);
+        for slot in slots {
+            self.leave(slot);
+            self.place_ready(slot, End::Back);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Who gets which message: parked publishes are let in, then ready messages go to consumers with credit in turn.
+
+use crate::clock::Time;
+use crate::ids::{ConnKey, LeaseId, SubscriptionId};
+use crate::log::ReadTicket;
+use crate::mail::{Deliver, Effect};
+use crate::queue::directory::Lease;
+use crate::queue::messages::{NIL, State};
+use crate::queue::record::Reason;
+use crate::queue::{Brain, Reading, Turn};
+
+/// Who takes the next message.
+#[derive(Debug, Clone, Copy)]
+enum Consumer {
+    /// The owner of the mailbox.
+    Owner(u32),
+    /// A subscription of a work queue.
+    Subscribed(u32),
+}
+
+impl Brain {
+    /// Does for a queue what its last changes made possible, and closes it when nothing is left of it.
+    pub(super) fn serve(&mut self, queue: u32, turn: &mut Turn<'_>) {
+        self.admit_parked(queue, turn);
+        while let Some(slot) = self.queues.at(queue).ready.first() {
+            let Some(consumer) = self.next_consumer(queue) else { break };
+            let message = self.messages.at(slot);
+            if message.expires != Time(0) && message.expires <= turn.now.time {
+                self.die(slot, Reason::Expired, turn);
+                continue;
+            }
+            if u32::from(message.spent) >= self.attempts_max(slot) {
+                // Its last attempt was cut short by a restart.
+                self.die(slot, Reason::Attempts, turn);
+                continue;
+            }
+            if message.body.is_none() && self.reads.len() >= self.config.reads_max {
+                self.starved.push_back(queue);
+                break;
+            }
+            self.deliver(queue, slot, consumer, turn);
+        }
+        let entry = self.queues.at(queue);
+        if entry.is_idle() && !entry.is_dirty {
+            if entry.owner != NIL {
+                self.directory.at_mut(entry.owner).mailbox_queue = NIL;
+            }
+            self.starved.retain(|&starved| starved != queue);
+            self.queues.close(queue);
+        }
+    }
+
+    fn next_consumer(&mut self, queue: u32) -> Option<Consumer> {
+        let entry = self.queues.at(queue);
+        if !entry.is_mailbox {
+            return (entry.eager.0 != NIL).then_some(Consumer::Subscribed(entry.eager.0));
+        }
+        let owner = match entry.owner {
+            NIL => {
+                let name = entry.name.strip_prefix(crate::ids::QueueName::MAILBOX_PREFIX)?;
+                let owner = self.directory.find(entry.namespace, name)?;
+                if self.directory.at(owner).mailbox_subscription == 0 {
+                    return None;
+                }
+                self.link_mailbox(owner, queue);
+                owner
+            }
+            owner => owner,
+        };
+        let client = self.directory.at(owner);
+        let may_take = client.is_connected && !client.is_stalled && client.mailbox_credit.is_open();
+        may_take.then_some(Consumer::Owner(owner))
+    }
+
+    pub(super) fn link_mailbox(&mut self, owner: u32, queue: u32) {
+        self.queues.at_mut(queue).owner = owner;
+        self.directory.at_mut(owner).mailbox_queue = queue;
+    }
+
+    fn deliver(&mut self, queue: u32, slot: u32, consumer: Consumer, turn: &mut Turn<'_>) {
+        let body_len = self.messages.at(slot).body_len;
+        let (client, subscription) = match consumer {
+            Consumer::Owner(owner) => {
+                let client = self.directory.at_mut(owner);
+                client.mailbox_credit.take(body_len);
+                (owner, SubscriptionId(client.mailbox_subscription))
+            }
+            Consumer::Subscribed(index) => {
+                let subscription = &mut self.subscriptions[index as usize];
+                subscription.credit.take(body_len);
+                let (client, id) = (subscription.client, subscription.id);
+                // To the end of the line, or out of it.
+                self.set_eager(index, false);
+                if self.subscriptions[index as usize].credit.is_open() {
+                    self.set_eager(index, true);
+                }
+                (client, id)
+            }
+        };
+        self.leave(slot);
+        let message = self.messages.at_mut(slot);
+        message.attempt += 1;
+        message.spent = message.spent.saturating_add(1);
+        message.boot = self.boot;
+        let (id, attempt, has_body) = (message.id, message.attempt, message.body.is_some());
+        self.place_leased(slot, client, subscription, turn);
+        self.leased.push((id, attempt));
+        self.metrics.leases.inc();
+        if attempt > 1 {
+            self.metrics.redeliveries.inc();
+        }
+        let lease = self.messages.at(slot).lease();
+        if has_body {
+            let conn = self.directory.at(client).conn();
+            let lease_ms = self.lease_ms(queue);
+            let after = self.ticket_of(slot);
+            let body = self.messages.at(slot).body.as_deref().unwrap_or_default();
+            let deliver = Deliver { conn, subscription, lease, lease_ms, body_len };
+            turn.outbox.push(after, Effect::Deliver(deliver), body);
+        } else {
+            let message = self.messages.at(slot);
+            let read = turn.journal.read(message.position, message.body_offset, body_len);
+            self.reads.insert(read, Reading::Delivery { lease });
+        }
+    }
+
+    /// The attempt number is the caller's affair.
+    pub(super) fn place_leased(
+        &mut self,
+        slot: u32,
+        client: u32,
+        subscription: SubscriptionId,
+        turn: &mut Turn<'_>,
+    ) {
+        let holder = self.directory.at_mut(client);
+        let (first, epoch) = (holder.leases, holder.epoch);
+        let lease =
+            self.leases.insert(Lease { message: slot, client, epoch, subscription, next: first, prev: NIL })
+                as u32;
+        holder.leases = lease;
+        if first != NIL {
+            self.leases[first as usize].prev = lease;
+        }
+        let message = self.messages.at_mut(slot);
+        message.state = State::Leased;
+        message.next = lease;
+        message.attempt_open = false;
+        let queue = message.queue;
+        self.queues.at_mut(queue).leased_count += 1;
+        let deadline = Time(turn.now.time.0 + u64::from(self.lease_ms(queue)));
+        self.set_timer(slot, Some(deadline));
+    }
+
+    pub(super) fn end_lease(&mut self, lease: u32) {
+        let ended = self.leases.remove(lease as usize);
+        match ended.prev {
+            NIL => self.directory.at_mut(ended.client).leases = ended.next,
+            prev => self.leases[prev as usize].next = ended.next,
+        }
+        if ended.next != NIL {
+            self.leases[ended.next as usize].prev = ended.prev;
+        }
+    }
+
+    fn lease_ms(&self, queue: u32) -> u32 {
+        let lease = self.queues.at(queue).rules(&self.config).lease;
+        u32::try_from(lease.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// Puts a subscription at the end of its queue's line, or takes it out of it.
+    pub(super) fn set_eager(&mut self, index: u32, eager: bool) {
+        let subscription = &self.subscriptions[index as usize];
+        if subscription.is_eager == eager {
+            return;
+        }
+        let (prev, next) = (subscription.prev, subscription.next);
+        let queue = self.queues.at_mut(subscription.queue);
+        if eager {
+            let last = std::mem::replace(&mut queue.eager.1, index);
+            match last {
+                NIL => queue.eager.0 = index,
+                _ => self.subscriptions[last as usize].next = index,
+            }
+            let subscription = &mut self.subscriptions[index as usize];
+            (subscription.prev, subscription.next) = (last, NIL);
+        } else {
+            match prev {
+                NIL => queue.eager.0 = next,
+                _ => self.subscriptions[prev as usize].next = next,
+            }
+            match next {
+                NIL => queue.eager.1 = prev,
+                _ => self.subscriptions[next as usize].prev = prev,
+            }
+        }
+        self.subscriptions[index as usize].is_eager = eager;
+    }
+
+    /// A read of the journal arrived.
+    pub fn record_read(&mut self, ticket: ReadTicket, bytes: &[u8], turn: &mut Turn<'_>) {
+        self.begin(turn);
+        match self.reads.remove(&ticket) {
+            Some(Reading::Delivery { lease }) => self.deliver_read(lease, bytes, turn),
+            Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
+            None => {}
+        }
+        if let Some(queue) = self.starved.pop_front() {
+            self.mark_dirty(queue);
+        }
+        self.finish(turn);
+    }
+
+    /// Sends a body that was read back, if its lease still stands and its connection is the one that took it.
+    fn deliver_read(&mut self, id: LeaseId, bytes: &[u8], turn: &mut Turn<'_>) {
+        let Some(slot) = self.messages.find(id.message) else { return };
+        let message = self.messages.at(slot);
+        if message.state != State::Leased || !message.is_newest(id) {
+            return;
+        }
+        let (queue, body_len) = (message.queue, message.body_len);
+        let lease = &self.leases[message.next as usize];
+        let (subscription, epoch, client) =
+            (lease.subscription, lease.epoch, self.directory.at(lease.client));
+        let conn: ConnKey = client.conn();
+        if !client.is_connected || client.epoch != epoch || bytes.len() != body_len as usize {
+            return;
+        }
+        let lease_ms = self.lease_ms(queue);
+        self.set_timer(slot, Some(Time(turn.now.time.0 + u64::from(lease_ms))));
+        let deliver = Deliver { conn, subscription, lease: id, lease_ms, body_len };
+        turn.outbox.push(self.ticket_of(slot), Effect::Deliver(deliver), bytes);
+    }
+}

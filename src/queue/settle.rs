@@ -1,0 +1,201 @@
+//! What consumers say about their leases, and how credit comes back.
+
+use crate::clock::Time;
+use crate::ids::{ConnKey, Epoch, LeaseId, SubscriptionId};
+use crate::limits::{LEASE_MAX, NACK_DELAY_MAX};
+use crate::log::Ticket;
+use crate::mail::{Effect, Settle, Settled, Settlement};
+use crate::queue::lifecycle::{End, Retry};
+use crate::queue::messages::{NIL, State};
+use crate::queue::{Brain, Turn, record};
+
+impl Brain {
+    /// Acks, nacks or extends. What comes over a replaced connection is dropped in silence: that loop closes it.
+    pub(super) fn settle(&mut self, settle: &Settle, leases: &[LeaseId], turn: &mut Turn<'_>) {
+        let Some(client) = self.directory.of_conn(settle.conn) else { return };
+        let mut lost = Vec::new();
+        for &lease in leases {
+            if !self.settle_one(client, lease, settle, turn) {
+                lost.push(lease);
+            }
+        }
+        self.metrics.leases_lost.add(lost.len() as u64);
+        // An extension is not written down: a restart ends every lease anyway.
+        let after = match settle.settlement {
+            Settlement::Extend { .. } => Ticket::DURABLE,
+            _ if lost.len() == leases.len() => Ticket::DURABLE,
+            _ => turn.journal.open_ticket(),
+        };
+        let lost = (!lost.is_empty()).then(|| lost.into_boxed_slice());
+        let settled = Settled { conn: settle.conn, seq: settle.seq, more: 0, lost, refused: None };
+        turn.outbox.push(after, Effect::Settled(settled), &[]);
+    }
+
+    /// Whether the lease counted.
+    fn settle_one(&mut self, client: u32, lease: LeaseId, settle: &Settle, turn: &mut Turn<'_>) -> bool {
+        let Some(slot) = self.messages.find(lease.message) else { return false };
+        let message = self.messages.at(slot);
+        // Only a client of the message's tenant may act on it, whatever ids it guesses.
+        if !message.is_newest(lease)
+            || self.queues.at(message.queue).namespace != self.directory.at(client).namespace
+        {
+            return false;
+        }
+        let is_leased = message.state == State::Leased;
+        // While someone holds the lease, nobody else can act on it.
+        if is_leased && self.leases[message.next as usize].client != client {
+            return false;
+        }
+        let (body_len, was_open) = (message.body_len, message.attempt_open);
+        if is_leased && settle.replenish {
+            let held = &self.leases[message.next as usize];
+            let (subscription, epoch) = (held.subscription, held.epoch);
+            if !matches!(settle.settlement, Settlement::Extend { .. }) {
+                self.replenish(client, subscription, epoch, body_len);
+            }
+        }
+        match &settle.settlement {
+            Settlement::Ack => {
+                self.metrics.acks.inc();
+                self.finish_message(slot, turn);
+                true
+            }
+            Settlement::Nack { delay_ms, error, reject } if is_leased || was_open => {
+                self.metrics.nacks.inc();
+                let delay_max = u64::try_from(NACK_DELAY_MAX.as_millis()).unwrap_or(u64::MAX);
+                let retry = match delay_ms {
+                    _ if *reject => Retry::Reject,
+                    Some(delay_ms) => Retry::After((*delay_ms).min(delay_max)),
+                    None => Retry::Backoff,
+                };
+                self.fail(slot, error, retry, turn);
+                true
+            }
+            Settlement::Extend { lease_ms } if is_leased => {
+                let longest = turn.now.time + LEASE_MAX;
+                let until = Time(turn.now.time.0 + u64::from(*lease_ms));
+                self.set_timer(slot, Some(until.min(longest)));
+                true
+            }
+            // The attempt ended as failed when its lease did.
+            Settlement::Nack { .. } | Settlement::Extend { .. } => false,
+        }
+    }
+
+    /// Deliveries that the connection would not take: ready again at the front, the attempt not counted.
+    pub(super) fn take_back(&mut self, conn: ConnKey, leases: &[LeaseId], turn: &mut Turn<'_>) {
+        let Some(client) = self.directory.of_conn(conn) else { return };
+        self.stall(client);
+        let mut returned = Vec::with_capacity(leases.len());
+        // Last delivered first, so that the first one is in front again.
+        for &lease in leases.iter().rev() {
+            let Some(slot) = self.messages.find(lease.message) else { continue };
+            let message = self.messages.at(slot);
+            if message.state != State::Leased || !message.is_newest(lease) {
+                continue;
+            }
+            let body_len = message.body_len;
+            let held = &self.leases[message.next as usize];
+            if held.client != client {
+                continue;
+            }
+            let (subscription, epoch) = (held.subscription, held.epoch);
+            self.give_up_attempt(slot);
+            self.replenish(client, subscription, epoch, body_len);
+            returned.push(lease.message.0);
+        }
+        if !returned.is_empty() {
+            self.append_amendment(turn, |out| record::encode_returned(out, &returned));
+        }
+    }
+
+    /// A leased message is ready again as if the newest attempt had not been begun. The caller writes it down.
+    pub(super) fn give_up_attempt(&mut self, slot: u32) {
+        self.leave(slot);
+        let message = self.messages.at_mut(slot);
+        message.attempt -= 1;
+        message.spent -= 1;
+        let queue = message.queue;
+        self.place_ready(slot, End::Front);
+        self.mark_dirty(queue);
+    }
+
+    /// Gives a delivery's credit back to the subscription it came from, if that is still of the same connection.
+    fn replenish(&mut self, client: u32, subscription: SubscriptionId, epoch: Epoch, bytes: u32) {
+        if self.directory.at(client).epoch == epoch {
+            self.raise_credit(client, subscription, 1, u64::from(bytes));
+        }
+    }
+
+    /// A consumer's own wish for more.
+    pub(super) fn add_credit(
+        &mut self,
+        conn: ConnKey,
+        subscription: SubscriptionId,
+        messages: u32,
+        bytes: u64,
+    ) {
+        if let Some(client) = self.directory.of_conn(conn) {
+            self.raise_credit(client, subscription, messages, bytes);
+        }
+    }
+
+    fn raise_credit(&mut self, client: u32, subscription: SubscriptionId, messages: u32, bytes: u64) {
+        if subscription.0 == 0 {
+            return;
+        }
+        let entry = self.directory.at_mut(client);
+        if entry.mailbox_subscription == subscription.0 {
+            entry.mailbox_credit.add(messages, bytes);
+            if entry.mailbox_queue != NIL {
+                let queue = entry.mailbox_queue;
+                self.mark_dirty(queue);
+            }
+            return;
+        }
+        let is_stalled = entry.is_stalled;
+        let Some(index) = self.find_subscription(client, subscription) else { return };
+        let entry = &mut self.subscriptions[index as usize];
+        entry.credit.add(messages, bytes);
+        let (queue, is_open) = (entry.queue, entry.credit.is_open());
+        if is_open && !is_stalled {
+            self.set_eager(index, true);
+            self.mark_dirty(queue);
+        }
+    }
+
+    fn stall(&mut self, client: u32) {
+        self.directory.at_mut(client).is_stalled = true;
+        for index in self.subscriptions_of(client) {
+            self.set_eager(index, false);
+        }
+    }
+
+    /// The connection takes deliveries again.
+    pub(super) fn resupply(&mut self, conn: ConnKey) {
+        let Some(client) = self.directory.of_conn(conn) else { return };
+        let entry = self.directory.at_mut(client);
+        entry.is_stalled = false;
+        if entry.mailbox_queue != NIL {
+            let queue = entry.mailbox_queue;
+            self.mark_dirty(queue);
+        }
+        for index in self.subscriptions_of(client) {
+            let subscription = &self.subscriptions[index as usize];
+            let queue = subscription.queue;
+            if subscription.credit.is_open() {
+                self.set_eager(index, true);
+                self.mark_dirty(queue);
+            }
+        }
+    }
+
+    pub(super) fn find_subscription(&self, client: u32, id: SubscriptionId) -> Option<u32> {
+        let rest = self.directory.at(client).rest.as_ref()?;
+        rest.subscriptions.iter().copied().find(|&index| self.subscriptions[index as usize].id == id)
+    }
+
+    pub(super) fn subscriptions_of(&self, client: u32) -> Vec<u32> {
+        self.directory.at(client).rest.as_ref().map_or_else(Vec::new, |rest| rest.subscriptions.clone())
+    }
+}

@@ -1,0 +1,399 @@
+//! Random operations against a plain account of what must be true, with restarts and compaction at random points.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::queue::messages::State;
+
+#[derive(Default)]
+struct Account {
+    /// Acked publishes: id to body.
+    published: BTreeMap<u64, Vec<u8>>,
+    /// Sent acks, purges and the like: may be gone.
+    perhaps_done: BTreeSet<u64>,
+    /// Answered acks: must be gone.
+    done: BTreeSet<u64>,
+    /// Publishes without an answer: seq to bodies.
+    unanswered: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// Acks without an answer.
+    settling: BTreeMap<u64, Vec<LeaseId>>,
+    /// Of a producer: sequence to (first id, count).
+    sequences: BTreeMap<u64, (u64, u32)>,
+    /// Publishes of a producer by seq.
+    producing: BTreeMap<u64, (u64, Vec<Vec<u8>>)>,
+}
+
+struct Peer {
+    name: String,
+    conn: Option<ConnKey>,
+    resume: Option<Attached>,
+    leases: Vec<LeaseId>,
+    returned: Vec<LeaseId>,
+}
+
+struct Run {
+    world: World,
+    random: fastrand::Rng,
+    account: Account,
+    peers: Vec<Peer>,
+    bodies: u64,
+    sequence: u64,
+    /// Dead letters beyond their bound go, the oldest first; the account does not follow that.
+    may_overflow: bool,
+}
+
+const QUEUES: [&str; 4] = ["a", "b", "device/p0", "device/p1"];
+const PRODUCER: ProducerId = ProducerId(99);
+
+#[test]
+fn random_operations_keep_every_promise() {
+    let count = std::env::var("QUEUE_MODEL_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    for seed in 0..count {
+        let result = std::panic::catch_unwind(|| run(seed, 600));
+        assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+fn run(seed: u64, steps: usize) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut config = QueueConfig::default();
+    config.work_queue.messages_max = 20;
+    config.mailbox.messages_max = 12;
+    config.work_queue.attempts_max = 3;
+    config.parked_bytes_per_namespace_max = 60;
+    config.reads_max = 2;
+    config.body_memory_bytes_max = random.choice([0, 100, 1 << 20]).unwrap();
+    let peers = (0..3)
+        .map(|at| Peer { name: format!("p{at}"), conn: None, resume: None, leases: vec![], returned: vec![] })
+        .collect();
+    let mut run = Run {
+        world: World::with(config),
+        random,
+        account: Account::default(),
+        peers,
+        bodies: 0,
+        sequence: 1,
+        may_overflow: false,
+    };
+    for _ in 0..steps {
+        run.may_overflow |= run.is_near_overflow();
+        run.step();
+        let effects = run.world.released();
+        run.take(effects);
+    }
+    run.crash(true);
+}
+
+impl Run {
+    fn step(&mut self) {
+        let at = self.random.usize(..self.peers.len());
+        // Most of the time everyone is there and works.
+        if self.peers[at].conn.is_none() && self.random.u8(..4) > 0 {
+            self.attach(at);
+            let queue = ["a", "b", "device/p0"][at];
+            if let Some(conn) = self.peers[at].conn {
+                self.world.subscribe(conn, 9, queue, 4);
+            }
+            return;
+        }
+        match self.random.u32(..100) {
+            0..20 => self.publish(at),
+            20..28 => self.attach(at),
+            28..31 => self.detach(at),
+            31..38 => {
+                if let Some(conn) = self.peers[at].conn {
+                    let queue = if self.random.bool() { "a" } else { "b" };
+                    let queue =
+                        if self.random.u8(..3) == 0 { format!("device/p{at}") } else { queue.to_owned() };
+                    let (id, credit) = (self.random.u16(1..5), self.random.u32(0..6));
+                    self.world.subscribe(conn, id, &queue, credit);
+                }
+            }
+            38..41 => {
+                if let Some(conn) = self.peers[at].conn {
+                    let (seq, subscription) = (self.world.seq(), SubscriptionId(self.random.u16(1..5)));
+                    self.world.command(Command::Unsubscribe { conn, seq, subscription });
+                }
+            }
+            41..44 => {
+                if let Some(conn) = self.peers[at].conn {
+                    let subscription = SubscriptionId(self.random.u16(1..5));
+                    self.world.command(Command::Credit { conn, subscription, messages: 2, bytes: 100 });
+                }
+            }
+            44..64 => self.settle(at),
+            64..67 => self.give_back(at),
+            67..70 => {
+                if let Some(conn) = self.peers[at].conn {
+                    self.world.command(Command::Resupply { conn });
+                }
+            }
+            70..80 => {
+                let by = Duration::from_millis(self.random.u64(..20_000));
+                self.world.advance(by);
+            }
+            80..90 => {
+                let effects = self.world.commit();
+                self.take(effects);
+            }
+            90 if self.random.bool() => self.crash(false),
+            91 if self.random.bool() => self.crash(true),
+            90..95 => {
+                let count = self.random.usize(..40);
+                self.world.compact(count);
+            }
+            95..98 => self.operate(),
+            _ => {
+                self.world.journal.room = if self.random.u8(..4) > 0 { Room::Open } else { Room::Reserved };
+                self.world.turn(|brain, turn| brain.log_room_changed(turn));
+            }
+        }
+    }
+
+    fn publish(&mut self, at: usize) {
+        let Some(conn) = self.peers[at].conn else { return };
+        let queue = *self.random.choice(&QUEUES).unwrap();
+        let header = MessageHeader {
+            priority: self.random.u8(..10),
+            delay_ms: if self.random.u8(..4) == 0 { self.random.u64(..9_000) } else { 0 },
+            due: Wall(if self.random.u8(..8) == 0 { self.world.now.wall.0 + 3_000 } else { 0 }),
+            ttl_ms: if self.random.u8(..5) == 0 { self.random.u64(1..30_000) } else { 0 },
+            attempts_max: self.random.u32(..3),
+        };
+        // A re-send of what was answered, now and then.
+        if self.random.u8(..6) == 0
+            && let Some((&sequence, &(first_id, count))) = self.account.sequences.last_key_value()
+        {
+            let bodies = vec![b"again".to_vec(); count as usize];
+            let seq = self.send(conn, queue, Some((sequence, sequence)), &header, &bodies);
+            let effects = self.world.commit();
+            let answer = effects.iter().find_map(|(effect, _)| match effect {
+                Effect::PublishAcked(acked) if acked.seq == seq => Some((acked.first_id.0, acked.messages)),
+                _ => None,
+            });
+            assert_eq!(answer, Some((first_id, count)), "a duplicate's answer");
+            self.take(effects);
+            return;
+        }
+        let bodies: Vec<Vec<u8>> = (0..self.random.u64(1..4))
+            .map(|_| {
+                self.bodies += 1;
+                format!("body {}", self.bodies).into_bytes()
+            })
+            .collect();
+        if self.random.bool() {
+            let seq = self.send(conn, queue, None, &header, &bodies);
+            self.account.unanswered.insert(seq, bodies);
+        } else {
+            let sequence = self.sequence;
+            self.sequence += bodies.len() as u64;
+            // As if the last answer was not heard.
+            let unanswered_from = self.account.sequences.last_key_value().map_or(1, |(&last, _)| last);
+            let seq = self.send(conn, queue, Some((sequence, unanswered_from)), &header, &bodies);
+            self.account.producing.insert(seq, (sequence, bodies));
+        }
+    }
+
+    fn send(
+        &mut self,
+        conn: ConnKey,
+        queue: &str,
+        sequence: Option<(u64, u64)>,
+        header: &MessageHeader,
+        bodies: &[Vec<u8>],
+    ) -> u64 {
+        let producer = sequence.map(|(sequence, unanswered_from)| ProducerSequence {
+            producer: PRODUCER,
+            sequence,
+            unanswered_from,
+        });
+        let messages: Vec<_> = bodies.iter().map(|body| (*header, body.as_slice())).collect();
+        self.world.publish_with(conn, queue, producer, &messages)
+    }
+
+    fn attach(&mut self, at: usize) {
+        let resume = match &self.peers[at].resume {
+            Some(attached) if self.random.bool() => Some(Resume {
+                epoch: attached.epoch,
+                session_id: attached.session_id,
+                leases: self.peers[at].leases.iter().copied().filter(|_| self.random.bool()).collect(),
+            }),
+            _ => None,
+        };
+        let held = resume.as_ref().map_or(vec![], |resume| resume.leases.clone());
+        let effects = self.world.released();
+        self.take(effects);
+        let name = self.peers[at].name.clone();
+        let (conn, attached) = self.world.attach_with(&name, resume);
+        let peer = &mut self.peers[at];
+        peer.leases = if attached.resumed { held } else { vec![] };
+        (peer.conn, peer.resume) = (Some(conn), Some(attached));
+    }
+
+    fn detach(&mut self, at: usize) {
+        let Some(conn) = self.peers[at].conn.take() else { return };
+        let bye = self.random.bool();
+        self.world.detach(conn, bye);
+        if bye {
+            (self.peers[at].resume, self.peers[at].leases) = (None, vec![]);
+        }
+    }
+
+    fn settle(&mut self, at: usize) {
+        let Some(conn) = self.peers[at].conn else { return };
+        if self.peers[at].leases.is_empty() {
+            return;
+        }
+        let lease = self.random.usize(..self.peers[at].leases.len());
+        let lease = self.peers[at].leases.swap_remove(lease);
+        let settlement = match self.random.u8(..10) {
+            0..6 => Settlement::Ack,
+            6..8 => nack("no luck"),
+            8 => Settlement::Nack { delay_ms: Some(500), error: "".into(), reject: self.random.bool() },
+            _ => Settlement::Extend { lease_ms: 50_000 },
+        };
+        let is_ack = settlement == Settlement::Ack;
+        let seq = self.world.settle(conn, &[lease], settlement);
+        if is_ack {
+            self.account.perhaps_done.insert(lease.message.0);
+            self.account.settling.insert(seq, vec![lease]);
+        }
+    }
+
+    fn give_back(&mut self, at: usize) {
+        let Some(conn) = self.peers[at].conn else { return };
+        let leases = std::mem::take(&mut self.peers[at].leases);
+        let count = leases.len() as u32;
+        self.peers[at].returned.extend(&leases);
+        self.world.apply(|batch| {
+            batch.commands.push(Command::Return { conn, leases: count });
+            batch.leases.extend(leases);
+        });
+    }
+
+    fn operate(&mut self) {
+        let queue = *self.random.choice(&QUEUES).unwrap();
+        let dead = self.world.dead(queue);
+        let Some(first) = dead.first() else { return };
+        let (namespace, queue_name) = (tenant(), name(queue));
+        if self.random.u8(..3) == 0 {
+            let id = MessageId(first.id);
+            let reply = self.world.operate(OperatorRequest::DeadShow { namespace, queue: queue_name, id });
+            let OperatorReply::Dead(rows) = reply else { panic!("{reply:?}") };
+            if let Some(body) = self.account.published.get(&first.id) {
+                assert_eq!(rows[0].body.as_ref(), Some(body));
+            }
+        } else if self.random.bool() {
+            let to = self.random.bool().then(|| name("b"));
+            let selection = DeadSelection::All;
+            self.world.operate(OperatorRequest::DeadRedrive { namespace, queue: queue_name, selection, to });
+        } else {
+            let selection = DeadSelection::One(MessageId(first.id));
+            self.account.perhaps_done.insert(first.id);
+            self.world.operate(OperatorRequest::DeadPurge { namespace, queue: queue_name, selection });
+            self.account.done.insert(first.id);
+        }
+    }
+
+    fn take(&mut self, effects: Vec<(Effect, Vec<u8>)>) {
+        for (effect, body) in effects {
+            match effect {
+                Effect::PublishAcked(acked) => {
+                    // Request numbers rise by 2, so nothing is joined.
+                    assert_eq!(acked.more, 0);
+                    let bodies = match self.account.producing.remove(&acked.seq) {
+                        Some((sequence, bodies)) => {
+                            let count = bodies.len() as u32;
+                            self.account.sequences.insert(sequence, (acked.first_id.0, count));
+                            bodies
+                        }
+                        None => self.account.unanswered.remove(&acked.seq).unwrap_or_default(),
+                    };
+                    for (id, body) in (acked.first_id.0..).zip(bodies) {
+                        let earlier = self.account.published.insert(id, body);
+                        assert!(earlier.is_none(), "id {id} was given twice");
+                    }
+                }
+                Effect::Deliver(deliver) => {
+                    let id = deliver.lease.message.0;
+                    assert!(
+                        !self.account.done.contains(&id),
+                        "{id} was delivered after its ack was answered"
+                    );
+                    if let Some(published) = self.account.published.get(&id) {
+                        assert_eq!(*published, body, "the body of {id}");
+                    }
+                    if let Some(peer) = self.peers.iter_mut().find(|peer| peer.conn == Some(deliver.conn)) {
+                        peer.leases.push(deliver.lease);
+                    }
+                }
+                Effect::Settled(settled) => {
+                    let leases = self.account.settling.remove(&settled.seq).unwrap_or_default();
+                    let lost = settled.lost.unwrap_or_default();
+                    let counted = leases.iter().filter(|lease| !lost.contains(lease));
+                    self.account.done.extend(counted.map(|lease| lease.message.0));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn crash(&mut self, is_clean: bool) {
+        if is_clean {
+            let effects = self.world.commit();
+            self.take(effects);
+        }
+        let before = is_clean.then(|| picture(&self.world.brain));
+        let torn = if is_clean { 0 } else { self.random.usize(..6) };
+        self.world.restart(torn, Duration::from_millis(self.random.u64(..2_000)));
+        if let Some(before) = before {
+            let after = picture(&self.world.brain);
+            for (id, was) in &before {
+                assert_eq!(after.get(id), Some(was), "message {id} before and after a restart");
+            }
+            assert_eq!(before.len(), after.len(), "messages came out of nowhere");
+        }
+        let there: BTreeSet<u64> = self.world.brain.messages.iter().map(|(_, message)| message.id).collect();
+        for id in self.account.published.keys() {
+            let must = !self.account.perhaps_done.contains(id);
+            assert!(!must || there.contains(id) || self.may_overflow, "publish {id} was answered and lost");
+        }
+        for id in &self.account.done {
+            assert!(!there.contains(id), "ack of {id} was answered and forgotten");
+        }
+        for peer in &mut self.peers {
+            peer.conn = None;
+        }
+        self.account.unanswered.clear();
+        self.account.producing.clear();
+        self.account.settling.clear();
+    }
+
+    fn is_near_overflow(&self) -> bool {
+        let brain = &self.world.brain;
+        brain.queues.slab.iter().any(|(_, queue)| queue.messages() >= queue.rules(&brain.config).messages_max)
+    }
+}
+
+/// What a restart must not change, message by message. Leased ones become ready, and scheduled ones may be due.
+fn picture(brain: &Brain) -> BTreeMap<u64, String> {
+    let one = |(slot, message): (u32, &crate::queue::messages::Message)| {
+        let rare = brain.messages.rare(slot);
+        let open = message.state == State::Leased || message.attempt_open;
+        let text = format!(
+            "{} {:?} open {open} attempt {} spent {} priority {} expires {} failures {:?} died {:?} bytes {}",
+            brain.queues.at(message.queue).name,
+            message.state == State::Dead,
+            message.attempt,
+            message.spent,
+            message.priority,
+            message.expires.0,
+            rare.map(|rare| rare.failures.iter().map(|f| (f.attempt, f.error.clone())).collect::<Vec<_>>())
+                .unwrap_or_default(),
+            rare.and_then(|rare| rare.dead),
+            message.body_len,
+        );
+        (message.id, text)
+    };
+    brain.messages.iter().map(one).collect()
+}

@@ -1,0 +1,142 @@
+//! Properties of the records' bytes.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::queue::record::{self, *};
+
+fn header() -> impl Strategy<Value = MessageHeader> {
+    (0..10u8, any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
+        |(priority, delay_ms, due, ttl_ms, attempts_max)| MessageHeader {
+            priority,
+            delay_ms,
+            due: Wall(due),
+            ttl_ms,
+            attempts_max,
+        },
+    )
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![
+        Just(Standing::Ready),
+        any::<u64>().prop_map(|until| Standing::Scheduled(Time(until))),
+        Just(Standing::AttemptOpen),
+        Just(Standing::Dead(Reason::Attempts)),
+        Just(Standing::Dead(Reason::Expired)),
+        Just(Standing::Dead(Reason::Overflow)),
+        Just(Standing::Dead(Reason::Rejected)),
+    ]
+}
+
+fn again(encode: impl FnOnce(&mut Vec<u8>), expected: &Record<'_>) {
+    let mut bytes = Vec::new();
+    encode(&mut bytes);
+    assert_eq!(&record::decode(&bytes).unwrap(), expected);
+    for end in 0..bytes.len() {
+        assert!(record::decode(&bytes[..end]).is_err(), "{end} of {} bytes were a record", bytes.len());
+    }
+    bytes.push(0);
+    assert!(record::decode(&bytes).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200), kind in 0..14u8) {
+        let _ = record::decode(&bytes);
+        let mut tagged = vec![kind | 1 << 5];
+        tagged.extend(bytes);
+        let _ = record::decode(&tagged);
+    }
+
+    #[test]
+    fn a_publish_comes_back_and_its_parts_add_up(
+        time: u64, wall: u64, first_id in 0..u64::MAX / 2, sequence: u64, with_producer: bool,
+        messages in vec((header(), vec(any::<u8>(), 0..50)), 1..20),
+    ) {
+        let producer = with_producer
+            .then_some(ProducerSequence { producer: ProducerId(5), sequence, unanswered_from: sequence / 2 });
+        let (time, wall) = (Time(time), Wall(wall));
+        let head = PublishHead { time, wall, first_id, namespace: "n", queue: "q", producer };
+        let bodies: Vec<u8> = messages.iter().flat_map(|(_, body)| body.clone()).collect();
+        let list: Vec<PublishMessage> = messages
+            .iter()
+            .map(|(header, body)| PublishMessage { header: *header, body_len: body.len() as u32 })
+            .collect();
+        let (mut bytes, mut entries) = (Vec::new(), Vec::new());
+        let head_len = encode_publish(&mut bytes, &head, &list, |len| entries.push(len));
+        bytes.extend(&bodies);
+        let Record::Publish(decoded) = record::decode(&bytes).unwrap() else { panic!("not a publish") };
+        prop_assert_eq!(decoded.head_len, head_len);
+        prop_assert_eq!(decoded.producer, producer);
+        prop_assert_eq!((decoded.time, decoded.wall, decoded.first_id), (time, wall, first_id));
+        prop_assert_eq!((decoded.namespace, decoded.queue, decoded.bodies), ("n", "q", bodies.as_slice()));
+        prop_assert_eq!(decoded.messages.iter().map(|m| m.message).collect::<Vec<_>>(), list);
+        prop_assert_eq!(decoded.messages.iter().map(|m| m.entry_len).collect::<Vec<_>>(), entries.clone());
+        let parts = head_len + entries.iter().sum::<u32>() + bodies.len() as u32;
+        prop_assert_eq!(parts as usize, bytes.len());
+    }
+
+    #[test]
+    fn a_snapshot_comes_back(
+        numbers: [u64; 4], small: [u32; 4], priority in 0..10u8, standing in standing(),
+        failures in vec((any::<u32>(), any::<u64>(), "[a-z]{0,9}", ".{0,20}"), 0..8), body in vec(any::<u8>(), 0..99),
+    ) {
+        let snapshot = SnapshotRecord {
+            id: numbers[0],
+            published: Wall(numbers[1]),
+            attempt: small[0],
+            boot: Boot(small[1]),
+            spent: small[2],
+            attempts_max: small[3],
+            priority,
+            standing,
+            died: Wall(numbers[2]),
+            expires: Time(numbers[3]),
+            due: Wall(numbers[0] / 3),
+            failures: failures
+                .iter()
+                .map(|(attempt, wall, client, error)| Failure { attempt: *attempt, wall: Wall(*wall), client, error })
+                .collect(),
+            namespace: "n",
+            queue: "q",
+            body: &body,
+        };
+        let encode = |out: &mut Vec<u8>| {
+            encode_snapshot(out, &snapshot);
+            out.extend(&body);
+        };
+        again(encode, &Record::Snapshot(Box::new(snapshot.clone())));
+    }
+
+    #[test]
+    fn the_small_ones_come_back(
+        id: u64, wall: u64, leases in vec((any::<u64>(), any::<u32>()), 0..40), ids in vec(any::<u64>(), 0..40),
+        runs in vec((any::<u64>(), any::<u64>(), any::<u32>()), 0..20), error in ".{0,40}", boot: u32,
+    ) {
+        let (time, wall) = (Time(id / 2), Wall(wall));
+        again(|out| encode_boot(out, Boot(boot)), &Record::Boot(Boot(boot)));
+        again(|out| encode_clock(out, time, wall, id), &Record::Clock { time, wall, next_id: id });
+        again(|out| encode_leased(out, &leases), &Record::Leased(leases.clone()));
+        again(|out| encode_done(out, &ids), &Record::Done(ids.clone()));
+        again(|out| encode_returned(out, &ids), &Record::Returned(ids.clone()));
+        let reason = Reason::Expired;
+        again(|out| encode_died(out, MessageId(id), reason, wall), &Record::Died { id, reason, wall });
+        again(|out| encode_redriven(out, MessageId(id), time, "q"), &Record::Redriven { id, time, queue: "q" });
+        for next in [Standing::Ready, Standing::Scheduled(time), Standing::Dead(Reason::Rejected)] {
+            let failed = FailedRecord { id, attempt: boot, wall, next, client: "c", error: &error };
+            again(|out| encode_failed(out, &failed), &Record::Failed(failed.clone()));
+        }
+        let mark = MarkRecord { namespace: "n", producer: ProducerId(id), unanswered_from: 7, runs };
+        again(|out| encode_mark(out, &mark), &Record::Mark(mark.clone()));
+        let producer = ProducerId(id);
+        again(|out| encode_retired(out, "n", producer), &Record::Retired { namespace: "n", producer });
+    }
+}
+
+#[test]
+fn a_newer_version_says_so() {
+    assert_eq!(record::decode(&[2 << 5 | 1, 1]), Err(RecordError::Version));
+    assert_eq!(record::decode(&[]), Err(RecordError::Short));
+}

@@ -1,0 +1,553 @@
+//! One story each.
+
+use super::*;
+use crate::queue::WhenFull;
+use crate::queue::messages::Message;
+
+fn attempt_of(deliveries: &[(Deliver, String)]) -> Vec<(u32, &str)> {
+    deliveries.iter().map(|(deliver, body)| (deliver.lease.attempt, body.as_str())).collect()
+}
+
+fn lost(effects: &[(Effect, Vec<u8>)], seq: u64) -> Vec<LeaseId> {
+    let settled = effects.iter().find_map(|(effect, _)| match effect {
+        Effect::Settled(settled) if settled.seq == seq => Some(settled),
+        _ => None,
+    });
+    settled.expect("an answer").lost.clone().unwrap_or_default().into_vec()
+}
+
+fn refusal(effects: &[(Effect, Vec<u8>)]) -> Option<Refused> {
+    effects.iter().find_map(|(effect, _)| match effect {
+        Effect::PublishRefused { refused, .. } => Some((**refused).clone()),
+        _ => None,
+    })
+}
+
+fn first_ids(effects: &[(Effect, Vec<u8>)]) -> Vec<u64> {
+    let ids = effects.iter().filter_map(|(effect, _)| match effect {
+        Effect::PublishAcked(acked) => Some(acked.first_id.0),
+        _ => None,
+    });
+    ids.collect()
+}
+
+#[test]
+fn entries_are_small() {
+    assert!(size_of::<Message>() <= 96, "{}", size_of::<Message>());
+    // With a client id of up to 32 bytes.
+    const { assert!(crate::queue::directory::IDLE_SESSION_BYTES + 32 <= 150) };
+}
+
+#[test]
+fn a_publish_is_answered_and_delivered_after_its_commit() {
+    let mut world = World::new();
+    let (producer, consumer) = (world.attach("p"), world.attach("c"));
+    world.subscribe(consumer, 1, "jobs", 10);
+    world.released();
+    world.publish(producer, "jobs", &["one", "two"]);
+    assert!(world.released().is_empty(), "nothing leaves before the commit");
+    let effects = world.commit();
+    assert_eq!(first_ids(&effects), [1]);
+    let got = deliveries(&effects);
+    assert_eq!(attempt_of(&got), [(1, "one"), (1, "two")]);
+    let seq = world.settle(consumer, &[got[0].0.lease, got[1].0.lease], Settlement::Ack);
+    assert!(world.released().is_empty(), "an ack is answered after its commit");
+    assert!(lost(&world.commit(), seq).is_empty());
+    world.restart(0, Duration::ZERO);
+    assert_eq!(world.stats("jobs").ready, 0);
+    assert_eq!(world.brain.messages.len(), 0);
+}
+
+#[test]
+fn what_is_durable_is_delivered_at_once() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["one"]);
+    world.commit();
+    world.subscribe(conn, 1, "jobs", 1);
+    assert_eq!(deliveries(&world.released()).len(), 1, "a lease record delays nothing");
+}
+
+#[test]
+fn higher_priorities_go_first_and_consumers_take_turns() {
+    let mut world = World::new();
+    let (one, two) = (world.attach("one"), world.attach("two"));
+    for (priority, body) in [(1, "low"), (9, "high"), (1, "low too"), (9, "high too")] {
+        let header = MessageHeader { priority, ..Default::default() };
+        world.publish_with(one, "jobs", None, &[(header, body.as_bytes())]);
+    }
+    world.commit();
+    // Both wait in line before anything is ready: take the messages away and bring them back.
+    world.subscribe(one, 1, "other", 2);
+    world.subscribe(two, 1, "other", 2);
+    world.apply(|batch| {
+        for conn in [one, two] {
+            batch.commands.push(Command::Subscribe {
+                conn,
+                seq: 1,
+                subscription: SubscriptionId(2),
+                queue: name("jobs"),
+                credit_messages: 2,
+                credit_bytes: u64::MAX,
+            });
+        }
+    });
+    let got = deliveries(&world.commit());
+    let order: Vec<_> = got.iter().map(|(deliver, body)| (deliver.conn == one, body.as_str())).collect();
+    assert_eq!(order, [(true, "high"), (false, "high too"), (true, "low"), (false, "low too")]);
+}
+
+#[test]
+fn a_failed_message_backs_off_with_jitter_and_dies_with_its_history() {
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    world.subscribe(conn, 1, "jobs", 1);
+    world.publish(conn, "jobs", &["work"]);
+    let mut got = deliveries(&world.commit());
+    for attempt in 1..=5u64 {
+        assert_eq!(attempt_of(&got), [(attempt as u32, "work")]);
+        world.settle(conn, &[got[0].0.lease], nack(&format!("exit {attempt}")));
+        world.commit();
+        if attempt == 5 {
+            break;
+        }
+        let base = 1000 << (attempt - 1);
+        world.advance(Duration::from_millis(base - 1));
+        assert!(deliveries(&world.commit()).is_empty(), "not before the backoff");
+        world.advance(Duration::from_millis(base / 4 + 1));
+        got = deliveries(&world.commit());
+    }
+    world.restart(0, Duration::ZERO);
+    let dead = world.dead("jobs");
+    assert_eq!((dead[0].reason, dead[0].last_error.as_str(), dead[0].attempts), ("attempts", "exit 5", 5));
+    assert_eq!(dead[0].history.len(), 5);
+    assert_eq!((dead[0].history[1].client.as_str(), dead[0].history[1].attempt), ("worker", 2));
+    let (namespace, queue, selection) = (tenant(), name("jobs"), DeadSelection::One(MessageId(dead[0].id)));
+    let to = Some(name("again"));
+    let reply = world.operate(OperatorRequest::DeadRedrive { namespace, queue, selection, to });
+    assert_eq!(reply, OperatorReply::Changed(1));
+    world.restart(0, Duration::ZERO);
+    assert_eq!((world.stats("again").ready, world.stats("jobs").dead), (1, 0));
+}
+
+#[test]
+fn jitter_stays_within_its_bounds() {
+    let mut seen = (u64::MAX, 0);
+    for round in 0..200 {
+        let mut world = World::new();
+        world.brain.random = fastrand::Rng::with_seed(round);
+        let conn = world.attach("worker");
+        world.subscribe(conn, 1, "jobs", 1);
+        world.publish(conn, "jobs", &["work"]);
+        let got = deliveries(&world.commit());
+        world.settle(conn, &[got[0].0.lease], nack(""));
+        let until = world.brain.messages.iter().next().unwrap().1.until();
+        let delay = world.now.time.millis_until(until);
+        seen = (seen.0.min(delay), seen.1.max(delay));
+    }
+    assert!(seen.0 >= 1000 && seen.1 <= 1250, "{seen:?}");
+    assert!(seen.0 < 1050 && seen.1 > 1200, "jitter uses its range: {seen:?}");
+}
+
+#[test]
+fn an_expired_lease_counts_but_its_late_ack_counts_too() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.subscribe(conn, 1, "jobs", 5);
+    world.publish(conn, "jobs", &["late", "other"]);
+    let got = deliveries(&world.commit());
+    world.advance(Duration::from_secs(30));
+    assert_eq!(world.stats("jobs").scheduled, 2, "a lease that expired is retried after its backoff");
+    let seq = world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+    assert!(lost(&world.commit(), seq).is_empty());
+    world.advance(Duration::from_secs(2));
+    let again = deliveries(&world.commit());
+    assert_eq!(attempt_of(&again), [(2, "other")]);
+    let seq = world.settle(conn, &[got[1].0.lease], Settlement::Ack);
+    assert_eq!(lost(&world.commit(), seq), [got[1].0.lease], "a newer attempt is under way");
+}
+
+#[test]
+fn an_extended_lease_lasts_and_an_ack_counts_after_a_restart() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.subscribe(conn, 1, "jobs", 5);
+    world.publish(conn, "jobs", &["long"]);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    world.settle(conn, &[lease], Settlement::Extend { lease_ms: 3_600_000 });
+    world.advance(Duration::from_secs(3000));
+    assert_eq!(world.stats("jobs").leased, 1);
+    world.restart(0, Duration::ZERO);
+    assert_eq!(world.stats("jobs").ready, 1, "a restart ends every lease");
+    let conn = world.attach("c");
+    let seq = world.settle(conn, &[lease], Settlement::Ack);
+    assert!(lost(&world.commit(), seq).is_empty());
+    assert_eq!(world.brain.messages.len(), 0);
+}
+
+#[test]
+fn returned_deliveries_are_first_again_and_do_not_count() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["a", "b", "c"]);
+    world.commit();
+    world.subscribe(conn, 1, "jobs", 2);
+    let got = deliveries(&world.commit());
+    let leases: Vec<_> = got.iter().map(|(deliver, _)| deliver.lease).collect();
+    world.apply(|batch| {
+        batch.commands.push(Command::Return { conn, leases: 2 });
+        batch.leases.extend(&leases);
+    });
+    assert!(deliveries(&world.commit()).is_empty(), "stalled until it asks for more");
+    world.command(Command::Resupply { conn });
+    assert_eq!(attempt_of(&deliveries(&world.commit())), [(1, "a"), (1, "b")]);
+    world.restart(0, Duration::ZERO);
+    assert_eq!(world.brain.messages.iter().map(|(_, message)| message.spent).sum::<u16>(), 2);
+}
+
+#[test]
+fn a_newer_connection_takes_over_and_fences_the_older() {
+    let mut world = World::new();
+    let (older, first) = world.attach_with("d1", None);
+    world.subscribe(older, 1, "device/d1", 5);
+    world.publish(older, "device/d1", &["command"]);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    let resume = Resume { epoch: first.epoch, session_id: first.session_id, leases: vec![lease] };
+    let (newer, second) = world.attach_with("d1", Some(resume));
+    assert!(second.resumed && second.epoch > first.epoch && second.session_id == first.session_id);
+    world.settle(older, &[lease], Settlement::Ack);
+    world.publish(older, "jobs", &["ghost"]);
+    world.detach(older, true);
+    assert!(world.commit().is_empty(), "a fenced connection is not answered");
+    assert_eq!(world.stats("device/d1").leased, 1);
+    let seq = world.settle(newer, &[lease], Settlement::Ack);
+    assert!(lost(&world.commit(), seq).is_empty());
+    // The token of the first epoch is not current any more.
+    let stale = Resume { epoch: first.epoch, session_id: first.session_id, leases: vec![] };
+    let (_, third) = world.attach_with("d1", Some(stale));
+    assert!(!third.resumed && third.session_id != first.session_id);
+}
+
+#[test]
+fn a_take_over_is_announced() {
+    let mut world = World::new();
+    let older = world.attach("d1");
+    let conn = world.conn();
+    let attach = Attach { conn, namespace: tenant(), client: ClientId::parse("d1").unwrap(), resume: None };
+    world.command(Command::Attach(Box::new(attach)));
+    let effects = world.released();
+    assert!(matches!(effects[0].0, Effect::TakenOver { conn } if conn == older), "{effects:?}");
+    assert!(matches!(effects[1].0, Effect::Attached(_)));
+    assert_eq!(world.metrics.take_overs.value(), 1);
+}
+
+#[test]
+fn a_resume_keeps_what_it_lists_and_the_rest_comes_again_in_the_same_attempt() {
+    let mut world = World::new();
+    let (conn, attached) = world.attach_with("c", None);
+    world.subscribe(conn, 1, "jobs", 5);
+    world.publish(conn, "jobs", &["kept", "dropped"]);
+    let got = deliveries(&world.commit());
+    world.detach(conn, false);
+    world.advance(Duration::from_secs(10));
+    let leases = vec![got[0].0.lease];
+    let resume = Resume { epoch: attached.epoch, session_id: attached.session_id, leases };
+    let (conn, attached) = world.attach_with("c", Some(resume));
+    assert!(attached.resumed);
+    world.subscribe(conn, 1, "jobs", 5);
+    assert_eq!(attempt_of(&deliveries(&world.commit())), [(1, "dropped")]);
+    assert_eq!(world.stats("jobs").leased, 2);
+}
+
+#[test]
+fn leases_end_with_grace_bye_or_a_fresh_hello() {
+    for ending in ["grace", "bye", "hello"] {
+        let mut config = QueueConfig::default();
+        config.work_queue.lease = Duration::from_secs(600);
+        let mut world = World::with(config);
+        let conn = world.attach("c");
+        world.subscribe(conn, 1, "jobs", 5);
+        world.publish(conn, "jobs", &["work"]);
+        world.commit();
+        match ending {
+            "bye" => world.detach(conn, true),
+            "grace" => {
+                world.detach(conn, false);
+                world.advance(Duration::from_secs(59));
+                assert_eq!(world.stats("jobs").leased, 1, "a disconnect changes no lease");
+                world.advance(Duration::from_secs(1));
+            }
+            _ => {
+                world.attach("c");
+            }
+        }
+        let stats = world.stats("jobs");
+        assert_eq!((stats.ready, stats.leased), (1, 0), "{ending}");
+        let sessions = usize::from(ending == "hello");
+        assert_eq!(world.brain.directory.clients.len(), sessions, "{ending}");
+    }
+}
+
+#[test]
+fn a_token_of_the_boot_before_resumes_and_takes_its_leases_up() {
+    let mut world = World::new();
+    let (conn, attached) = world.attach_with("c", None);
+    world.subscribe(conn, 1, "jobs", 5);
+    world.publish(conn, "jobs", &["work"]);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    world.restart(0, Duration::from_secs(3));
+    let resume =
+        || Some(Resume { epoch: attached.epoch, session_id: attached.session_id, leases: vec![lease] });
+    let (_, again) = world.attach_with("c", resume());
+    assert!(again.resumed && again.session_id == attached.session_id);
+    assert_eq!(world.stats("jobs").leased, 1);
+    world.restart(0, Duration::from_secs(3));
+    world.advance(Duration::from_secs(61));
+    assert!(!world.attach_with("c", resume()).1.resumed, "the grace period after the start is over");
+}
+
+#[test]
+fn a_mailbox_waits_for_its_device_and_costs_nothing_while_empty() {
+    let mut world = World::new();
+    let pusher = world.attach("pusher");
+    world.publish(pusher, "device/d1", &["hello"]);
+    world.commit();
+    world.restart(0, Duration::from_secs(5));
+    let device = world.attach("d1");
+    world.subscribe(device, 3, "device/d1", 1);
+    let got = deliveries(&world.commit());
+    assert_eq!((got[0].1.as_str(), got[0].0.subscription), ("hello", SubscriptionId(3)));
+    world.settle(device, &[got[0].0.lease], Settlement::Ack);
+    world.commit();
+    assert_eq!(world.brain.queues.slab.len(), 0);
+    let pusher = world.attach("pusher");
+    world.publish(pusher, "device/d1", &["again"]);
+    assert_eq!(
+        deliveries(&world.commit()).len(),
+        1,
+        "its credit was replenished while the mailbox did not exist"
+    );
+}
+
+#[test]
+fn a_full_mailbox_rejects_and_a_full_queue_waits() {
+    let mut config = QueueConfig::default();
+    config.mailbox.messages_max = 1;
+    config.work_queue.messages_max = 2;
+    let mut world = World::with(config);
+    let conn = world.attach("c");
+    world.publish(conn, "device/d", &["one"]);
+    world.commit();
+    world.publish(conn, "device/d", &["two"]);
+    let refused = refusal(&world.released()).unwrap();
+    assert_eq!((refused.code, refused.retry_after_ms), (RefusalCode::QueueFull, 1000));
+    assert!(refused.text.contains("at most 1 messages"), "{}", refused.text);
+
+    world.publish(conn, "jobs", &["a", "b"]);
+    world.publish(conn, "jobs", &["c", "d"]);
+    world.publish(conn, "jobs", &["e"]);
+    assert_eq!(first_ids(&world.commit()).len(), 1);
+    assert_eq!(world.stats("jobs").parked, 2);
+    world.publish(conn, "jobs", &["1", "2", "3"]);
+    assert_eq!(refusal(&world.released()).unwrap().code, RefusalCode::LimitReached);
+    world.subscribe(conn, 1, "jobs", 1);
+    let got = deliveries(&world.commit());
+    world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+    let effects = world.commit();
+    assert!(
+        first_ids(&effects).is_empty(),
+        "the first parked one does not fit; the later one may not pass it"
+    );
+    let got = deliveries(&effects);
+    world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+    assert_eq!(first_ids(&world.commit()).len(), 1);
+    world.detach(conn, true);
+    assert_eq!(world.stats("jobs").parked, 0, "a parked publish goes with its connection");
+    assert_eq!(world.brain.config.work_queue.when_full, WhenFull::Wait);
+}
+
+#[test]
+fn a_spent_budget_of_parked_publishes_stops_the_reading() {
+    let mut config = QueueConfig::default();
+    config.work_queue.messages_max = 1;
+    config.parked_bytes_per_namespace_max = 4;
+    let mut world = World::with(config);
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["x"]);
+    world.publish(conn, "jobs", &["abc"]);
+    let stopped = |effects: &[(Effect, Vec<u8>)]| {
+        effects.iter().any(|(effect, _)| matches!(effect, Effect::StopReading { .. }))
+    };
+    assert!(!stopped(&world.released()));
+    world.publish(conn, "jobs", &["def"]);
+    assert!(stopped(&world.released()));
+    world.subscribe(conn, 1, "jobs", 3);
+    for round in 0..3 {
+        let effects = world.commit();
+        let resumed = effects.iter().any(|(effect, _)| matches!(effect, Effect::ResumeReading { .. }));
+        assert_eq!(resumed, round == 2, "round {round}");
+        let got = deliveries(&effects);
+        world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_publishes_and_lets_acks_through() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.subscribe(conn, 1, "jobs", 1);
+    world.publish(conn, "jobs", &["work"]);
+    let got = deliveries(&world.commit());
+    world.journal.room = Room::Reserved;
+    world.publish(conn, "jobs", &["more"]);
+    assert_eq!(refusal(&world.released()).unwrap().code, RefusalCode::DiskFull);
+    let seq = world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+    assert!(lost(&world.commit(), seq).is_empty());
+}
+
+fn produce(world: &mut World, conn: ConnKey, sequence: u64, unanswered_from: u64, bodies: &[&str]) {
+    let producer = Some(ProducerSequence { producer: ProducerId(7), sequence, unanswered_from });
+    let messages: Vec<_> = bodies.iter().map(|body| (MessageHeader::default(), body.as_bytes())).collect();
+    world.publish_with(conn, "jobs", producer, &messages);
+}
+
+#[test]
+fn a_producers_resend_is_answered_with_the_original_ids() {
+    let mut world = World::new();
+    let conn = world.attach("p");
+    produce(&mut world, conn, 1, 1, &["a", "b"]);
+    produce(&mut world, conn, 1, 1, &["a", "b"]);
+    assert!(world.released().is_empty(), "a duplicate waits for its original's commit");
+    assert_eq!(first_ids(&world.commit()), [1, 1]);
+    // A gap may be used later; part of a known batch with something new may not.
+    produce(&mut world, conn, 5, 1, &["e"]);
+    produce(&mut world, conn, 3, 1, &["c", "d"]);
+    assert_eq!(first_ids(&world.commit()), [3, 4]);
+    produce(&mut world, conn, 2, 1, &["b", "c"]);
+    assert_eq!(refusal(&world.released()).unwrap().code, RefusalCode::Invalid);
+    // Everything is acked and its records are moved; the mark lives on.
+    world.subscribe(conn, 1, "jobs", 10);
+    let leases: Vec<_> = deliveries(&world.commit()).iter().map(|(deliver, _)| deliver.lease).collect();
+    assert_eq!(leases.len(), 5);
+    world.settle(conn, &leases, Settlement::Ack);
+    world.commit();
+    world.compact(100);
+    world.restart(0, Duration::ZERO);
+    let conn = world.attach("p");
+    produce(&mut world, conn, 3, 3, &["c", "d"]);
+    assert_eq!(first_ids(&world.commit()), [4]);
+    produce(&mut world, conn, 6, 6, &["f"]);
+    assert_eq!(first_ids(&world.commit()), [6]);
+    produce(&mut world, conn, 3, 3, &["c", "d"]);
+    assert_eq!(refusal(&world.released()).unwrap().code, RefusalCode::StaleSequence);
+    let detach = Detach { conn, bye: true, retired_producer: Some(ProducerId(7)) };
+    world.command(Command::Detach(detach));
+    world.commit();
+    assert!(world.brain.marks.table.is_empty());
+    world.restart(0, Duration::ZERO);
+    assert!(world.brain.marks.table.is_empty(), "retired for good");
+}
+
+#[test]
+fn bodies_beyond_the_budget_are_read_back() {
+    let config = QueueConfig { body_memory_bytes_max: 3, reads_max: 1, ..QueueConfig::default() };
+    let mut world = World::with(config);
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["one", "two", "three"]);
+    world.commit();
+    assert_eq!(world.brain.messages.body_bytes, 3);
+    world.subscribe(conn, 1, "jobs", 10);
+    assert_eq!((world.brain.reads.len(), world.brain.leases.len()), (1, 2), "one read at a time");
+    let got = deliveries(&world.commit());
+    assert_eq!(attempt_of(&got), [(1, "one"), (1, "two"), (1, "three")]);
+}
+
+#[test]
+fn a_message_expires_unless_it_is_leased() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    let header = MessageHeader { ttl_ms: 1000, ..Default::default() };
+    world.publish_with(conn, "jobs", None, &[(header, b"leased"), (header, b"waiting")]);
+    world.subscribe(conn, 1, "jobs", 1);
+    world.commit();
+    world.advance(Duration::from_millis(1000));
+    let stats = world.stats("jobs");
+    assert_eq!((stats.leased, stats.dead), (1, 1));
+    assert_eq!(world.dead("jobs")[0].reason, "expired");
+    world.advance(Duration::from_secs(29));
+    world.advance(Duration::from_secs(2));
+    assert_eq!(world.stats("jobs").dead, 2, "it expires when its lease is over");
+}
+
+#[test]
+fn a_delay_survives_a_restart_and_a_due_time_follows_the_wall_clock() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    let delayed = MessageHeader { delay_ms: 10_000, ..Default::default() };
+    let due = MessageHeader { due: Wall(world.now.wall.0 + 10_000), ..Default::default() };
+    world.publish_with(conn, "jobs", None, &[(delayed, b"delayed"), (due, b"due")]);
+    world.commit();
+    world.restart(0, Duration::from_secs(4));
+    world.now.wall.0 -= 3_000;
+    world.advance(Duration::from_secs(6));
+    let stats = world.stats("jobs");
+    assert_eq!((stats.ready, stats.scheduled), (1, 1), "the wall clock went back by 3 s");
+    world.advance(Duration::from_secs(3));
+    assert_eq!(world.stats("jobs").ready, 2);
+}
+
+#[test]
+fn queues_are_listed_in_pages_by_name() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    for queue in ["b", "a", "device/x", "c"] {
+        world.publish(conn, queue, &["x"]);
+    }
+    let mut page = |after: Option<&str>, mailboxes| {
+        let (namespace, after) = (tenant(), after.map(str::to_owned));
+        match world.operate(OperatorRequest::Queues { namespace, mailboxes, after, limit: 2 }) {
+            OperatorReply::Queues(rows) => rows.into_iter().map(|row| row.queue).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(page(None, false), ["a", "b"]);
+    assert_eq!(page(Some("b"), true), ["c", "device/x"]);
+    assert_eq!(page(Some("b"), false), ["c"]);
+}
+
+#[test]
+fn another_tenant_cannot_act_on_a_lease() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.subscribe(conn, 1, "jobs", 1);
+    world.publish(conn, "jobs", &["work"]);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    let stranger = world.conn();
+    let (namespace, client) = (Namespace::parse("other").unwrap(), ClientId::parse("c").unwrap());
+    let attach = Attach { conn: stranger, namespace, client, resume: None };
+    world.command(Command::Attach(Box::new(attach)));
+    world.released();
+    let seq = world.settle(stranger, &[lease], Settlement::Ack);
+    assert_eq!(lost(&world.commit(), seq), [lease]);
+}
+
+#[test]
+fn ids_and_boots_never_repeat() {
+    let mut world = World::new();
+    let mut last = 0;
+    for boot in 1..4 {
+        assert_eq!(world.boot, Boot(boot));
+        let conn = world.attach("c");
+        world.subscribe(conn, 1, "jobs", 1);
+        world.publish(conn, "jobs", &["work"]);
+        let effects = world.commit();
+        let id = first_ids(&effects)[0];
+        assert!(id > last);
+        last = id;
+        world.settle(conn, &[deliveries(&effects)[0].0.lease], Settlement::Ack);
+        world.commit();
+        // Everything but what is live goes.
+        world.compact(1000);
+        world.restart(0, Duration::ZERO);
+    }
+}

@@ -1,0 +1,168 @@
+//! The crash campaign: SIGKILL at random moments under load, and no word the server gave is broken.
+//!
+//! `cargo test --release --test crash -- --ignored --nocapture` kills 200 times, `RELAYMESH_CRASH_KILLS` says
+//! how often instead, `RELAYMESH_CRASH_SEED` repeats the moments of a run. A short campaign is part of every test
+//! run. What is shown: every answered publish is there at the end or was acked, no answered ack is followed by
+//! another delivery, no publish that was sent again is there twice, and every start is clean.
+
+mod clients;
+mod history;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clients::Shared;
+use history::Event;
+use support::process::Process;
+use support::server::{Home, Server};
+
+const PRODUCERS: usize = 6;
+const WORKERS: usize = 6;
+/// How long the server runs before it is killed, in milliseconds.
+const UPTIME_MS: std::ops::Range<u64> = 5..350;
+/// How long a start runs before it is killed, in milliseconds: within it the log is read.
+const START_MS: std::ops::Range<u64> = 0..40;
+/// What draining the queues may take at the end.
+const DRAIN: Duration = Duration::from_secs(120);
+/// Small segments, so that a campaign passes through many of them.
+const CONFIG: &str = "[log]\nsegment_bytes = 4194304\n";
+
+fn number_from(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => {
+            text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}; it must be a whole number"))
+        }
+        Err(_) => default,
+    }
+}
+
+#[test]
+fn five_kills_break_no_word() {
+    campaign(5);
+}
+
+#[test]
+#[ignore = "takes minutes: the full campaign"]
+fn many_kills_break_no_word() {
+    campaign(number_from("RELAYMESH_CRASH_KILLS", 200));
+}
+
+fn campaign(kills: u64) {
+    let seed = number_from("RELAYMESH_CRASH_SEED", fastrand::u64(..));
+    println!("{kills} kills; RELAYMESH_CRASH_SEED={seed} repeats their moments");
+    let started = Instant::now();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let shared = Shared::new();
+    let home = Home::new().config(CONFIG);
+    let (producer_ids, worker_seeds): (Vec<u64>, Vec<u64>) =
+        (0..PRODUCERS.max(WORKERS)).map(|_| (random.u64(1..), random.u64(..))).unzip();
+    thread::scope(|scope| {
+        let shared = &shared;
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|number| (number, producer_ids[number]))
+            .map(|(number, id)| scope.spawn(move || clients::produce(shared, number, id)))
+            .collect();
+        for (number, seed) in worker_seeds.iter().copied().enumerate().take(WORKERS) {
+            scope.spawn(move || clients::work(shared, number, seed));
+        }
+        // Whatever fails, the clients must end, or the scope waits for them for ever.
+        let _stop = StopClients(shared);
+        for kill in 1..=kills {
+            kill_once(shared, &home, &mut random);
+            if kill % 20 == 0 {
+                println!("{kill} kills, {} events, {:?}", shared.history().len(), started.elapsed());
+            }
+        }
+        let _server = start(shared, &home);
+        shared.producers_stop.store(true, Ordering::Relaxed);
+        for producer in producers {
+            producer.join().expect("a producer saw nothing it must not see");
+        }
+        drain(shared);
+    });
+    report(&shared, kills, started);
+}
+
+struct StopClients<'a>(&'a Shared);
+
+impl Drop for StopClients<'_> {
+    fn drop(&mut self) {
+        *self.0.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.producers_stop.store(true, Ordering::Relaxed);
+        self.0.workers_stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn start(shared: &Shared, home: &Home) -> Server {
+    let server = home.serve();
+    *shared.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.listen);
+    server
+}
+
+/// One kill: of a server at work, or one time in five of one that has just begun to start.
+fn kill_once(shared: &Shared, home: &Home, random: &mut fastrand::Rng) {
+    if random.u8(0..5) == 0 {
+        let mut process = Process::start(&mut home.command());
+        thread::sleep(Duration::from_millis(random.u64(START_MS)));
+        process.kill();
+    } else {
+        let server = start(shared, home);
+        thread::sleep(Duration::from_millis(random.u64(UPTIME_MS)));
+        *shared.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        server.kill();
+    }
+}
+
+/// Waits until the workers have acked whatever is still there.
+fn drain(shared: &Shared) {
+    let deadline = Instant::now() + DRAIN;
+    let mut open = BTreeSet::new();
+    let mut read = 0;
+    let mut quiet_since = Instant::now();
+    while Instant::now() < deadline {
+        let new: Vec<Event> = shared.history()[read..].to_vec();
+        read += new.len();
+        if !new.is_empty() {
+            quiet_since = Instant::now();
+        }
+        for event in new {
+            match event {
+                Event::Published { key, .. } => drop(open.insert(key)),
+                Event::Acked { key, .. } => drop(open.remove(&key)),
+                Event::Delivered { .. } | Event::AckSent { .. } => {}
+            }
+        }
+        // What stays open was acked without an answer, or is lost: the history tells.
+        if open.is_empty() || quiet_since.elapsed() > Duration::from_secs(2) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("after {DRAIN:?} workers are still at work on {} messages", open.len());
+}
+
+fn report(shared: &Shared, kills: u64, started: Instant) {
+    let history = shared.history();
+    let breaches = history::breaches(&history);
+    let count = |is: fn(&Event) -> bool| history.iter().filter(|event| is(event)).count();
+    let published = count(|event| matches!(event, Event::Published { .. }));
+    let delivered = count(|event| matches!(event, Event::Delivered { .. }));
+    let acked = count(|event| matches!(event, Event::Acked { .. }));
+    println!(
+        "{kills} kills in {:?}: {published} publishes and {acked} acks answered, {delivered} deliveries, {} breaches",
+        started.elapsed(),
+        breaches.len()
+    );
+    assert!(
+        breaches.is_empty(),
+        "{} breaches, the first: {:#?}",
+        breaches.len(),
+        &breaches[..breaches.len().min(10)]
+    );
+    assert!(published > 0 && acked > 0, "there was load");
+}

@@ -1,0 +1,93 @@
+//! Hostile clients over real sockets: each is closed with a reason within its deadline, memory stays flat, and a
+//! good client beside them notices nothing.
+//!
+//! All attacks run at once against one server, so that they also stand in each other's way, and several times over:
+//! the first round takes the server through its first allocations, the others must add nothing to it.
+
+mod attacks;
+mod good_client;
+mod slow;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::http;
+use support::server::{Home, Server};
+
+/// How often all attacks are run.
+const ROUNDS: u64 = 3;
+/// What the server may gain from one round to the next for good.
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
+/// What it may have more at the worst moment of a round than before it: below the 75 MB that a single frame of empty
+/// sub-messages takes once decoded, and the 64 MiB of the smaller bombs.
+const PEAK_BYTES_MAX: u64 = 56 << 20;
+/// The configured handshake deadline.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+/// The configured deadline of a client that does not read.
+const STALL: Duration = Duration::from_secs(2);
+/// Deadlines short enough for a test.
+const CONFIG: &str = "[session]\nhandshake_deadline = \"1s\"\nwrite_stall_deadline = \"2s\"\n";
+
+#[test]
+fn hostile_clients_are_closed_and_good_ones_served() {
+    let server = Home::new().config(CONFIG).serve();
+    good_client::warm_up(server.listen);
+    thread::scope(|scope| {
+        let good = good_client::start(scope, server.listen);
+        attack(server.listen);
+        for _ in 1..ROUNDS {
+            let before = server.resident_bytes();
+            server.forget_peak();
+            attack(server.listen);
+            assert_flat(&server, before);
+        }
+        let service = good.stop();
+        println!("good client: {service:?}");
+        service.assert_undisturbed();
+    });
+    assert_clean(&server);
+}
+
+/// Runs all attacks at once; panics with the names of those that were not answered as they must be.
+fn attack(server: SocketAddr) {
+    let failed: Vec<&str> = thread::scope(|scope| {
+        let attacks = attacks::ATTACKS.map(|(name, attack)| {
+            let run = move || {
+                let started = Instant::now();
+                attack(server);
+                println!("{name}: {:?}", started.elapsed());
+            };
+            let thread = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run);
+            (name, thread.expect("a thread starts"))
+        });
+        attacks.into_iter().filter_map(|(name, thread)| thread.join().is_err().then_some(name)).collect()
+    });
+    assert!(failed.is_empty(), "attacks that were not answered as they must be: {failed:?}");
+}
+
+/// Memory is where it was before the round, and was not far from it meanwhile. Where the system tells.
+fn assert_flat(server: &Server, before: Option<u64>) {
+    let (Some(before), Some(after)) = (before, server.resident_bytes()) else { return };
+    let peak = server.peak_bytes();
+    println!("resident: {before} before, {after} after, {peak:?} at the peak");
+    assert!(after < before + GROWTH_BYTES_MAX, "resident memory grew from {before} to {after} bytes");
+    assert!(peak.is_none_or(|peak| peak < before + PEAK_BYTES_MAX), "from {before} to {peak:?} bytes");
+}
+
+/// Everything was closed for what it was, and nothing of it is left.
+fn assert_clean(server: &Server) {
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+    let page = http::get(server.admin, "/metrics").body;
+    let metric = |name: &str| -> u64 {
+        let line =
+            page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let value = line.and_then(|line| line.rsplit_once(' ')).and_then(|(_, value)| value.parse().ok());
+        value.unwrap_or_else(|| panic!("{name} is a metric:\n{page}"))
+    };
+    assert_eq!(metric("relaymesh_connections_closed_total{cause=\"slow\"}"), ROUNDS * slow::CLOSED_SLOW);
+    assert_eq!(metric("relaymesh_connections_closed_total{cause=\"heartbeat\"}"), ROUNDS * 2);
+    assert_eq!(metric("relaymesh_handshakes_total{outcome=\"timed_out\"}"), ROUNDS * 3);
+}
