@@ -37,7 +37,7 @@ pub use server_frame::ServerFrame;
 pub use settle::{SettleView, encode_ack};
 
 /// The protocol's messages, generated from `proto/`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, rustdoc::invalid_html_tags)]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/relaymesh.v1.rs"));
 }

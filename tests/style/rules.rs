@@ -121,7 +121,10 @@ fn no_unbounded_channel(file: &SourceFile) -> Vec<Fault> {
         let after = &file.code[at + "channel".len()..];
         let arguments = after.find('(').map_or("", |open| &after[open..]);
         let is_call = after.starts_with('(') || after.starts_with("::<");
-        is_call && arguments.starts_with("()") && !file.code[..at].trim_end().ends_with("fn")
+        let before = file.code[..at].trim_end();
+        // A oneshot holds one value.
+        let is_bounded = before.ends_with("fn") || before.ends_with("oneshot::");
+        is_call && arguments.starts_with("()") && !is_bounded
     }));
     faults(file, found, "no unbounded channel: give it a bound from limits")
 }
@@ -286,7 +289,7 @@ mod tests {
         let text = "let a = crossbeam_channel::unbounded();\nlet b = unbounded::<u8>();\nlet c = mpsc::channel();\n\
                     let d = channel::<u8>();\nlet e = mpsc::unbounded_channel();";
         assert_eq!(lines(no_unbounded_channel, "src/engine/mod.rs", text), [5, 1, 2, 3, 4]);
-        let bounded = "let a = bounded(5);\nlet b = tokio::sync::mpsc::channel(16);\nfn channel() {}";
+        let bounded = "let a = bounded(5);\nlet b = tokio::sync::mpsc::channel(16);\nfn channel() {}\nlet c = oneshot::channel();";
         assert!(lines(no_unbounded_channel, "src/engine/mod.rs", bounded).is_empty());
     }
 

@@ -66,7 +66,7 @@ impl Workload for Hold {
         self.start_us = now_us;
         let sessions = self.due_us.len() as u64;
         for (number, due_us) in self.due_us.iter_mut().enumerate() {
-            *due_us = now_us + self.heartbeat_us * number as u64 / sessions;
+            *due_us = now_us + self.heartbeat_us * (number as u64 + 1) / sessions;
         }
     }
 

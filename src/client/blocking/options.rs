@@ -26,7 +26,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// When to connect again.
     pub backoff: Backoff,
-    /// Whether [`Client::connect`] keeps trying when the first attempt fails; false unless changed.
+    /// Whether [`Client::connect`](crate::client::Client::connect) keeps trying when the first attempt fails; false unless changed.
     pub retry_first: bool,
     /// A call fails when there was no connection for this long; `None`, as at first: never.
     pub offline_max: Option<Duration>,
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// A failed request to the queue, as [`Client::nack`] tells it.
+/// A failed request to the queue, as [`Client::nack`](crate::client::Client::nack) tells it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nack {
     /// Kept with the message; cut to 1,024 bytes.

@@ -58,7 +58,7 @@ pub enum SessionEvent<'a> {
     },
     /// A publish is on disk.
     Published {
-        /// As [`Session::publish`] returned it.
+        /// As [`Session::publish`](crate::client::Session::publish) returned it.
         sequence: u64,
         /// How many messages it had.
         messages: u32,
@@ -67,7 +67,7 @@ pub enum SessionEvent<'a> {
     },
     /// A publish was refused as a whole and is not on disk. Publishing it again gives it a new sequence.
     PublishRefused {
-        /// As [`Session::publish`] returned it.
+        /// As [`Session::publish`](crate::client::Session::publish) returned it.
         sequence: u64,
         /// How many messages it had.
         messages: u32,
@@ -116,7 +116,7 @@ pub enum SessionEvent<'a> {
         /// How long that took; `None` when several were on their way.
         rtt: Option<Duration>,
     },
-    /// The connection is ending; [`Session::link`] says what to do.
+    /// The connection is ending; [`Session::link`](crate::client::Session::link) says what to do.
     Ending(Ended),
     /// A frame with nothing to tell.
     Quiet,
@@ -137,7 +137,7 @@ impl<'a> Deliveries<'a> {
     }
 }
 
-/// What [`Session::lost`] found and decided.
+/// What [`Session::lost`](crate::client::Session::lost) found and decided.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
