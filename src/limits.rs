@@ -211,6 +211,9 @@ pub const SEGMENT_BYTES: usize = 64 * MIB;
 pub const SEGMENT_BYTES_MIN: usize = 4 * MIB;
 /// Largest batch of one commit.
 pub const LOG_BATCH_BYTES_MAX: usize = 2 * MIB;
+/// Bodies of deliveries to one loop that a shard keeps for their commit or because the lane is full; beyond it nothing
+/// more is handed out to that loop. What one commit publishes and the next one gathers passes without waiting.
+pub const DELIVERIES_HELD_BYTES_MAX: usize = 2 * LOG_BATCH_BYTES_MAX;
 /// Segments kept ready for acks when the disk is full.
 pub const RESERVED_SEGMENTS: usize = 2;
 /// Segments the log may have beyond twice its live bytes.

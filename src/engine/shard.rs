@@ -56,6 +56,8 @@ pub struct Shard {
     outbox: Outbox,
     /// When to ask a full disk for space again.
     space_retry_at: Option<Time>,
+    /// Effects left since the brain was last asked for more.
+    has_new_room: bool,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -83,7 +85,8 @@ impl Shard {
             return Err(error);
         }
         let time = brain.shard_time(wall);
-        let mut shard = Self { brain, log, outbox: Outbox::new(), space_retry_at: None, metrics };
+        let mut shard =
+            Self { brain, log, outbox: Outbox::new(), space_retry_at: None, has_new_room: false, metrics };
         let boot = shard.turn(Now { time, wall }, |brain, turn| brain.start(turn));
         Ok((shard, Started { recovery, boot, time }))
     }
@@ -99,13 +102,16 @@ impl Shard {
             self.space_retry_at = None;
             self.log.retry_space();
         }
+        self.has_new_room = false;
         self.turn(now, |brain, turn| brain.expire(turn));
     }
 
     /// When [`Shard::expire`] is to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        self.brain.next_deadline().into_iter().chain(self.space_retry_at).min()
+        // At once, when deliveries waited for the effects that have left.
+        let held_back = (self.has_new_room && self.brain.is_holding_back()).then_some(Time(0));
+        self.brain.next_deadline().into_iter().chain(self.space_retry_at).chain(held_back).min()
     }
 
     /// Whether so much waits for the committer that no more commands should be taken.
@@ -178,7 +184,12 @@ impl Shard {
 
     /// What may leave for `loop_id` now, or `None`.
     pub fn effects(&mut self, loop_id: LoopId) -> Option<EffectBatch> {
-        self.outbox.release(self.log.committed(), loop_id)
+        let released = self.outbox.release(self.log.committed(), loop_id);
+        if released.is_some() {
+            self.has_new_room = true;
+            self.metrics.effects_held.set(self.outbox.held() as u64);
+        }
+        released
     }
 
     /// Panics when the brain contradicts itself; for tests.

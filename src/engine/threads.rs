@@ -285,8 +285,11 @@ impl BrainThread {
 
     fn send_effects(&mut self) {
         for outlet in &mut self.loops {
-            if let Some(mut effects) = self.shard.effects(outlet.sender.loop_id()) {
-                outlet.waiting.append(&mut effects);
+            // While a lane is full its effects stay in the outbox, which bounds them.
+            if outlet.waiting.is_empty()
+                && let Some(effects) = self.shard.effects(outlet.sender.loop_id())
+            {
+                outlet.waiting = effects;
             }
             if !outlet.waiting.is_empty()
                 && let Err(full) = outlet.sender.send(std::mem::take(&mut outlet.waiting))

@@ -132,13 +132,14 @@ impl Gateway {
         Err(Ending::new(Cause::Done, farewell).with_slot())
     }
 
-    /// A loop with too many commands unanswered reads this connection no more until some were answered.
+    /// A loop with too many commands unanswered reads this connection no more until some were answered. One that only
+    /// waits for what a shard always answers at once is read on: the publishes of others may be waiting for its acks.
     fn stop_in_a_crowd(&mut self, key: SlotKey) {
         if self.unanswered < self.config.commands_unanswered_max {
             return;
         }
         let Some(conn) = self.table.tenant_mut(key.slot, key.generation) else { return };
-        if !conn.stopped_by_crowd {
+        if !conn.stopped_by_crowd && conn.session.has_unanswered_publishes() {
             let was_stopped = conn.is_stopped();
             conn.stopped_by_crowd = true;
             self.crowd.push(key);

@@ -63,6 +63,11 @@ impl Book {
         self.oldest
     }
 
+    /// How many segments are in use.
+    pub(super) fn segments(&self) -> u64 {
+        self.segments.len() as u64
+    }
+
     /// The segment that is appended to.
     pub(super) fn newest(&self) -> u64 {
         self.oldest + self.segments.len() as u64 - 1

@@ -137,6 +137,10 @@ pub struct Log {
     /// How far the oldest segment was handed out, while that is under way.
     scanned_to: Option<u64>,
     scan_busy: bool,
+    /// A slice is being dealt with: what is appended and released now only moves.
+    relocating: bool,
+    /// Bytes that became useless and have not paid for a relocation yet.
+    garbage: u64,
     failed: bool,
     stats: LogStats,
 }
@@ -168,6 +172,9 @@ impl Log {
             read_ahead: Some(ReadAhead::default()),
             scanned_to: None,
             scan_busy: false,
+            relocating: false,
+            // Nothing is known of what was there: each segment may be relocated once.
+            garbage: start.book.segments() * start.config.segment_bytes,
             failed: false,
             stats: LogStats::default(),
             book: start.book,
@@ -204,7 +211,9 @@ impl Log {
             previous_crc: self.last.crc,
             crc: 0,
         };
+        let unpadded = piece.bytes.len();
         piece.bytes.pad_to_block();
+        self.garbage += (piece.bytes.len() - unpadded) as u64;
         let crc =
             format::write_batch_header(piece.bytes.as_mut_slice(), &piece.identity, piece.offset, &header);
         self.last = BatchHeader { crc, ..header };
@@ -262,7 +271,8 @@ impl Log {
     /// Says that space may be there again: a preparation that failed is tried once more. Called on a timer while
     /// [`Journal::room`] is [`Room::Reserved`].
     pub fn retry_space(&mut self) {
-        if self.blocked && self.preparing.is_none() {
+        // A segment that is under way has the next number already; its end looks here again.
+        if self.blocked && self.preparing.is_none() && !self.space_busy {
             self.preparing = Some(self.preparation());
         }
     }
@@ -296,7 +306,10 @@ impl Log {
                 self.blocked = true;
                 return ChoreOutcome::NoSpace(error);
             }
-            Done::Removed => self.space_busy = false,
+            Done::Removed => {
+                self.space_busy = false;
+                self.retry_space();
+            }
             Done::Read(reading, reads) => {
                 for (want, identity, _) in &reading.wants {
                     debug_assert_eq!(want.position.0 / self.config.segment_bytes, identity.segment);
@@ -305,7 +318,10 @@ impl Log {
                 self.read_ahead = Some(reading.ahead);
                 return ChoreOutcome::Reads(reads);
             }
-            Done::Scanned(slice) => return ChoreOutcome::Relocation(slice),
+            Done::Scanned(slice) => {
+                self.relocating = true;
+                return ChoreOutcome::Relocation(slice);
+            }
             Done::Failed(error) => {
                 self.failed = true;
                 return ChoreOutcome::Failed(error);
@@ -318,6 +334,7 @@ impl Log {
     pub fn relocated(&mut self, slice: Relocation) {
         self.stats.relocated += slice.records().count() as u64;
         self.scan_busy = false;
+        self.relocating = false;
         self.scanned_to = Some(slice.next);
         let oldest = self.book.oldest();
         let segment = self.book.of_mut(oldest);
@@ -414,7 +431,7 @@ impl Log {
                 Work::Recycle { old: oldest, identity }
             });
         }
-        let trim = excess && !self.waited && self.prepared.len() > RESERVED_SEGMENTS + 1;
+        let trim = excess && !self.blocked && !self.waited && self.prepared.len() > RESERVED_SEGMENTS + 1;
         // A segment whose salt is in use by waiting records stays.
         let spare = self.prepared.back().map(|p| p.identity.segment).filter(|&s| s > self.book.newest());
         let segment = spare.filter(|_| trim)?;
@@ -443,8 +460,13 @@ impl Log {
         let (total, allowed) = (self.segments_total(), self.segments_allowed());
         let short = self.prepared.len() < RESERVED_SEGMENTS + self.ahead;
         let soon = self.offset > self.config.segment_bytes / 4;
-        if self.scanned_to.is_none() && total <= allowed && !(total == allowed && short && soon) {
-            return None;
+        if self.scanned_to.is_none() {
+            // Moving what lives makes room only where something died: without that it would go on for ever.
+            let cost = segment.live_bytes + 2 * BLOCK;
+            if self.garbage < cost || (total <= allowed && !(total == allowed && short && soon)) {
+                return None;
+            }
+            self.garbage -= cost;
         }
         let (from, to) = (self.scanned_to.unwrap_or(BLOCK), segment.durable_end);
         let identity = self.book.identity(oldest);
@@ -550,6 +572,9 @@ impl Journal for Log {
     fn release(&mut self, position: Position, len: u32) {
         let (segment, _) = self.book.place(position);
         self.book.release(segment, u64::from(len), self.open_ticket);
+        if !self.relocating {
+            self.garbage += u64::from(len);
+        }
     }
 
     fn room(&self) -> Room {

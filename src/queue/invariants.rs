@@ -90,6 +90,12 @@ impl Brain {
             );
             let counted = Sums(counted.0, counted.1, counted.2, counted.3, counted.4, counted.5);
             assert_eq!(counted, expected, "counts of queue {}", queue.name);
+            assert_eq!(
+                queue.is_held_back,
+                self.held_back.contains(&(index as u32)),
+                "wait of {}",
+                queue.name
+            );
             assert!(!queue.is_idle(), "queue {} costs something while idle", queue.name);
             let mut ready = 0;
             for head in queue.ready.heads() {
@@ -133,9 +139,9 @@ impl Brain {
             let may_take = subscription.credit.is_open() && !client.is_stalled;
             assert_eq!(subscription.is_eager, may_take, "subscription {index} and its place in the line");
             assert!(client.is_connected, "a subscription outlived its connection");
-            let ready = self.queues.at(subscription.queue).ready_count;
-            let starved = self.starved.contains(&subscription.queue);
-            assert!(!(may_take && ready > 0 && !starved), "a message and a consumer do not meet");
+            let queue = self.queues.at(subscription.queue);
+            let waits = self.starved.contains(&subscription.queue) || queue.is_held_back;
+            assert!(!(may_take && queue.ready_count > 0 && !waits), "a message and a consumer do not meet");
         }
     }
 

@@ -64,6 +64,7 @@ impl Brain {
     /// The attempt at a leased message failed. Also takes a ready one whose attempt a restart cut short.
     pub(super) fn fail(&mut self, slot: u32, error: &str, retry: Retry, turn: &mut Turn<'_>) {
         let holder = self.holder(slot);
+        self.abandon_read(slot);
         self.leave(slot);
         self.messages.at_mut(slot).attempt_open = false;
         let message = self.messages.at(slot);

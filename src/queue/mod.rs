@@ -99,6 +99,8 @@ struct Held {
 enum Reading {
     /// A delivery under this lease.
     Delivery { lease: LeaseId },
+    /// A delivery under a lease that was given back since.
+    Abandoned,
     /// An operator who looks at a dead letter.
     Show { conn: ConnKey, message: MessageId },
 }
@@ -121,6 +123,8 @@ pub struct Brain {
     reads: HashMap<ReadTicket, Reading>,
     /// Queues whose next message waits for a free place among the reads.
     starved: VecDeque<u32>,
+    /// Queues whose next message waits until the outbox has room, each once.
+    held_back: Vec<u32>,
     /// Queues to serve before this call returns.
     dirty: Vec<u32>,
     boot: Boot,
@@ -167,6 +171,7 @@ impl Brain {
             wheel: Wheel::new(Time(0)),
             reads: HashMap::new(),
             starved: VecDeque::new(),
+            held_back: Vec::new(),
             dirty: Vec::new(),
             boot: Boot(0),
             boot_held: Held::default(),
@@ -221,7 +226,13 @@ impl Brain {
         self.finish(turn);
     }
 
-    /// Does what is due by now.
+    /// Whether deliveries wait for room in the outbox: [`Brain::expire`] is needed once some was released.
+    #[must_use]
+    pub fn is_holding_back(&self) -> bool {
+        !self.held_back.is_empty()
+    }
+
+    /// Does what is due by now, and goes on with the deliveries that waited for room in the outbox.
     pub fn expire(&mut self, turn: &mut Turn<'_>) {
         self.begin(turn);
         while let Some((_, key)) = self.wheel.pop_expired(turn.now.time) {
@@ -230,6 +241,10 @@ impl Brain {
                 _ if key & CLIENT_TIMER == 0 => self.message_due(key, turn),
                 _ => self.grace_over(key & !CLIENT_TIMER, turn),
             }
+        }
+        for queue in std::mem::take(&mut self.held_back) {
+            self.queues.at_mut(queue).is_held_back = false;
+            self.mark_dirty(queue);
         }
         self.finish(turn);
     }
@@ -266,9 +281,17 @@ impl Brain {
 
     /// Serves the queues that changed and appends what this call gathered.
     fn finish(&mut self, turn: &mut Turn<'_>) {
-        while let Some(queue) = self.dirty.pop() {
-            self.queues.at_mut(queue).is_dirty = false;
-            self.serve(queue, turn);
+        loop {
+            while let Some(queue) = self.dirty.pop() {
+                self.queues.at_mut(queue).is_dirty = false;
+                self.serve(queue, turn);
+            }
+            // A free place among the reads goes on to the next queue when one has no use for it any more.
+            if self.reads.len() >= self.config.reads_max {
+                break;
+            }
+            let Some(queue) = self.starved.pop_front() else { break };
+            self.mark_dirty(queue);
         }
         self.append_done(turn);
         self.append_leased(turn);

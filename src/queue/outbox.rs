@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::{ConnKey, LoopId};
+use crate::limits;
 use crate::log::Ticket;
 use crate::mail::{Effect, EffectBatch, PublishAcked, Settled};
 
@@ -21,6 +22,8 @@ struct LoopOutbox {
     loop_id: LoopId,
     /// Rising tickets.
     waiting: VecDeque<(Ticket, EffectBatch)>,
+    /// Bodies in it.
+    body_bytes: usize,
 }
 
 impl Outbox {
@@ -37,11 +40,12 @@ impl Outbox {
         let lane = match self.loops.iter().position(|lane| lane.loop_id == loop_id) {
             Some(at) => &mut self.loops[at],
             None => {
-                self.loops.push(LoopOutbox { loop_id, waiting: VecDeque::new() });
+                self.loops.push(LoopOutbox { loop_id, waiting: VecDeque::new(), body_bytes: 0 });
                 let last = self.loops.len() - 1;
                 &mut self.loops[last]
             }
         };
+        lane.body_bytes += body.len();
         let batch = lane.batch_after(after);
         batch.bodies.extend_from_slice(body);
         let joined = match (batch.effects.last_mut(), &effect) {
@@ -64,7 +68,17 @@ impl Outbox {
             released.append(&mut batch);
         }
         self.held -= released.effects.len();
+        lane.body_bytes -= released.bodies.len();
         (!released.is_empty()).then_some(released)
+    }
+
+    /// Whether so many bodies wait for `loop_id` that nothing more should be delivered to it. Bounds what the
+    /// deliveries to a consumer with much credit cost, whether or not it reads them.
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self, loop_id: LoopId) -> bool {
+        let lane = self.loops.iter().find(|lane| lane.loop_id == loop_id);
+        lane.is_some_and(|lane| lane.body_bytes >= limits::DELIVERIES_HELD_BYTES_MAX)
     }
 
     /// The loops that were ever sent something.

@@ -31,6 +31,8 @@ pub(super) struct Queue {
     pub(super) is_mailbox: bool,
     /// Waits in the brain's list of queues to serve.
     pub(super) is_dirty: bool,
+    /// Among the queues that wait until the outbox has room.
+    pub(super) is_held_back: bool,
     pub(super) ready: ReadyLists,
     pub(super) ready_count: u64,
     pub(super) scheduled_count: u64,
@@ -182,6 +184,7 @@ impl Queues {
             name: name.into(),
             is_mailbox,
             is_dirty: false,
+            is_held_back: false,
             ready: ReadyLists::new(),
             ready_count: 0,
             scheduled_count: 0,

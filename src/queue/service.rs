@@ -1,7 +1,7 @@
 //! Who gets which message: parked publishes are let in, then ready messages go to consumers with credit in turn.
 
 use crate::clock::Time;
-use crate::ids::{ConnKey, LeaseId, SubscriptionId};
+use crate::ids::{ConnKey, LeaseId, LoopId, SubscriptionId};
 use crate::log::ReadTicket;
 use crate::mail::{Deliver, Effect};
 use crate::queue::directory::Lease;
@@ -34,6 +34,11 @@ impl Brain {
                 self.die(slot, Reason::Attempts, turn);
                 continue;
             }
+            if turn.outbox.is_full(self.loop_of(consumer)) {
+                self.hold_back(queue);
+                break;
+            }
+            let message = self.messages.at(slot);
             if message.body.is_none() && self.reads.len() >= self.config.reads_max {
                 self.starved.push_back(queue);
                 break;
@@ -46,7 +51,27 @@ impl Brain {
                 self.directory.at_mut(entry.owner).mailbox_queue = NIL;
             }
             self.starved.retain(|&starved| starved != queue);
+            if entry.is_held_back {
+                self.held_back.retain(|&held_back| held_back != queue);
+            }
             self.queues.close(queue);
+        }
+    }
+
+    fn loop_of(&self, consumer: Consumer) -> LoopId {
+        let client = match consumer {
+            Consumer::Owner(owner) => owner,
+            Consumer::Subscribed(index) => self.subscriptions[index as usize].client,
+        };
+        self.directory.at(client).conn().loop_id
+    }
+
+    /// The queue goes on once the outbox has room.
+    fn hold_back(&mut self, queue: u32) {
+        let entry = self.queues.at_mut(queue);
+        if !entry.is_held_back {
+            entry.is_held_back = true;
+            self.held_back.push(queue);
         }
     }
 
@@ -202,10 +227,7 @@ impl Brain {
         match self.reads.remove(&ticket) {
             Some(Reading::Delivery { lease }) => self.deliver_read(lease, bytes, turn),
             Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
-            None => {}
-        }
-        if let Some(queue) = self.starved.pop_front() {
-            self.mark_dirty(queue);
+            Some(Reading::Abandoned) | None => {}
         }
         self.finish(turn);
     }

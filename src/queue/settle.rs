@@ -7,7 +7,7 @@ use crate::log::Ticket;
 use crate::mail::{Effect, Settle, Settled, Settlement};
 use crate::queue::lifecycle::{End, Retry};
 use crate::queue::messages::{NIL, State};
-use crate::queue::{Brain, Turn, record};
+use crate::queue::{Brain, Reading, Turn, record};
 
 impl Brain {
     /// Acks, nacks or extends. What comes over a replaced connection is dropped in silence: that loop closes it.
@@ -111,6 +111,7 @@ impl Brain {
 
     /// A leased message is ready again as if the newest attempt had not been begun. The caller writes it down.
     pub(super) fn give_up_attempt(&mut self, slot: u32) {
+        self.abandon_read(slot);
         self.leave(slot);
         let message = self.messages.at_mut(slot);
         message.attempt -= 1;
@@ -118,6 +119,24 @@ impl Brain {
         let queue = message.queue;
         self.place_ready(slot, End::Front);
         self.mark_dirty(queue);
+    }
+
+    /// A lease ends. If its body is still being read, it was never delivered: the read is for nothing, also because the
+    /// next lease may have the same id, and nobody but us can give the credit back.
+    pub(super) fn abandon_read(&mut self, slot: u32) {
+        let message = self.messages.at(slot);
+        if self.reads.is_empty() || message.state != State::Leased {
+            return;
+        }
+        let (ended, body_len) = (message.lease(), message.body_len);
+        let held = &self.leases[message.next as usize];
+        let (client, subscription, epoch) = (held.client, held.subscription, held.epoch);
+        let is_for_it =
+            |reading: &&mut Reading| matches!(reading, Reading::Delivery { lease } if *lease == ended);
+        if let Some(reading) = self.reads.values_mut().find(is_for_it) {
+            *reading = Reading::Abandoned;
+            self.replenish(client, subscription, epoch, body_len);
+        }
     }
 
     /// Gives a delivery's credit back to the subscription it came from, if that is still of the same connection.

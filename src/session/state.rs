@@ -303,6 +303,12 @@ impl Session {
         self.unanswered_requests = self.unanswered_requests.saturating_sub(requests);
     }
 
+    /// Whether it waits for publishes, which may wait in turn for room in their queue.
+    #[must_use]
+    pub fn has_unanswered_publishes(&self) -> bool {
+        self.unanswered_publishes > 0
+    }
+
     /// Requests of any kind that have no answer yet.
     #[must_use]
     pub fn unanswered(&self) -> usize {

@@ -27,7 +27,7 @@ pub(crate) struct Lease {
 pub(crate) enum Breach {
     /// The publish was answered, no ack was ever sent, and at the end the message was not there.
     Lost { key: String },
-    /// Delivered under a lease newer than the one whose ack was answered.
+    /// Delivered under a lease newer than one whose ack was answered.
     Redelivered { key: String, acked: Lease, delivered: Lease },
     /// One publish became two messages.
     Doubled { key: String, ids: Vec<u64> },
@@ -38,6 +38,7 @@ struct Message {
     ids: Vec<u64>,
     published: bool,
     ack_sent: bool,
+    /// The earliest lease whose ack was answered.
     acked: Option<Lease>,
     newest: Option<Lease>,
 }
@@ -64,7 +65,10 @@ pub(crate) fn breaches(history: &[Event]) -> Vec<Breach> {
                 message.newest = message.newest.max(Some(*lease));
             }
             Event::AckSent { .. } => message.ack_sent = true,
-            Event::Acked { lease, .. } => message.acked = message.acked.max(Some(*lease)),
+            // The first one answered ends the message: that a later delivery was acked as well excuses nothing.
+            Event::Acked { lease, .. } => {
+                message.acked = Some(message.acked.map_or(*lease, |first| first.min(*lease)));
+            }
         }
     }
     let mut breaches = Vec::new();
@@ -136,6 +140,24 @@ mod tests {
         let found =
             breaches(&[published(1), delivered(1, 1, 1), ack_sent(), acked(1, 1), delivered(1, 2, 1)]);
         assert_eq!(found, [Breach::Redelivered { key: "k".to_owned(), acked: first, delivered: second }]);
+    }
+
+    #[test]
+    fn a_redelivery_that_is_acked_again_is_found() {
+        let (first, second) = (Lease { boot: 1, attempt: 1 }, Lease { boot: 2, attempt: 2 });
+        let breach = Breach::Redelivered { key: "k".to_owned(), acked: first, delivered: second };
+        let mut history = [
+            published(1),
+            delivered(1, 1, 1),
+            ack_sent(),
+            acked(1, 1),
+            delivered(1, 2, 2),
+            ack_sent(),
+            acked(2, 2),
+        ];
+        assert_eq!(breaches(&history), std::slice::from_ref(&breach));
+        history.reverse();
+        assert_eq!(breaches(&history), [breach], "in whatever order the clients were asked");
     }
 
     #[test]

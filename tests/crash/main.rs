@@ -4,6 +4,9 @@
 //! how often instead, `RELAYMESH_CRASH_SEED` repeats the moments of a run. A short campaign is part of every test
 //! run. What is shown: every answered publish is there at the end or was acked, no answered ack is followed by
 //! another delivery, no publish that was sent again is there twice, and every start is clean.
+//!
+//! A killed process leaves the page cache behind: what was written but not synced survives. What a power loss takes
+//! is tried in the simulation, whose storage tells written from durable.
 
 mod clients;
 mod history;
@@ -72,18 +75,21 @@ fn campaign(kills: u64) {
         }
         // Whatever fails, the clients must end, or the scope waits for them for ever.
         let _stop = StopClients(shared);
+        let mut starts = Vec::new();
         for kill in 1..=kills {
-            kill_once(shared, &home, &mut random);
-            if kill % 20 == 0 {
+            starts.extend(kill_once(shared, &home, &mut random));
+            if kill.is_multiple_of(20) {
                 println!("{kill} kills, {} events, {:?}", shared.history().len(), started.elapsed());
             }
         }
-        let _server = start(shared, &home);
+        let (_server, took) = start(shared, &home);
+        starts.push(took);
         shared.producers_stop.store(true, Ordering::Relaxed);
         for producer in producers {
             producer.join().expect("a producer saw nothing it must not see");
         }
         drain(shared);
+        report_starts(starts);
     });
     report(&shared, kills, started);
 }
@@ -98,24 +104,40 @@ impl Drop for StopClients<'_> {
     }
 }
 
-fn start(shared: &Shared, home: &Home) -> Server {
+/// A server that is ready, and how long that took from the start of its process.
+fn start(shared: &Shared, home: &Home) -> (Server, Duration) {
+    let began = Instant::now();
     let server = home.serve();
+    let took = began.elapsed();
     *shared.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server.listen);
-    server
+    (server, took)
 }
 
-/// One kill: of a server at work, or one time in five of one that has just begun to start.
-fn kill_once(shared: &Shared, home: &Home, random: &mut fastrand::Rng) {
+/// One kill: of a server at work, or one time in five of one that has just begun to start. How long the start of
+/// the one at work took.
+fn kill_once(shared: &Shared, home: &Home, random: &mut fastrand::Rng) -> Option<Duration> {
     if random.u8(0..5) == 0 {
         let mut process = Process::start(&mut home.command());
         thread::sleep(Duration::from_millis(random.u64(START_MS)));
         process.kill();
+        None
     } else {
-        let server = start(shared, home);
+        let (server, took) = start(shared, home);
         thread::sleep(Duration::from_millis(random.u64(UPTIME_MS)));
         *shared.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
         server.kill();
+        Some(took)
     }
+}
+
+fn report_starts(mut starts: Vec<Duration>) {
+    starts.sort_unstable();
+    println!(
+        "{} clean starts, from process to ready: median {:?}, longest {:?}",
+        starts.len(),
+        starts[starts.len() / 2],
+        starts[starts.len() - 1]
+    );
 }
 
 /// Waits until the workers have acked whatever is still there.

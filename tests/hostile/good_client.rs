@@ -17,7 +17,7 @@ const PING_P99_MAX: Duration = Duration::from_millis(500);
 /// The good client at work.
 pub(crate) struct GoodClient<'scope> {
     stop: Arc<AtomicBool>,
-    thread: ScopedJoinHandle<'scope, Service>,
+    thread: Option<ScopedJoinHandle<'scope, Service>>,
 }
 
 /// How it was served.
@@ -54,7 +54,7 @@ pub(crate) fn start<'scope>(scope: &'scope Scope<'scope, '_>, server: SocketAddr
         let rounds = pings.len();
         Service { rounds, ping_p50: pings[rounds / 2], ping_p99: pings[rounds * 99 / 100] }
     });
-    GoodClient { stop, thread }
+    GoodClient { stop, thread: Some(thread) }
 }
 
 /// One message on its whole way: published, delivered, acked.
@@ -79,9 +79,17 @@ fn round(wire: &mut Wire, queue: &str) {
 
 impl GoodClient<'_> {
     /// Ends it and says how it was served; panics when it was not.
-    pub(crate) fn stop(self) -> Service {
+    pub(crate) fn stop(mut self) -> Service {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the good client was served")
+        let thread = self.thread.take().expect("stopped once");
+        thread.join().expect("the good client was served")
+    }
+}
+
+/// A test that failed beside it is not to wait for it.
+impl Drop for GoodClient<'_> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

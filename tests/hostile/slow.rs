@@ -89,7 +89,7 @@ pub(crate) fn silence_after_welcome(server: SocketAddr) {
 pub(crate) fn frame_in_drops(server: SocketAddr) {
     let (mut wire, _) = Wire::welcome_with(server, &impatient());
     let start = Instant::now();
-    let endless = frame(Kind::Publish as u8, &[0; 1000]);
+    let endless = frame(Kind::Publish as u8, &[0; 40]);
     assert_eq!(drip(&mut wire, &endless), Some(Code::HeartbeatMissed));
     let after = start.elapsed();
     assert!(
@@ -151,7 +151,7 @@ pub(crate) fn pings_without_reading(server: SocketAddr) {
 }
 
 /// Puts messages on a queue and returns SUBSCRIBE with credit for all of them.
-fn backlog(server: SocketAddr, queue: &str, body: &[u8], messages: usize) -> Vec<u8> {
+pub(crate) fn backlog(server: SocketAddr, queue: &str, body: &[u8], messages: usize) -> Vec<u8> {
     let (mut publisher, _) = Wire::welcome(server, &fresh_client());
     for _ in 0..messages {
         publisher.publish(queue, &[body]);
@@ -192,13 +192,23 @@ fn assert_kept(server: SocketAddr, clients: &[Deaf], queue: &str, body: &[u8], m
     assert_eq!(seen, messages);
 }
 
-pub(crate) fn deliveries_without_reading(server: SocketAddr) {
-    let (body, messages) = (vec![7; 128 * 1024], 64);
-    let subscribe = backlog(server, "unread", &body, messages);
-    let mut deaf = Deaf::connect(server, &subscribe);
+/// Says `rest` after its HELLO, and then nothing but a ping now and then, until it is closed.
+fn deaf(server: SocketAddr, rest: &[u8]) -> Deaf {
+    let mut deaf = Deaf::connect(server, rest);
     while deaf.ping(2) {
         thread::sleep(Duration::from_millis(50));
     }
+    deaf
+}
+
+pub(crate) fn deaf_until_closed(server: SocketAddr, rest: &[u8]) {
+    deaf(server, rest);
+}
+
+pub(crate) fn deliveries_without_reading(server: SocketAddr) {
+    let (body, messages) = (vec![7; 128 * 1024], 64);
+    let subscribe = backlog(server, "unread", &body, messages);
+    let deaf = deaf(server, &subscribe);
     assert_kept(server, &[deaf], "unread", &body, messages);
 }
 

@@ -153,10 +153,13 @@ impl Leases {
         self.sent = 0;
     }
 
-    /// The leases to list in a HELLO, the most important first: those whose settlement is on its way.
+    /// The leases to list in a HELLO, the most important first: those whose settlement is on its way, then the oldest.
     pub(super) fn to_present(&self) -> impl Iterator<Item = LeaseId> {
         let settling = self.settling.iter().filter(|settling| settling.is_final());
-        settling.flat_map(|settling| settling.leases.iter().copied()).chain(self.held.keys().copied())
+        let mut held: Vec<LeaseId> = self.held.keys().copied().collect();
+        // The order of a hash table must not decide which leases have room in a HELLO.
+        held.sort_unstable_by_key(|lease| (lease.message, lease.boot, lease.attempt));
+        settling.flat_map(|settling| settling.leases.iter().copied()).chain(held)
     }
 
     pub(super) fn held(&self) -> usize {

@@ -1,6 +1,7 @@
 //! One story each.
 
 use super::*;
+use crate::limits;
 use crate::queue::WhenFull;
 use crate::queue::messages::Message;
 
@@ -550,4 +551,55 @@ fn ids_and_boots_never_repeat() {
         world.compact(1000);
         world.restart(0, Duration::ZERO);
     }
+}
+
+#[test]
+fn a_large_credit_is_served_as_the_outbox_drains() {
+    let mut world = World::new();
+    let (producer, consumer) = (world.attach("p"), world.attach("c"));
+    let body = "x".repeat(1 << 20);
+    for _ in 0..10 {
+        world.publish(producer, "jobs", &[&body]);
+    }
+    world.commit();
+    world.subscribe(consumer, 1, "jobs", 1000);
+    let mut got = Vec::new();
+    let mut rounds = 0;
+    while got.len() < 10 {
+        let released = deliveries(&world.released());
+        let bytes: usize = released.iter().map(|(_, body)| body.len()).sum();
+        assert!((1..=limits::DELIVERIES_HELD_BYTES_MAX).contains(&bytes), "{bytes} bytes at once");
+        got.extend(released.into_iter().map(|(deliver, _)| deliver.lease.message.0));
+        assert_eq!(world.brain.is_holding_back(), got.len() < 10);
+        world.advance(Duration::ZERO);
+        rounds += 1;
+    }
+    assert!(got.is_sorted(), "{got:?}");
+    assert!(rounds > 2 && !world.brain.is_holding_back());
+}
+
+#[test]
+fn a_queue_that_is_held_back_may_go_away() {
+    let mut world = World::new();
+    let (producer, consumer) = (world.attach("p"), world.attach("c"));
+    let body = "x".repeat(1 << 20);
+    for _ in 0..5 {
+        world.publish(producer, "jobs", &[&body]);
+    }
+    world.commit();
+    world.subscribe(consumer, 1, "jobs", 1000);
+    assert!(world.brain.is_holding_back());
+    world.detach(consumer, true);
+    world.released();
+    let consumer = world.attach("c");
+    world.subscribe(consumer, 1, "jobs", 1000);
+    let leases: Vec<_> = deliveries(&world.released()).iter().map(|(deliver, _)| deliver.lease).collect();
+    world.settle(consumer, &leases, Settlement::Ack);
+    let rest = deliveries(&world.commit());
+    let leases: Vec<_> = rest.iter().map(|(deliver, _)| deliver.lease).collect();
+    world.settle(consumer, &leases, Settlement::Ack);
+    world.detach(consumer, true);
+    world.commit();
+    world.advance(Duration::ZERO);
+    assert!(!world.brain.is_holding_back());
 }

@@ -1,0 +1,9 @@
+//! Those who use the server: producers, workers and devices, each a real SDK session, and an operator.
+
+mod client;
+mod operator;
+mod producer;
+mod worker;
+
+pub(crate) use client::{Client, Role, key_of};
+pub(crate) use operator::Operator;

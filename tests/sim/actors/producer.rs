@@ -1,0 +1,115 @@
+//! What producers publish.
+
+use std::time::{Duration, SystemTime};
+
+use relaymesh::client::{Message, Unsendable};
+use relaymesh::ids::{Namespace, QueueName};
+use relaymesh::limits;
+
+use super::Role;
+use crate::scheduler::Micros;
+use crate::shadow::Facts;
+use crate::trace::note;
+use crate::world::{Event, World};
+
+impl World {
+    pub(super) fn start_producing(&mut self, index: usize) {
+        let after = self.until_next_publish();
+        let incarnation = self.clients[index].incarnation;
+        self.scheduler.after(after, Event::Publish { client: index, incarnation });
+    }
+
+    fn until_next_publish(&mut self) -> Micros {
+        self.random.u64(1..2 * self.plan.load.every)
+    }
+
+    pub(crate) fn publish(&mut self, index: usize, incarnation: u32) {
+        let client = &self.clients[index];
+        if !self.is_troubled() || !client.is_alive || client.incarnation != incarnation {
+            return;
+        }
+        let namespace = client.namespace.clone();
+        let queue = self.some_queue(&namespace);
+        let count = self.random.usize(1..=self.plan.load.batch_max);
+        let messages: Vec<_> = (0..count).map(|_| self.some_message(&namespace, &queue)).collect();
+        let (facts, bodies): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
+        match self.clients[index].session.publish_batch(&queue, bodies) {
+            Ok(sequence) => {
+                note!(self, "client {index} publishes {sequence}: {facts:?}");
+                let keys = facts.iter().map(|facts| facts.key).collect();
+                self.clients[index].unanswered.insert(sequence, keys);
+                facts.into_iter().for_each(|facts| self.ledger.published(facts));
+            }
+            Err(Unsendable::Full | Unsendable::Batch { .. } | Unsendable::Bytes { .. }) => {}
+            Err(error @ Unsendable::Message { .. }) => panic!("client {index}: {error}"),
+        }
+        let after = self.until_next_publish();
+        self.scheduler.after(after, Event::Publish { client: index, incarnation });
+        self.step_client(index);
+    }
+
+    /// A queue or mailbox of the namespace.
+    pub(super) fn some_queue(&mut self, namespace: &Namespace) -> QueueName {
+        let devices =
+            self.clients.iter().filter(|one| one.role == Role::Device && one.namespace == *namespace);
+        let mailboxes: Vec<QueueName> = devices.map(|device| QueueName::mailbox(&device.id)).collect();
+        if !mailboxes.is_empty() && self.random.u32(0..100) < self.plan.load.to_devices {
+            return mailboxes[self.random.usize(0..mailboxes.len())].clone();
+        }
+        let number = self.random.usize(0..self.plan.queues);
+        self.work_queue(number)
+    }
+
+    pub(super) fn work_queue(&self, number: usize) -> QueueName {
+        QueueName::parse(&format!("jobs-{number}")).expect("a good name")
+    }
+
+    /// A message and what the shadow model has to know of it.
+    pub(super) fn some_message(&mut self, namespace: &Namespace, queue: &QueueName) -> (Facts, Vec<u8>) {
+        let key = self.next_key;
+        self.next_key += 1;
+        let wall = self.wall();
+        let (load, random) = (self.plan.load.clone(), &mut self.random);
+        let mut hits = |percent| random.u32(0..100) < percent;
+        let (is_delayed, is_due, expires, is_prioritized, is_bounded) = (
+            hits(load.delayed),
+            hits(load.due),
+            hits(load.expiring),
+            hits(load.prioritized),
+            hits(load.bounded_attempts),
+        );
+        let mut payload = key.to_le_bytes().to_vec();
+        payload.resize(8 + random.usize(0..=load.body_max), key as u8);
+        let mut message = Message::new(payload);
+        if is_delayed {
+            message = message.delay(Duration::from_millis(random.u64(1..8000)));
+        }
+        if is_due {
+            message =
+                message.due(SystemTime::UNIX_EPOCH + Duration::from_millis(wall.0 + random.u64(1..5000)));
+        }
+        if expires {
+            message = message.ttl(Duration::from_millis(random.u64(1..10_000)));
+        }
+        if is_prioritized {
+            message = message.priority(random.u8(0..=9));
+        }
+        if is_bounded {
+            message = message.attempts(random.u32(1..4));
+        }
+        let rules = if queue.mailbox_owner().is_some() {
+            &self.plan.queue.mailbox
+        } else {
+            &self.plan.queue.work_queue
+        };
+        let fields = message.as_proto();
+        let facts = Facts {
+            key,
+            queue: (namespace.clone(), queue.clone()),
+            attempts_max: if fields.attempts_max == 0 { rules.attempts_max } else { fields.attempts_max },
+            can_expire: fields.ttl_ms > 0,
+        };
+        let body = message.encode(limits::MESSAGE_BYTES_MAX).expect("all its fields are within their limits");
+        (facts, body)
+    }
+}

@@ -1,0 +1,211 @@
+//! Everything that a seed decides before its world begins: sizes, rates, rules, which faults there are.
+//!
+//! Each seed draws a world of its own character (a swarm of worlds finds more than one average world): in some nothing
+//! fails but the disk, in some there is one slow worker, in some everything breaks at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use relaymesh::client::{Backoff, Jitter};
+use relaymesh::config::Auth;
+use relaymesh::engine::EngineConfig;
+use relaymesh::gateway::GatewayConfig;
+use relaymesh::log::LogConfig;
+use relaymesh::queue::{QueueConfig, QueueRules, WhenFull};
+use relaymesh::session::ResumeKey;
+
+use crate::chaos::Trouble;
+use crate::network::NetworkPlan;
+use crate::scheduler::{MS, Micros, SECOND};
+
+/// One world's character.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) loops: u16,
+    pub(crate) gateway: Arc<GatewayConfig>,
+    pub(crate) queue: QueueConfig,
+    pub(crate) segment_bytes: u64,
+    pub(crate) network: NetworkPlan,
+    /// Shortest and longest commit.
+    pub(crate) commit: (Micros, Micros),
+    /// Batches of commands that the lane to the shard takes.
+    pub(crate) lane_batches: usize,
+    pub(crate) producers: usize,
+    pub(crate) workers: usize,
+    pub(crate) devices: usize,
+    pub(crate) namespaces: usize,
+    pub(crate) queues: usize,
+    pub(crate) load: LoadPlan,
+    pub(crate) work: WorkPlan,
+    pub(crate) backoff: Backoff,
+    pub(crate) heartbeat: Duration,
+    /// How long things go wrong.
+    pub(crate) duration: Micros,
+    /// What goes wrong.
+    pub(crate) troubles: Vec<Trouble>,
+    /// Average time from one trouble to the next.
+    pub(crate) trouble_every: Micros,
+}
+
+/// What producers do.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadPlan {
+    /// Average time from one publish to the next, one producer.
+    pub(crate) every: Micros,
+    pub(crate) batch_max: usize,
+    pub(crate) body_max: usize,
+    /// In percent of the messages.
+    pub(crate) delayed: u32,
+    pub(crate) due: u32,
+    pub(crate) expiring: u32,
+    pub(crate) prioritized: u32,
+    pub(crate) bounded_attempts: u32,
+    pub(crate) to_devices: u32,
+}
+
+/// What workers and devices do.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkPlan {
+    pub(crate) credit: u32,
+    pub(crate) credit_bytes: u64,
+    /// Longest work on one message.
+    pub(crate) work_max: Micros,
+    /// In percent of the deliveries.
+    pub(crate) nacked: u32,
+    pub(crate) rejected: u32,
+    pub(crate) extended: u32,
+    /// Neither acked nor nacked: left to the lease.
+    pub(crate) forgotten: u32,
+}
+
+impl Plan {
+    /// The world of a seed.
+    pub(crate) fn of(random: &mut fastrand::Rng) -> Self {
+        let commit_max = [MS, 5 * MS, 30 * MS, 200 * MS][random.usize(0..4)];
+        Self {
+            loops: random.u16(1..=2),
+            gateway: Arc::new(gateway(random)),
+            queue: queue(random),
+            segment_bytes: [64, 64, 128, 256][random.usize(0..4)] << 10,
+            network: network(random),
+            commit: (50, commit_max),
+            lane_batches: [1, 2, 64][random.usize(0..3)],
+            producers: random.usize(1..=4),
+            workers: random.usize(1..=4),
+            devices: random.usize(0..=3),
+            namespaces: 1 + usize::from(random.u8(0..4) == 0),
+            queues: random.usize(1..=3),
+            load: load(random),
+            work: work(random),
+            backoff: Backoff {
+                initial: Duration::from_millis(random.u64(20..500)),
+                max: Duration::from_millis(random.u64(500..4000)),
+                jitter: if random.bool() { Jitter::Added } else { Jitter::Full },
+                steady_after: Duration::from_secs(2),
+            },
+            heartbeat: Duration::from_millis(random.u64(500..4000)),
+            duration: random.u64(5..40) * SECOND,
+            troubles: troubles(random),
+            trouble_every: random.u64(300..6000) * MS,
+        }
+    }
+
+    pub(crate) fn engine(&self, random: &mut fastrand::Rng) -> EngineConfig {
+        EngineConfig {
+            log: LogConfig { segment_bytes: self.segment_bytes, seed: random.u64(..) },
+            queue: self.queue.clone(),
+            seed: random.u64(..),
+        }
+    }
+}
+
+fn percent(random: &mut fastrand::Rng, max: u32) -> u32 {
+    if random.bool() { 0 } else { random.u32(0..=max) }
+}
+
+fn gateway(random: &mut fastrand::Rng) -> GatewayConfig {
+    let mut config = GatewayConfig::new(Auth::Open, ResumeKey([7; 32]));
+    config.max_sessions = 200;
+    // A record of one frame must fit a segment.
+    config.frame_bytes_max = random.usize(5..=16) << 10;
+    config.write_budget_bytes = random.usize(1..=32) << 10;
+    config.loop_output_bytes_max = random.usize(8..=256) << 10;
+    config.write_stall_deadline = Duration::from_secs(random.u64(2..20));
+    config.rules.publish_messages_max = random.u32(4..200);
+    config.rules.publish_bytes_max = 64 << 10;
+    config.commands_unanswered_max = random.usize(4..200);
+    config.readmissions_per_s = random.u32(5..1000);
+    config.max_handshakes = random.usize(2..50);
+    config
+}
+
+fn queue(random: &mut fastrand::Rng) -> QueueConfig {
+    let default = QueueConfig::default();
+    let small = random.u8(0..3) == 0;
+    let rules = |random: &mut fastrand::Rng, from: &QueueRules, when_full| QueueRules {
+        messages_max: if small { random.u64(12..40) } else { 100_000 },
+        when_full,
+        attempts_max: random.u32(1..6),
+        lease: Duration::from_millis(random.u64(500..8000)),
+        backoff_initial: Duration::from_millis(random.u64(10..1500)),
+        backoff_max: Duration::from_millis(random.u64(1500..4000)),
+        ..from.clone()
+    };
+    let when_full = if random.bool() { WhenFull::Wait } else { WhenFull::Reject };
+    let grace = Duration::from_millis(random.u64(1000..15_000));
+    QueueConfig {
+        work_queue: rules(random, &default.work_queue, when_full),
+        mailbox: rules(random, &default.mailbox, WhenFull::Reject),
+        grace,
+        full_retry: Duration::from_millis(200),
+        parked_bytes_per_namespace_max: if random.bool() {
+            random.u64(100..4000)
+        } else {
+            default.parked_bytes_per_namespace_max
+        },
+        body_memory_bytes_max: [0, 2 << 10, default.body_memory_bytes_max][random.usize(0..3)],
+        reads_max: random.usize(1..20),
+        ..default
+    }
+}
+
+fn network(random: &mut fastrand::Rng) -> NetworkPlan {
+    NetworkPlan {
+        latency: (20, [200, 2 * MS, 20 * MS, 150 * MS][random.usize(0..4)]),
+        buffer: [600, 4 << 10, 64 << 10][random.usize(0..3)],
+        late_one_in: [10, 100, u32::MAX][random.usize(0..3)],
+        piece_max: [3, 100, 1500, 64 << 10][random.usize(0..4)],
+    }
+}
+
+fn load(random: &mut fastrand::Rng) -> LoadPlan {
+    LoadPlan {
+        every: random.u64(20..1500) * MS,
+        batch_max: if random.bool() { 1 } else { random.usize(1..=12) },
+        body_max: [40, 300, 4000][random.usize(0..3)],
+        delayed: percent(random, 40),
+        due: percent(random, 20),
+        expiring: percent(random, 30),
+        prioritized: percent(random, 100),
+        bounded_attempts: percent(random, 40),
+        to_devices: random.u32(0..60),
+    }
+}
+
+fn work(random: &mut fastrand::Rng) -> WorkPlan {
+    WorkPlan {
+        credit: random.u32(1..=24),
+        credit_bytes: if random.bool() { 0 } else { random.u64(1..20_000) },
+        work_max: [MS, 50 * MS, SECOND, 6 * SECOND][random.usize(0..4)],
+        nacked: percent(random, 40),
+        rejected: percent(random, 10),
+        extended: percent(random, 30),
+        forgotten: percent(random, 20),
+    }
+}
+
+/// Any number of kinds, each as likely as the other.
+fn troubles(random: &mut fastrand::Rng) -> Vec<Trouble> {
+    let one_in = random.u8(1..=4);
+    Trouble::ALL.into_iter().filter(|_| random.u8(0..one_in) == 0).collect()
+}

@@ -1,0 +1,137 @@
+//! Faults put in on purpose, to show that the shadow model finds them: a disk that lies, and commands that are changed
+//! on their way into the shard, behind the back of everyone who watches.
+
+use relaymesh::ids::ClientId;
+use relaymesh::mail::{Command, CommandBatch, Settlement};
+
+use crate::plan::Plan;
+use crate::scheduler::{MS, SECOND};
+use crate::storage::Lie;
+
+/// What is wrong on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// Nothing.
+    None,
+    /// Writes that are said to be durable lie in a cache.
+    DiskCaches,
+    /// Effects leave before their commit: the process answers for writes that it has not made.
+    EffectsLeaveEarly,
+    /// Acks are answered and not recorded.
+    AcksDropped,
+    /// Re-sends are taken for new messages.
+    ResendsDoubled,
+    /// Delays are ignored.
+    DelaysIgnored,
+    /// The lowest priority is served first.
+    PrioritiesInverted,
+    /// Consumers are given more than they asked for.
+    CreditExceeded,
+    /// Messages do not expire.
+    ExpiryIgnored,
+    /// An extended lease is given to somebody else.
+    ExtensionsIgnored,
+    /// A rival with the same name is taken for another client.
+    RivalsServed,
+    /// Attempts are not counted.
+    AttemptsUnbounded,
+    /// What was nacked is forgotten.
+    NacksForget,
+}
+
+/// The flaw at work.
+#[derive(Debug)]
+pub(crate) struct Planted {
+    flaw: Flaw,
+    /// Counts the troubles of a world; kept here because both are made up.
+    pub(crate) troubles: u64,
+    seen: u64,
+}
+
+impl Planted {
+    pub(crate) fn new(flaw: Flaw) -> Self {
+        Self { flaw, troubles: 0, seen: 0 }
+    }
+
+    pub(crate) fn lie(&self) -> Option<Lie> {
+        match self.flaw {
+            Flaw::DiskCaches => Some(Lie::Cached),
+            Flaw::EffectsLeaveEarly => Some(Lie::Late),
+            _ => None,
+        }
+    }
+
+    /// Makes the flaw likely to matter.
+    pub(crate) fn adapt(&self, mut plan: Plan) -> Plan {
+        if self.flaw == Flaw::None {
+            return plan;
+        }
+        plan.duration = 20 * SECOND;
+        plan.trouble_every = SECOND;
+        plan.troubles = crate::chaos::Trouble::ALL.to_vec();
+        plan.load.every = 100 * MS;
+        plan.load.delayed = plan.load.delayed.max(20);
+        plan.load.prioritized = plan.load.prioritized.max(50);
+        plan.load.expiring = plan.load.expiring.max(30);
+        plan.work.extended = plan.work.extended.max(30);
+        plan.work.nacked = plan.work.nacked.max(40);
+        plan
+    }
+
+    /// Changes commands before the shard gets them.
+    pub(crate) fn tamper(&mut self, batch: &mut CommandBatch) {
+        if self.flaw == Flaw::DelaysIgnored {
+            batch.messages.iter_mut().for_each(|message| message.header.delay_ms = 0);
+        }
+        if self.flaw == Flaw::ExpiryIgnored {
+            batch.messages.iter_mut().for_each(|message| message.header.ttl_ms = 0);
+        }
+        if self.flaw == Flaw::PrioritiesInverted {
+            batch
+                .messages
+                .iter_mut()
+                .for_each(|message| message.header.priority = 9 - message.header.priority);
+        }
+        if self.flaw == Flaw::AttemptsUnbounded {
+            batch.messages.iter_mut().for_each(|message| message.header.attempts_max = 1000);
+        }
+        for command in &mut batch.commands {
+            self.tamper_with(command);
+        }
+    }
+
+    fn tamper_with(&mut self, command: &mut Command) {
+        match (self.flaw, command) {
+            (Flaw::AcksDropped, Command::Settle(settle)) if settle.settlement == Settlement::Ack => {
+                self.seen += 1;
+                if self.seen.is_multiple_of(5) {
+                    settle.settlement = Settlement::Extend { lease_ms: 50 };
+                }
+            }
+            (Flaw::ExtensionsIgnored, Command::Settle(settle)) => {
+                if let Settlement::Extend { .. } = settle.settlement {
+                    settle.settlement =
+                        Settlement::Nack { delay_ms: Some(0), error: "".into(), reject: false };
+                }
+            }
+            (Flaw::RivalsServed, Command::Attach(attach)) => {
+                self.seen += 1;
+                attach.resume = None;
+                attach.client =
+                    ClientId::parse(&format!("{}-{}", attach.client, self.seen)).expect("a good name");
+            }
+            (Flaw::NacksForget, Command::Settle(settle)) => {
+                // Whatever was said of it, it is gone.
+                if let Settlement::Nack { .. } = settle.settlement {
+                    settle.settlement = Settlement::Ack;
+                }
+            }
+            (Flaw::ResendsDoubled, Command::Publish(publish)) => publish.producer = None,
+            (Flaw::CreditExceeded, Command::Subscribe { credit_messages, credit_bytes, .. }) => {
+                *credit_messages += 3;
+                *credit_bytes = u64::MAX;
+            }
+            _ => {}
+        }
+    }
+}
