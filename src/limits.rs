@@ -221,6 +221,9 @@ pub const SPARE_SEGMENTS_MAX: usize = 4;
 
 // The operator API.
 
+/// Connections of the operator API; beyond it they wait in the kernel. More than there may be requests, so that a
+/// health check finds room while all of those wait.
+pub const HTTP_CONNECTIONS_MAX: usize = 2 * OPERATOR_REQUESTS_MAX;
 /// Largest body of an HTTP request.
 pub const HTTP_BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// Queues with a label of their own in the metrics; the others share one.

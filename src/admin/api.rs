@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -42,10 +42,7 @@ pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
         .route("/dead", get(dead_list))
         .route("/dead/{id}", get(dead_show))
         .route("/dead/redrive", post(dead_redrive))
-        .route("/dead/purge", post(dead_purge))
-        .fallback(|| async {
-            ApiError::not_found("there is no such path; /api/v1/openapi.json lists them all")
-        });
+        .route("/dead/purge", post(dead_purge));
     Router::new().nest("/api/v1", api)
 }
 
@@ -185,9 +182,10 @@ async fn dead_list(state: State, headers: HeaderMap, params: Params<DeadParams>)
 async fn dead_show(
     state: State,
     headers: HeaderMap,
-    Path(id): Path<u64>,
+    id: Result<Path<u64>, PathRejection>,
     params: Params<QueueParams>,
 ) -> Answer {
+    let Path(id) = id?;
     let Query(params) = params?;
     let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
     let queue = queue_name(&params.queue)?;

@@ -1,7 +1,7 @@
 //! How a request is refused: a status, a code for programs and a text for people.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -33,6 +33,15 @@ impl ApiError {
 
     pub(super) fn not_found(text: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", text)
+    }
+
+    pub(super) fn no_such_path() -> Self {
+        Self::not_found("there is no such path; /api/v1/openapi.json lists them all")
+    }
+
+    pub(super) fn no_such_method() -> Self {
+        let text = "the path does not take this method; /api/v1/openapi.json lists which it takes";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", text)
     }
 
     pub(super) fn unauthenticated() -> Self {
@@ -72,9 +81,18 @@ impl From<QueryRejection> for ApiError {
     }
 }
 
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::invalid(rejection.body_text())
+    }
+}
+
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
-        Self::invalid(rejection.body_text())
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(rejection.body_text()),
+            _ => Self::invalid(rejection.body_text()),
+        }
     }
 }
 
@@ -82,6 +100,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = json!({"error": {"code": self.code, "text": self.text}});
         let mut response = (self.status, Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.retry_after_ms > 0 {
             let seconds = self.retry_after_ms.div_ceil(1000);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -7,6 +7,7 @@
 mod api;
 mod error;
 mod pages;
+mod serve;
 mod shard_client;
 
 #[cfg(test)]
@@ -19,13 +20,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::clock::{Clock, Time};
 use crate::config::{Auth, Config};
-use crate::limits::QUEUE_LABELS_MAX;
+use crate::limits::{HTTP_CONNECTIONS_MAX, QUEUE_LABELS_MAX};
 use crate::mail::{Bell, CommandSender, EffectReceiver};
 use crate::telemetry::{Lifecycle, QueueLabels, SourceSet};
+use error::ApiError;
+use serve::Patience;
 use shard_client::ShardClient;
 
 /// How long a request waits for the shard.
@@ -91,6 +94,8 @@ pub struct AdminHandle {
 struct Shared {
     config: AdminConfig,
     shard: ShardClient,
+    /// One for each connection that may be open.
+    slots: Arc<Semaphore>,
     sources: SourceSet,
     lifecycle: Lifecycle,
     clock: Clock,
@@ -120,9 +125,11 @@ pub fn spawn(
     let thread = thread::Builder::new().name("admin".into()).spawn(move || {
         let serving = async move {
             let (shard, serving_shard) = shard_client::start(lane, bell, rung, config.shard_deadline);
+            let slots = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
             let shared = Arc::new(Shared {
                 config,
                 shard,
+                slots: Arc::clone(&slots),
                 sources,
                 lifecycle,
                 clock: Clock::starting_at(Time(0)),
@@ -130,7 +137,7 @@ pub fn spawn(
             });
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::select! {
-                served = axum::serve(listener, router(shared)).into_future() => served,
+                served = serve::serve(listener, router(shared), slots, Patience::default()) => served,
                 () = serving_shard => Ok(()),
                 _ = stopped => Ok(()),
             }
@@ -158,5 +165,9 @@ impl AdminHandle {
 }
 
 fn router(shared: Arc<Shared>) -> Router {
-    pages::routes().merge(api::routes(&shared.config)).with_state(shared)
+    pages::routes()
+        .merge(api::routes(&shared.config))
+        .fallback(|| async { ApiError::no_such_path() })
+        .method_not_allowed_fallback(|| async { ApiError::no_such_method() })
+        .with_state(shared)
 }

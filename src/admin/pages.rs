@@ -8,12 +8,13 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::{Shared, State};
 use crate::host;
 use crate::ids::{Namespace, QueueName};
-use crate::limits::PAGE_ROWS_MAX;
+use crate::limits::{HTTP_CONNECTIONS_MAX, PAGE_ROWS_MAX};
 use crate::mail::{OperatorReply, OperatorRequest, QueueStats};
 use crate::telemetry::{self, CONTENT_TYPE, ProcessStats, QueueRow, Scrape, Stage};
 
@@ -28,7 +29,8 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 }
 
 async fn metrics(state: State) -> Result<Response, ApiError> {
-    let queues = queue_rows(&state).await;
+    // A shard that is late must not hold up the counters, which need none.
+    let queues = timeout(GLANCE, queue_rows(&state)).await.ok().flatten();
     let scrape = Scrape {
         sources: state.sources.clone(),
         stage: state.lifecycle.stage(),
@@ -40,6 +42,7 @@ async fn metrics(state: State) -> Result<Response, ApiError> {
             cpu_seconds: Some(host::cpu_time().as_secs_f64()),
         },
         operator_requests: state.shard.waiting(),
+        operator_connections: HTTP_CONNECTIONS_MAX - state.slots.available_permits(),
         queues,
     };
     let text = telemetry::exposition(scrape).map_err(|error| ApiError::internal(error.to_string()))?;
@@ -49,19 +52,26 @@ async fn metrics(state: State) -> Result<Response, ApiError> {
 /// The work queues of all namespaces, in a bounded number of rows; `None` when the shard is late.
 async fn queue_rows(state: &State) -> Option<Vec<QueueRow>> {
     let OperatorReply::Namespaces(namespaces) =
-        state.shard.ask_within(GLANCE, OperatorRequest::Namespaces).await.ok()?
+        state.shard.glance(GLANCE, OperatorRequest::Namespaces).await.ok()?
     else {
         return None;
     };
     let mut rows = Vec::new();
     for name in namespaces {
         let namespace = Namespace::parse(&name).ok()?;
-        let request =
-            OperatorRequest::Queues { namespace, mailboxes: false, after: None, limit: PAGE_ROWS_MAX };
-        let OperatorReply::Queues(queues) = state.shard.ask_within(GLANCE, request).await.ok()? else {
-            return None;
-        };
-        rows.extend(queues.into_iter().map(|stats| row(&name, stats)));
+        let mut after = None;
+        loop {
+            let (namespace, limit) = (namespace.clone(), PAGE_ROWS_MAX);
+            let request = OperatorRequest::Queues { namespace, mailboxes: false, after, limit };
+            let OperatorReply::Queues(page) = state.shard.glance(GLANCE, request).await.ok()? else {
+                return None;
+            };
+            after = page.last().filter(|_| page.len() == limit).map(|last| last.queue.clone());
+            rows.extend(page.into_iter().map(|stats| row(&name, stats)));
+            if after.is_none() {
+                break;
+            }
+        }
     }
     // A poisoned lock means that another scrape panicked, which has ended the process.
     Some(state.labels.lock().ok()?.bound(rows))
@@ -84,7 +94,7 @@ async fn healthz(state: State) -> (StatusCode, &'static str) {
     else {
         return (StatusCode::INTERNAL_SERVER_ERROR, "no default namespace\n");
     };
-    let answers = state.shard.ask_within(GLANCE, OperatorRequest::Stats { namespace, queue }).await.is_ok();
+    let answers = state.shard.glance(GLANCE, OperatorRequest::Stats { namespace, queue }).await.is_ok();
     match (state.lifecycle.stage(), answers) {
         (Stage::Failed, _) => {
             (StatusCode::SERVICE_UNAVAILABLE, "the log failed: the process is about to end\n")

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
@@ -8,14 +9,24 @@ use serde_json::Value;
 use super::*;
 use crate::config::Token;
 use crate::ids::{LoopId, MessageId};
+use crate::limits::OPERATOR_REQUESTS_MAX;
 use crate::mail::{
-    Command, CommandReceiver, Effect, EffectBatch, OperatorReply, OperatorRequest, RefusalCode, Refused,
-    command_lanes, effect_lane,
+    Command, CommandReceiver, Effect, EffectBatch, OperatorReply, OperatorRequest, QueueStats, RefusalCode,
+    Refused, command_lanes, effect_lane,
 };
 use crate::telemetry::{LoopMetrics, ShardMetrics, Stage};
 
 /// An API whose shard answers with `answer`, or not at all. The shard's thread ends with the test's process.
 fn api(
+    auth: Auth,
+    answer: impl Fn(OperatorRequest) -> Option<OperatorReply> + Send + 'static,
+) -> AdminHandle {
+    api_within(Duration::from_millis(300), auth, answer)
+}
+
+/// The same with a deadline for the shard.
+fn api_within(
+    shard_deadline: Duration,
     auth: Auth,
     answer: impl Fn(OperatorRequest) -> Option<OperatorReply> + Send + 'static,
 ) -> AdminHandle {
@@ -50,7 +61,7 @@ fn api(
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         auth,
         message_bytes_max: 1024,
-        shard_deadline: Duration::from_millis(300),
+        shard_deadline,
     };
     let sources = SourceSet {
         loops: vec![Arc::new(LoopMetrics::default())],
@@ -132,6 +143,10 @@ fn bad_requests_are_refused_with_a_code_and_a_text() {
         ("post", "/api/v1/dead/redrive", "{\"queue\":\"q\",\"id\":1,\"all\":true}", 400, "invalid"),
         ("post", "/api/v1/dead/purge", "{\"queue\":\"q\",\"all\":true,\"to\":\"r\"}", 400, "invalid"),
         ("post", "/api/v1/dead/purge", "nonsense", 400, "invalid"),
+        ("post", "/api/v1/dead/purge", &"x".repeat(3 << 20), 413, "too_large"),
+        ("get", "/api/v1/dead/one?queue=q", "", 400, "invalid"),
+        ("post", "/api/v1/queues", "", 405, "method_not_allowed"),
+        ("get", "/nothing", "", 404, "not_found"),
         ("post", "/api/v1/publish?queue=q&priority=10", "x", 400, "invalid"),
         ("post", "/api/v1/publish?queue=two%20words", "x", 400, "invalid"),
         ("post", "/api/v1/publish?queue=q", &"x".repeat(1025), 413, "too_large"),
@@ -188,4 +203,102 @@ fn metrics_are_openmetrics_with_bounded_names() {
         assert!(line.starts_with("relaymesh_"), "{line}");
     }
     api.stop();
+}
+
+#[test]
+fn metrics_take_in_every_page_of_queues() {
+    let api = api(Auth::Open, |request| match request {
+        OperatorRequest::Namespaces => Some(OperatorReply::Namespaces(vec!["default".into()])),
+        OperatorRequest::Queues { after, limit, .. } => {
+            let first = after.map_or(0, |name| name[1..].parse::<usize>().unwrap() + 1);
+            let names = (first..1500).take(limit).map(|i| format!("q{i:04}"));
+            Some(OperatorReply::Queues(names.map(|queue| stats(queue, 1)).collect()))
+        }
+        other => panic!("{other:?}"),
+    });
+    let (_, text) = call(&api, "get", "/metrics", "", "");
+    let rest = "relaymesh_queue_depth{namespace=\"other\",queue=\"other\",state=\"ready\"} 1400.0\n";
+    assert!(text.contains(rest), "{text}");
+    api.stop();
+}
+
+fn stats(queue: String, ready: u64) -> QueueStats {
+    QueueStats {
+        queue,
+        ready,
+        scheduled: 0,
+        leased: 0,
+        dead: 0,
+        bytes: 0,
+        parked: 0,
+        consumers: 0,
+        oldest_ready_age_ms: 0,
+    }
+}
+
+#[test]
+fn too_many_requests_are_refused_and_do_not_look_like_a_dead_server() {
+    let long = Duration::from_secs(60);
+    let api = api_within(long, Auth::Open, |request| match request {
+        OperatorRequest::Namespaces => Some(OperatorReply::Namespaces(vec![])),
+        OperatorRequest::Stats { queue, .. } => {
+            Some(OperatorReply::Queues(vec![stats(queue.to_string(), 0)]))
+        }
+        _ => None,
+    });
+    let waiting: Vec<TcpStream> = (0..OPERATOR_REQUESTS_MAX)
+        .map(|_| {
+            let mut stream = TcpStream::connect(api.address()).unwrap();
+            let head = "POST /api/v1/publish?queue=q HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx";
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let taken = format!("relaymesh_buffer_items{{buffer=\"operator_requests\"}} {OPERATOR_REQUESTS_MAX}.0\n");
+    let tries = 200;
+    assert!((0..tries).any(|_| call(&api, "get", "/metrics", "", "").1.contains(&taken)));
+    let (status, body) = call(&api, "post", "/api/v1/publish?queue=q", "", "x");
+    assert_eq!((status, code_of(&body).as_str()), (503, "overloaded"));
+    assert_eq!(call(&api, "get", "/healthz", "", "").0, 200);
+
+    // Whoever leaves makes room.
+    drop(waiting);
+    let (free, taken) = ("{buffer=\"operator_requests\"} 0.0\n", tries);
+    assert!((0..taken).any(|_| call(&api, "get", "/metrics", "", "").1.contains(free)));
+    api.stop();
+}
+
+#[test]
+fn a_connection_that_says_nothing_or_too_little_ends_and_lets_the_next_one_in() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let short = Duration::from_millis(100);
+        let patience = Patience { head: short, connection: 5 * short, farewell: short };
+        let router = Router::new().route("/", axum::routing::get(std::future::pending::<()>));
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            serve::serve(listener, router, Arc::new(Semaphore::new(1)), patience).await.unwrap();
+        });
+    });
+    let connect = || {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    };
+    let silent = connect();
+    let mut half = connect();
+    half.write_all(b"GET / HT").unwrap();
+    let mut unanswered = connect();
+    unanswered.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    for mut stream in [silent, half, unanswered] {
+        // All that may come before the end is a refusal; a reset is an end as well.
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Ok(_) => assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{answer:?}"),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
 }

@@ -17,13 +17,13 @@ pub enum ConfigError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is no TOML.
-    #[error("{}: {source}", path.display())]
+    /// The file is no TOML. The line itself is not quoted: it may hold a token.
+    #[error("{origin}: {message}; allowed is TOML, lines such as key = \"value\" below a [section]")]
     Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        source: Box<toml::de::Error>,
+        /// Where.
+        origin: Origin,
+        /// What the parser says.
+        message: String,
     },
     /// There is no such key.
     #[error("{origin}: unknown key {key}; {allowed}")]

@@ -26,9 +26,12 @@ struct AuthSection {
 impl Config {
     /// Lays the file at `path`, which holds `text`, over what is there.
     pub(super) fn apply_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let table = DeTable::parse(text)
-            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
-        Reader { path, text }.table(self, "", table.get_ref())
+        let reader = Reader { path, text };
+        let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+            origin: reader.origin(error.span().map_or(0, |span| span.start)),
+            message: error.message().trim_end().to_owned(),
+        })?;
+        reader.table(self, "", table.get_ref())
     }
 }
 

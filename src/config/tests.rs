@@ -79,7 +79,11 @@ fn wrong_files_are_refused_with_key_value_and_what_is_allowed() {
 #[test]
 fn a_secret_is_never_shown() {
     let secret = "se cret";
-    for text in [format!("[auth]\ntoken = {secret:?}"), format!("[auth.namespaces]\na = {secret:?}")] {
+    for text in [
+        format!("[auth]\ntoken = {secret:?}"),
+        format!("[auth.namespaces]\na = {secret:?}"),
+        format!("[auth]\ntoken = {secret:?} x"),
+    ] {
         let error = from_file(&text).unwrap_err();
         assert!(!format!("{error} {error:?}").contains(secret), "{error}");
     }

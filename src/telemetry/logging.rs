@@ -2,6 +2,7 @@
 //!
 //! Called once, by the binary, before anything is logged.
 
+use std::io::IsTerminal as _;
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
@@ -76,7 +77,11 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), LoggingError> {
     let subscriber =
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(parse_filter(filter)?);
     match format {
-        LogFormat::Text => subscriber.with_target(false).finish().try_init()?,
+        LogFormat::Text => {
+            // Colours are for eyes: a file or a pipe gets plain text.
+            let is_seen = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            subscriber.with_target(false).with_ansi(is_seen).finish().try_init()?;
+        }
         LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init()?,
     }
     Ok(())

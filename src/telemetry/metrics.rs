@@ -59,6 +59,8 @@ pub struct Scrape {
     pub process: ProcessStats,
     /// Requests of the operator API that wait for their answer.
     pub operator_requests: usize,
+    /// Connections of the operator API.
+    pub operator_connections: usize,
     /// Queues with a label of their own and the bucket of the others; `None` when the shard did not answer in time.
     pub queues: Option<Vec<QueueRow>>,
 }
@@ -333,12 +335,14 @@ impl Scrape {
             ([("buffer", "commands_unanswered")], on_loops(|m| &m.commands_unanswered)),
             ([("buffer", "effects_held")], on_shards(|m| &m.effects_held)),
             ([("buffer", "operator_requests")], self.operator_requests as u64),
+            ([("buffer", "operator_connections")], self.operator_connections as u64),
         ];
         page.gauges("buffer_items", "Items in bounded buffers", None, &items)?;
         let max = [
             ([("buffer", "command_lane_batches")], loops * limits::COMMAND_LANE_BATCHES as u64),
             ([("buffer", "commands_unanswered")], loops * limits::COMMANDS_UNANSWERED_MAX as u64),
             ([("buffer", "operator_requests")], limits::OPERATOR_REQUESTS_MAX as u64),
+            ([("buffer", "operator_connections")], limits::HTTP_CONNECTIONS_MAX as u64),
         ];
         page.gauges("buffer_items_max", "Items at which a bounded buffer is full", None, &max)
     }

@@ -32,7 +32,16 @@ fn text(queues: Option<Vec<QueueRow>>) -> String {
         cpu_seconds: Some(1.5),
     };
     let stage = Stage::Ready;
-    exposition(Scrape { sources, stage, uptime_seconds: 2.0, process, operator_requests: 3, queues }).unwrap()
+    exposition(Scrape {
+        sources,
+        stage,
+        uptime_seconds: 2.0,
+        process,
+        operator_requests: 3,
+        operator_connections: 4,
+        queues,
+    })
+    .unwrap()
 }
 
 /// A strict reading of the text: every sample belongs to the metric announced above it, and none comes twice.
