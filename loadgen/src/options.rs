@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::Args;
-use relaymesh::ids::Namespace;
+use relaymesh::ids::{Namespace, QueueName};
 
 /// Where the server is and what comes of the run.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +32,35 @@ pub(crate) struct Target {
     /// No progress line.
     #[arg(long)]
     pub(crate) quiet: bool,
+}
+
+/// How many messages go through which queue, on how many connections.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Load {
+    /// The queue.
+    #[arg(long, default_value = "load")]
+    pub(crate) queue: QueueName,
+    /// How many messages, over all connections.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    pub(crate) count: u64,
+    /// Messages without an answer, a connection: publishes on their way, or leases held.
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub(crate) in_flight: u32,
+    /// How many connections.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) connections: usize,
+}
+
+impl Load {
+    /// Refuses a load that would never end.
+    ///
+    /// # Errors
+    /// When one of the numbers is 0.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let is_some = self.in_flight > 0 && self.connections > 0 && self.count > 0;
+        ensure!(is_some, "--in-flight, --connections and --count must be at least 1");
+        Ok(())
+    }
 }
 
 /// A duration as people write it: `10s`, `5m`, `1h30m`.

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::bail;
 use relaymesh::client::{Event, Message};
-use relaymesh::ids::{ProducerId, QueueName};
+use relaymesh::ids::ProducerId;
 use relaymesh::limits::MESSAGE_BYTES_MAX;
 use serde_json::json;
 
 use super::{IDLE_TURN, Ticker, run_prefix};
 use crate::fleet::{Fleet, Identity, Link, Workload};
-use crate::options::Target;
+use crate::options::{Load, Target};
 use crate::progress::Progress;
 use crate::report::{Delays, Report, ServerCpu};
 
@@ -22,21 +22,11 @@ use crate::report::{Delays, Report, ServerCpu};
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
-    /// The queue.
-    #[arg(long, default_value = "load")]
-    queue: QueueName,
-    /// How many messages, over all connections.
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
-    count: u64,
+    #[command(flatten)]
+    load: Load,
     /// Bytes of each payload.
     #[arg(long, default_value_t = 256, value_name = "BYTES")]
     size: usize,
-    /// Publishes without an answer, a connection.
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    in_flight: usize,
-    /// How many connections.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    connections: usize,
     /// Publishes a second over all connections, delays counted from when each was due; as fast as it goes if not set.
     #[arg(long, value_name = "PER_S")]
     rate: Option<u32>,
@@ -73,7 +63,7 @@ impl Publish<'_> {
         let sequence = producer.next_sequence;
         let unanswered_from = sequence - producer.started_us.len() as u64;
         let producer_key = Some((producer.id, sequence, unanswered_from));
-        link.machine.publish(self.args.queue.as_str(), producer_key, &self.body, link.out)?;
+        link.machine.publish(self.args.load.queue.as_str(), producer_key, &self.body, link.out)?;
         producer.next_sequence += 1;
         producer.started_us.push_back(started_us);
         self.sent += 1;
@@ -82,15 +72,15 @@ impl Publish<'_> {
 
     /// Publishes on this connection while its window, the count and the rate allow it.
     fn fill(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
-        while self.sent < self.args.count
-            && self.producers[link.number].started_us.len() < self.args.in_flight
+        while self.sent < self.args.load.count
+            && self.producers[link.number].started_us.len() < self.args.load.in_flight as usize
         {
             match self.due_us() {
                 Some(due_us) if due_us > link.now_us => return Ok(()),
                 Some(due_us) => {
                     self.publish_one(link, due_us)?;
                     // The others have their turn.
-                    if self.args.connections > 1 {
+                    if self.args.load.connections > 1 {
                         return Ok(());
                     }
                 }
@@ -134,16 +124,16 @@ impl Workload for Publish<'_> {
         if self.ticker.is_due(now_us) {
             self.progress.set(self.answered);
         }
-        if self.answered >= self.args.count {
+        if self.answered >= self.args.load.count {
             return None;
         }
-        let due = self.due_us().filter(|_| self.sent < self.args.count);
+        let due = self.due_us().filter(|_| self.sent < self.args.load.count);
         Some(due.map_or(IDLE_TURN, |due| Duration::from_micros(due.saturating_sub(now_us)).min(IDLE_TURN)))
     }
 
     fn next_due(&mut self, now_us: u64) -> Option<usize> {
-        let is_due = self.due_us()? <= now_us && self.sent < self.args.count;
-        let in_flight = self.args.in_flight;
+        let is_due = self.due_us()? <= now_us && self.sent < self.args.load.count;
+        let in_flight = self.args.load.in_flight as usize;
         let connections = self.producers.len();
         let free = |number: &usize| self.producers[*number].started_us.len() < in_flight;
         let from = self.next_producer;
@@ -154,10 +144,9 @@ impl Workload for Publish<'_> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
-    let Args { target, connections, count, size, in_flight, .. } = args;
-    if *in_flight == 0 || *connections == 0 || *count == 0 {
-        bail!("--in-flight, --connections and --count must be at least 1");
-    }
+    let Args { target, load, size, .. } = args;
+    let Load { connections, count, in_flight, .. } = load;
+    load.check()?;
     let payload: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(*size).collect();
     let body = Message::new(payload).encode(MESSAGE_BYTES_MAX)?;
     let identity = Identity { prefix: run_prefix("publish"), heartbeat: Duration::ZERO, ramp: 0 };
@@ -165,7 +154,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let producer = || Producer {
         id: ProducerId(fastrand::u64(1..)),
         next_sequence: 1,
-        started_us: VecDeque::with_capacity(*in_flight),
+        started_us: VecDeque::with_capacity(*in_flight as usize),
     };
     let mut publish = Publish {
         args,

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::bail;
 use relaymesh::client::Event;
-use relaymesh::ids::{QueueName, SubscriptionId};
+use relaymesh::ids::SubscriptionId;
 use serde_json::json;
 
 use super::{IDLE_TURN, Ticker, run_prefix};
 use crate::fleet::{Fleet, Identity, Link, Workload};
-use crate::options::Target;
+use crate::options::{Load, Target};
 use crate::progress::Progress;
 use crate::report::{Delays, Report, ServerCpu};
 
@@ -23,18 +23,8 @@ const SUBSCRIPTION: SubscriptionId = SubscriptionId(1);
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
-    /// The queue.
-    #[arg(long, default_value = "load")]
-    queue: QueueName,
-    /// How many messages, over all connections.
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
-    count: u64,
-    /// Messages leased and not answered for, a connection: its credit.
-    #[arg(long, default_value_t = 128, value_name = "N")]
-    in_flight: u32,
-    /// How many connections.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    connections: usize,
+    #[command(flatten)]
+    load: Load,
 }
 
 struct Work<'a> {
@@ -60,8 +50,8 @@ impl Workload for Work<'_> {
     }
 
     fn start(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
-        let credit = self.args.in_flight;
-        link.machine.subscribe(SUBSCRIPTION, self.args.queue.as_str(), credit, 0, link.out)?;
+        let credit = self.args.load.in_flight;
+        link.machine.subscribe(SUBSCRIPTION, self.args.load.queue.as_str(), credit, 0, link.out)?;
         // The subscription's own answer stands first.
         self.acked_us[link.number].push_back(link.now_us);
         Ok(())
@@ -73,7 +63,7 @@ impl Workload for Work<'_> {
                 for delivery in view.deliveries() {
                     self.delivered += 1;
                     // Beyond the count nothing is taken: those leases end with the session.
-                    if self.delivered > self.args.count {
+                    if self.delivered > self.args.load.count {
                         continue;
                     }
                     link.machine.ack(&[delivery.lease], false, link.out)?;
@@ -108,15 +98,14 @@ impl Workload for Work<'_> {
         if self.ticker.is_due(now_us) {
             self.progress.set(self.answered);
         }
-        (self.answered < self.args.count).then_some(IDLE_TURN)
+        (self.answered < self.args.load.count).then_some(IDLE_TURN)
     }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
-    let Args { target, connections, count, in_flight, .. } = args;
-    if *in_flight == 0 || *connections == 0 || *count == 0 {
-        bail!("--in-flight, --connections and --count must be at least 1");
-    }
+    let Args { target, load } = args;
+    let Load { connections, count, in_flight, .. } = load;
+    load.check()?;
     let identity = Identity { prefix: run_prefix("work"), heartbeat: Duration::ZERO, ramp: 0 };
     let mut fleet = Fleet::new(target, identity, *connections)?;
     let mut work = Work {
