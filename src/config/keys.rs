@@ -168,7 +168,7 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "memory.body_bytes_max",
-        about: "Message bodies kept in memory; beyond it they are read back from disk.",
+        about: "Memory for message bodies; what has no room in it is read back from disk.",
         kind: Kind::Size(|c| &mut c.memory.body_bytes_max, 16 * MIB, 64 * TIB),
     },
     Key {

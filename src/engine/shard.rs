@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::EngineConfig;
 use crate::clock::{Now, Time, Wall};
+use crate::host::Block;
 use crate::ids::{Boot, LoopId};
 use crate::limits;
 use crate::log::{
@@ -180,6 +181,17 @@ impl Shard {
         }
         self.publish_stats();
         Ok(())
+    }
+
+    /// How many bytes of memory should be made ready for [`Shard::supply_memory`], if any.
+    #[must_use]
+    pub fn wanted_memory(&self) -> Option<usize> {
+        self.brain.wanted_memory()
+    }
+
+    /// Takes memory that was wanted.
+    pub fn supply_memory(&mut self, memory: Block) {
+        self.brain.supply_memory(memory);
     }
 
     /// What may leave for `loop_id` now, or `None`.

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use super::Shard;
 use crate::clock::Clock;
+use crate::host::Block;
 use crate::log::{Batch, Chore, ChoreDone, LogError, Storage};
 use crate::mail::{Bell, CommandReceiver, EffectBatch, EffectSender};
 use crate::telemetry::ShardMetrics;
@@ -134,6 +135,11 @@ impl<Job: Send + 'static, Done: Send + 'static> Worker<Job, Done> {
         }
     }
 
+    /// Takes no more jobs.
+    fn retire(&mut self) {
+        self.jobs = None;
+    }
+
     fn take(&mut self) -> Option<Done> {
         match self.done.try_recv() {
             Ok(done) => {
@@ -171,6 +177,8 @@ struct BrainThread {
     /// When the batch being written was handed over, in microseconds.
     commit_started_us: u64,
     housekeeper: Worker<Chore, ChoreDone>,
+    /// Touches memory for the first time, which takes longer than all else in a publish.
+    provider: Worker<usize, io::Result<Block>>,
 }
 
 /// The way to one loop, and what its full lane would not take.
@@ -195,6 +203,11 @@ impl BrainThread {
         })?;
         let housekeeper =
             Worker::spawn("housekeeper-0", bell.clone(), move |chore: Chore| chore.run(&*storage))?;
+        let provider = Worker::spawn("provider-0", bell.clone(), |bytes| {
+            let mut block = Block::new(bytes)?;
+            block.touch();
+            Ok(block)
+        })?;
         let outlet = |sender| LoopOutlet { sender, waiting: EffectBatch::default() };
         Ok(Self {
             shard,
@@ -207,6 +220,7 @@ impl BrainThread {
             committer,
             commit_started_us: 0,
             housekeeper,
+            provider,
         })
     }
 
@@ -242,6 +256,14 @@ impl BrainThread {
         if let Some(done) = self.housekeeper.take() {
             worked = true;
             self.shard.chore_done(self.clock.now(), done)?;
+        }
+        match self.provider.take() {
+            Some(Ok(block)) => self.shard.supply_memory(block),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "no memory for more messages: their bodies are read back from the log");
+                self.provider.retire();
+            }
+            None => {}
         }
         Ok(worked)
     }
@@ -280,6 +302,11 @@ impl BrainThread {
             && let Some(chore) = self.shard.next_chore()
         {
             self.housekeeper.give(chore);
+        }
+        if !self.provider.busy
+            && let Some(bytes) = self.shard.wanted_memory()
+        {
+            self.provider.give(bytes);
         }
     }
 

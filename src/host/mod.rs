@@ -4,6 +4,7 @@
 //! It must not know sessions. [`raise_descriptor_limit`] is called once, at start; the rest at any time, from any
 //! thread. What a platform does not tell is `None`, never a guess.
 
+mod block;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
@@ -17,6 +18,8 @@ use portable as platform;
 
 #[cfg(test)]
 mod tests;
+
+pub use block::Block;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::clock::Time;
 use crate::queue::Brain;
+use crate::queue::bodies::Bodies;
 use crate::queue::messages::{NIL, State};
 
 impl Brain {
@@ -38,7 +39,7 @@ impl Brain {
         let mut count = 0;
         for (slot, message) in self.messages.iter() {
             count += 1;
-            bodies += message.body.as_ref().map_or(0, |body| body.len() as u64);
+            bodies += if message.body.is_memory() { Bodies::cost(message.body_len) } else { 0 };
             assert_eq!(
                 self.messages.find(message.lease().message),
                 Some(slot),
@@ -56,7 +57,11 @@ impl Brain {
             assert_eq!(is_dead, message.state == State::Dead, "message {} is dead and not dead", message.id);
         }
         assert_eq!(count, self.messages.len(), "messages are miscounted");
-        assert_eq!(bodies, self.messages.body_bytes, "body memory is miscounted");
+        assert_eq!(bodies, self.messages.bodies.live_bytes(), "body memory is miscounted");
+        assert!(
+            self.messages.bodies.held_bytes() <= self.config.body_memory_bytes_max,
+            "too much body memory"
+        );
     }
 
     fn check_queues(&self) {

@@ -11,6 +11,7 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, LeaseId, MessageId};
 use crate::limits::PRIORITIES;
 use crate::log::Position;
+use crate::queue::bodies::{Bodies, Place};
 use crate::queue::record::Reason;
 use crate::wheel::TimerId;
 
@@ -42,8 +43,8 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) id: u64,
-    /// `None` while it has to be read back from the log.
-    pub(super) body: Option<Box<[u8]>>,
+    /// Where its body is.
+    pub(super) body: Place,
     /// The record that holds its body.
     pub(super) position: Position,
     pub(super) published: Wall,
@@ -73,7 +74,7 @@ pub(super) struct Message {
     pub(super) is_rare: bool,
 }
 
-const _: () = assert!(size_of::<Message>() <= 96);
+const _: () = assert!(size_of::<Message>() <= 88);
 
 impl Message {
     pub(super) fn lease(&self) -> LeaseId {
@@ -128,18 +129,19 @@ pub(super) struct Messages {
     len: usize,
     by_id: HashTable<u32>,
     rare: HashMap<u32, Rare>,
-    pub(super) body_bytes: u64,
+    pub(super) bodies: Bodies,
 }
 
 impl Messages {
-    pub(super) fn new() -> Self {
+    /// Bodies are kept in at most `body_bytes_max` bytes of memory.
+    pub(super) fn new(body_bytes_max: u64) -> Self {
         Self {
             chunks: Vec::new(),
             free: NIL,
             len: 0,
             by_id: HashTable::new(),
             rare: HashMap::new(),
-            body_bytes: 0,
+            bodies: Bodies::new(body_bytes_max),
         }
     }
 
@@ -161,9 +163,8 @@ impl Messages {
         self.by_id.find(hash(id.0), |&slot| self.at(slot).id == id.0).copied()
     }
 
-    /// The slot is in no list yet.
-    pub(super) fn insert(&mut self, message: Message) -> u32 {
-        self.body_bytes += message.body.as_ref().map_or(0, |body| body.len() as u64);
+    /// The slot is in no list yet. The body is kept in memory when there is room for it.
+    pub(super) fn insert(&mut self, message: Message, body: &[u8]) -> u32 {
         let id = message.id;
         let slot = if self.free == NIL {
             if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
@@ -184,6 +185,7 @@ impl Messages {
             hash(chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK - 1)].id)
         });
         self.len += 1;
+        self.keep_body(slot, body);
         slot
     }
 
@@ -207,9 +209,35 @@ impl Messages {
 
     /// Frees the body's memory; it can be read back.
     pub(super) fn drop_body(&mut self, slot: u32) {
-        if let Some(body) = self.at_mut(slot).body.take() {
-            self.body_bytes -= body.len() as u64;
+        let message = self.at_mut(slot);
+        let (place, len) = (std::mem::replace(&mut message.body, Place::LOG), message.body_len);
+        if place.is_memory() {
+            self.bodies.release(place, len);
         }
+    }
+
+    /// The body, or `None` while it has to be read back from the log.
+    pub(super) fn body(&self, slot: u32) -> Option<&[u8]> {
+        let message = self.at(slot);
+        message.body.is_memory().then(|| self.bodies.get(message.body, message.body_len))
+    }
+
+    fn keep_body(&mut self, slot: u32, body: &[u8]) {
+        let mut place = self.bodies.keep(slot, body);
+        if place.is_none() {
+            let chunks = &mut self.chunks;
+            let made_room = self.bodies.evict(|owner, place| {
+                let message = &mut chunks[(owner >> CHUNK_BITS) as usize][owner as usize & (CHUNK - 1)];
+                // The slot may have another tenant, or the same with its body gone.
+                if message.body == place {
+                    message.body = Place::LOG;
+                }
+            });
+            if made_room {
+                place = self.bodies.keep(slot, body);
+            }
+        }
+        self.at_mut(slot).body = place.unwrap_or(Place::LOG);
     }
 
     pub(super) fn rare(&self, slot: u32) -> Option<&Rare> {

@@ -6,6 +6,7 @@
 //! then any of [`Brain::apply`], [`Brain::expire`], [`Brain::record_read`], [`Brain::relocate`] and
 //! [`Brain::log_room_changed`]. What is to happen outside is appended to the journal and pushed to the outbox.
 
+mod bodies;
 mod config;
 mod directory;
 mod invariants;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::clock::{Now, Time, Wall};
+use crate::host::Block;
 use crate::ids::{Boot, ConnKey, LeaseId, MessageId};
 use crate::log::{Journal, Position, ReadTicket, Room, Ticket};
 use crate::mail::{Command, CommandBatch, Effect, RefusalCode, Refused, Settled};
@@ -157,12 +159,13 @@ impl Brain {
     /// A brain that knows nothing yet. `seed` feeds its jitter.
     #[must_use]
     pub fn new(config: QueueConfig, metrics: Arc<ShardMetrics>, seed: u64) -> Self {
+        let body_memory_bytes_max = config.body_memory_bytes_max;
         Self {
             config,
             metrics,
             random: fastrand::Rng::with_seed(seed),
             queues: Queues::default(),
-            messages: Messages::new(),
+            messages: Messages::new(body_memory_bytes_max),
             directory: Directory::default(),
             subscriptions: Slab::new(),
             leases: Slab::new(),
@@ -224,6 +227,18 @@ impl Brain {
         }
         batch.clear();
         self.finish(turn);
+    }
+
+    /// How many bytes of memory should be touched and handed to [`Brain::supply_memory`], so that the brain itself
+    /// need not wait for the system to give them.
+    #[must_use]
+    pub fn wanted_memory(&self) -> Option<usize> {
+        self.messages.bodies.wanted()
+    }
+
+    /// Takes memory that was wanted.
+    pub fn supply_memory(&mut self, memory: Block) {
+        self.messages.bodies.supply(memory);
     }
 
     /// Whether deliveries wait for room in the outbox: [`Brain::expire`] is needed once some was released.
@@ -296,7 +311,7 @@ impl Brain {
         self.append_done(turn);
         self.append_leased(turn);
         self.metrics.messages.set(self.messages.len() as u64);
-        self.metrics.body_memory_bytes.set(self.messages.body_bytes);
+        self.metrics.body_memory_bytes.set(self.messages.bodies.held_bytes());
         self.metrics.effects_held.set(turn.outbox.held() as u64);
     }
 

@@ -178,7 +178,7 @@ impl Brain {
             return Some(OperatorReply::Dead(Vec::new()));
         };
         let message = self.messages.at(slot);
-        let Some(body) = &message.body else {
+        let Some(body) = self.messages.body(slot) else {
             let read = turn.journal.read(message.position, message.body_offset, message.body_len);
             self.reads.insert(read, Reading::Show { conn, message: id });
             return None;

@@ -6,6 +6,7 @@ use crate::log::{Position, Room};
 use crate::mail::{
     Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode, Refused,
 };
+use crate::queue::bodies::Place;
 use crate::queue::config::WhenFull;
 use crate::queue::lifecycle::End;
 use crate::queue::marks::{Run, SEQUENCES_AHEAD_MAX, Verdict};
@@ -247,9 +248,9 @@ impl Brain {
             own => own,
         };
         let expires = if ttl_ms == 0 { Time(0) } else { Time(placed.time.0.saturating_add(ttl_ms)) };
-        self.messages.insert(Message {
+        let message = Message {
             id: placed.id,
-            body: self.keep_body(body),
+            body: Place::LOG,
             position: placed.position,
             published: placed.wall,
             expires,
@@ -268,12 +269,8 @@ impl Brain {
             state: State::Free,
             attempt_open: false,
             is_rare: false,
-        })
-    }
-
-    pub(super) fn keep_body(&self, body: &[u8]) -> Option<Box<[u8]>> {
-        let fits = self.messages.body_bytes + body.len() as u64 <= self.config.body_memory_bytes_max;
-        fits.then(|| body.into())
+        };
+        self.messages.insert(message, body)
     }
 
     /// Until when a message that was published at `time` has to wait. Notes a due time on the wall clock, for the

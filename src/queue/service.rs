@@ -39,7 +39,7 @@ impl Brain {
                 break;
             }
             let message = self.messages.at(slot);
-            if message.body.is_none() && self.reads.len() >= self.config.reads_max {
+            if !message.body.is_memory() && self.reads.len() >= self.config.reads_max {
                 self.starved.push_back(queue);
                 break;
             }
@@ -127,7 +127,7 @@ impl Brain {
         message.attempt += 1;
         message.spent = message.spent.saturating_add(1);
         message.boot = self.boot;
-        let (id, attempt, has_body) = (message.id, message.attempt, message.body.is_some());
+        let (id, attempt, has_body) = (message.id, message.attempt, message.body.is_memory());
         self.place_leased(slot, client, subscription, turn);
         self.leased.push((id, attempt));
         self.metrics.leases.inc();
@@ -139,7 +139,7 @@ impl Brain {
             let conn = self.directory.at(client).conn();
             let lease_ms = self.lease_ms(queue);
             let after = self.ticket_of(slot);
-            let body = self.messages.at(slot).body.as_deref().unwrap_or_default();
+            let body = self.messages.body(slot).unwrap_or_default();
             let deliver = Deliver { conn, subscription, lease, lease_ms, body_len };
             turn.outbox.push(after, Effect::Deliver(deliver), body);
         } else {

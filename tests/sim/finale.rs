@@ -172,7 +172,6 @@ impl World {
         let shard = &server.shard_metrics;
         let mut gauges = vec![
             ("messages", shard.messages.value()),
-            ("body_memory_bytes", shard.body_memory_bytes.value()),
             ("parked_bytes", shard.parked_bytes.value()),
             ("effects_held", shard.effects_held.value()),
             ("disk_full", shard.disk_full.value()),

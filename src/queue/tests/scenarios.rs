@@ -451,12 +451,12 @@ fn a_producers_resend_is_answered_with_the_original_ids() {
 
 #[test]
 fn bodies_beyond_the_budget_are_read_back() {
-    let config = QueueConfig { body_memory_bytes_max: 3, reads_max: 1, ..QueueConfig::default() };
+    let config = QueueConfig { body_memory_bytes_max: 11, reads_max: 1, ..QueueConfig::default() };
     let mut world = World::with(config);
     let conn = world.attach("c");
     world.publish(conn, "jobs", &["one", "two", "three"]);
     world.commit();
-    assert_eq!(world.brain.messages.body_bytes, 3);
+    assert_eq!(world.brain.messages.bodies.live_bytes(), 11, "the first, with its header");
     world.subscribe(conn, 1, "jobs", 10);
     assert_eq!((world.brain.reads.len(), world.brain.leases.len()), (1, 2), "one read at a time");
     let got = deliveries(&world.commit());
