@@ -133,8 +133,9 @@ impl Shard {
     }
 
     /// The batch is durable: what waited for it may leave.
-    pub fn batch_done(&mut self, batch: Batch) {
+    pub fn batch_done(&mut self, now: Now, batch: Batch) {
         self.log.batch_done(batch);
+        self.turn(now, |brain, turn| brain.committed(turn));
         self.publish_stats();
     }
 

@@ -32,7 +32,7 @@ fn start(storage: &SimStorage) -> (Shard, Started) {
 fn commit(shard: &mut Shard) {
     while let Some(batch) = shard.seal() {
         batch.write().unwrap();
-        shard.batch_done(batch);
+        shard.batch_done(now(0), batch);
     }
 }
 
@@ -93,7 +93,7 @@ fn nothing_about_a_message_leaves_before_it_is_durable() {
     batch.write().unwrap();
     let written = shard.effects(LOOP).unwrap_or_default().effects;
     assert!(!has_ack(&written) && !written.iter().any(is_delivery), "{written:?}");
-    shard.batch_done(batch);
+    shard.batch_done(now(0), batch);
     let durable = shard.effects(LOOP).unwrap().effects;
     assert!(has_ack(&durable) && durable.iter().any(is_delivery), "{durable:?}");
     shard.check_invariants();

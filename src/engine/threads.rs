@@ -251,7 +251,7 @@ impl BrainThread {
                 return Err(error);
             }
             self.metrics.commit_latency_us.record(self.clock.micros() - self.commit_started_us);
-            self.shard.batch_done(batch);
+            self.shard.batch_done(self.clock.now(), batch);
         }
         if let Some(done) = self.housekeeper.take() {
             worked = true;

@@ -38,7 +38,7 @@ use slab::Slab;
 
 use crate::clock::{Now, Time, Wall};
 use crate::host::Block;
-use crate::ids::{Boot, ConnKey, LeaseId, MessageId};
+use crate::ids::{Boot, ConnKey, Epoch, LeaseId, MessageId, SubscriptionId};
 use crate::log::{Journal, Position, ReadTicket, Room, Ticket};
 use crate::mail::{Command, CommandBatch, Effect, RefusalCode, Refused, Settled};
 use crate::telemetry::ShardMetrics;
@@ -107,6 +107,17 @@ enum Reading {
     Show { conn: ConnKey, message: MessageId },
 }
 
+/// Credit on its way back to a consumer.
+#[derive(Debug)]
+struct Replenish {
+    after: Ticket,
+    client: u32,
+    subscription: SubscriptionId,
+    epoch: Epoch,
+    messages: u32,
+    bytes: u64,
+}
+
 /// One shard's brain.
 #[derive(Debug)]
 pub struct Brain {
@@ -141,6 +152,8 @@ pub struct Brain {
     clock_held: Held,
     /// First message id of each ticket that is not committed, oldest first.
     uncommitted: VecDeque<(Ticket, u64)>,
+    /// Credit that comes back with answers which are not committed, in order of their tickets.
+    replenishing: VecDeque<Replenish>,
     /// Records of this call not appended yet; both amend what earlier calls appended.
     leased: Vec<(u64, u32)>,
     done: Vec<u64>,
@@ -184,6 +197,7 @@ impl Brain {
             clock: (Time(0), Wall(0)),
             clock_held: Held::default(),
             uncommitted: VecDeque::new(),
+            replenishing: VecDeque::new(),
             leased: Vec::new(),
             done: Vec::new(),
             scratch: Vec::new(),
@@ -241,6 +255,14 @@ impl Brain {
         self.messages.bodies.supply(memory);
     }
 
+    /// A batch is committed: credit that came back with its acks is used.
+    pub fn committed(&mut self, turn: &mut Turn<'_>) {
+        if !self.replenishing.is_empty() {
+            self.begin(turn);
+            self.finish(turn);
+        }
+    }
+
     /// Whether deliveries wait for room in the outbox: [`Brain::expire`] is needed once some was released.
     #[must_use]
     pub fn is_holding_back(&self) -> bool {
@@ -288,10 +310,11 @@ impl Brain {
         self.finish(turn);
     }
 
-    /// Forgets which tickets were waited for once they are committed.
+    /// Goes on with what waited for the commit of a ticket.
     fn begin(&mut self, turn: &mut Turn<'_>) {
         let committed = turn.journal.committed();
         while self.uncommitted.pop_front_if(|(ticket, _)| *ticket <= committed).is_some() {}
+        self.replenish_committed(committed);
     }
 
     /// Serves the queues that changed and appends what this call gathered.

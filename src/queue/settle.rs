@@ -5,9 +5,10 @@ use crate::ids::{ConnKey, Epoch, LeaseId, SubscriptionId};
 use crate::limits::{LEASE_MAX, NACK_DELAY_MAX};
 use crate::log::Ticket;
 use crate::mail::{Effect, Settle, Settled, Settlement};
+use crate::queue::directory::Client;
 use crate::queue::lifecycle::{End, Retry};
 use crate::queue::messages::{NIL, State};
-use crate::queue::{Brain, Reading, Turn, record};
+use crate::queue::{Brain, Reading, Replenish, Turn, record};
 
 impl Brain {
     /// Acks, nacks or extends. What comes over a replaced connection is dropped in silence: that loop closes it.
@@ -51,7 +52,8 @@ impl Brain {
             let held = &self.leases[message.next as usize];
             let (subscription, epoch) = (held.subscription, held.epoch);
             if !matches!(settle.settlement, Settlement::Extend { .. }) {
-                self.replenish(client, subscription, epoch, body_len);
+                let after = turn.journal.open_ticket();
+                self.replenish_after(after, client, subscription, epoch, body_len);
             }
         }
         match &settle.settlement {
@@ -136,6 +138,39 @@ impl Brain {
         if let Some(reading) = self.reads.values_mut().find(is_for_it) {
             *reading = Reading::Abandoned;
             self.replenish(client, subscription, epoch, body_len);
+        }
+    }
+
+    /// Gives a delivery's credit back with the answer that the client waits for: what it can have unanswered stays
+    /// within its credit, and the next delivery shares the answer's write.
+    fn replenish_after(
+        &mut self,
+        after: Ticket,
+        client: u32,
+        subscription: SubscriptionId,
+        epoch: Epoch,
+        bytes: u32,
+    ) {
+        let bytes = u64::from(bytes);
+        if let Some(last) = self.replenishing.back_mut()
+            && (last.after, last.client, last.subscription, last.epoch)
+                == (after, client, subscription, epoch)
+        {
+            last.messages += 1;
+            last.bytes += bytes;
+            return;
+        }
+        let replenish = Replenish { after, client, subscription, epoch, messages: 1, bytes };
+        self.replenishing.push_back(replenish);
+    }
+
+    /// Gives back the credit whose answers leave now.
+    pub(super) fn replenish_committed(&mut self, committed: Ticket) {
+        while let Some(next) = self.replenishing.pop_front_if(|next| next.after <= committed) {
+            let is_same = |client: &Client| client.epoch == next.epoch;
+            if self.directory.clients.get(next.client as usize).is_some_and(is_same) {
+                self.raise_credit(next.client, next.subscription, next.messages, next.bytes);
+            }
         }
     }
 

@@ -187,6 +187,7 @@ impl World {
     pub(super) fn commit(&mut self) -> Vec<(Effect, Vec<u8>)> {
         self.serve_reads();
         self.journal.commit();
+        self.turn(|brain, turn| brain.committed(turn));
         self.released()
     }
 

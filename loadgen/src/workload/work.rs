@@ -1,7 +1,6 @@
 //! Working: every connection takes what its credit allows and acks each message in a frame of its own.
 //!
-//! Credit comes back when an ack is answered, not when it is sent: a message counts as in flight until its ack is on
-//! disk.
+//! Credit comes back with the answer to an ack: a message counts as in flight until its ack is on disk.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -66,7 +65,7 @@ impl Workload for Work<'_> {
                     if self.delivered > self.args.load.count {
                         continue;
                     }
-                    link.machine.ack(&[delivery.lease], false, link.out)?;
+                    link.machine.ack(&[delivery.lease], true, link.out)?;
                     self.acked_us[link.number].push_back(link.now_us);
                 }
                 Ok(())
@@ -83,9 +82,6 @@ impl Workload for Work<'_> {
                 }
                 self.lost += lost.len() as u64;
                 self.answered += answers;
-                if answers > 0 {
-                    link.machine.credit(SUBSCRIPTION, answers as u32, 0, link.out);
-                }
                 Ok(())
             }
             Event::Refused { text, .. } => bail!("a request was refused: {text}"),

@@ -16,7 +16,7 @@ use signal_hook::iterator::Signals;
 
 use super::{keyfile, settings};
 use crate::admin::{self, AdminConfig, AdminHandle, OperatorLane};
-use crate::clock::{Clock, Time};
+use crate::clock::{Clock, Now, Time};
 use crate::config::Config;
 use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
 use crate::gateway::Gateway;
@@ -161,7 +161,7 @@ fn recover(
     let (mut shard, started) = Shard::recover(storage, settings, Arc::clone(metrics), Clock::wall())?;
     while let Some(batch) = shard.seal() {
         batch.write()?;
-        shard.batch_done(batch);
+        shard.batch_done(Now { time: started.time, wall: Clock::wall() }, batch);
     }
     let recovery = &started.recovery;
     tracing::info!(

@@ -149,7 +149,8 @@ impl Machine {
         encode(out, Kind::Credit, &credit);
     }
 
-    /// The work is done. `replenish` gives the deliveries' credit back to their subscriptions.
+    /// The work is done. `replenish` gives the deliveries' credit back to their subscriptions, with
+    /// the answer.
     ///
     /// # Errors
     /// [`RequestError`].

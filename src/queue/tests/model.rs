@@ -340,8 +340,11 @@ impl Run {
 
     fn crash(&mut self, is_clean: bool) {
         if is_clean {
-            let effects = self.world.commit();
-            self.take(effects);
+            // The leases that the first commit's credit began are written with the second.
+            for _ in 0..2 {
+                let effects = self.world.commit();
+                self.take(effects);
+            }
         }
         let before = is_clean.then(|| picture(&self.world.brain));
         let torn = if is_clean { 0 } else { self.random.usize(..6) };

@@ -368,6 +368,29 @@ fn a_full_mailbox_rejects_and_a_full_queue_waits() {
 }
 
 #[test]
+fn replenished_credit_comes_with_the_answer() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["a", "b", "c"]);
+    world.subscribe(conn, 1, "jobs", 2);
+    let got = deliveries(&world.commit());
+    assert_eq!(attempt_of(&got), [(1, "a"), (1, "b")]);
+    world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+    assert!(world.released().is_empty(), "what is unanswered stays within the credit");
+    let effects = world.commit();
+    assert!(effects.iter().any(|(effect, _)| matches!(effect, Effect::Settled(_))), "{effects:?}");
+    assert_eq!(attempt_of(&deliveries(&effects)), [(1, "c")]);
+
+    world.publish(conn, "jobs", &["d"]);
+    world.commit();
+    world.settle(conn, &[got[1].0.lease], Settlement::Ack);
+    let again = world.attach("c");
+    world.subscribe(again, 1, "jobs", 1);
+    let effects = world.commit();
+    assert_eq!(deliveries(&effects).len(), 1, "an older connection's credit is not the newer one's");
+}
+
+#[test]
 fn a_spent_budget_of_parked_publishes_stops_the_reading() {
     let mut config = QueueConfig::default();
     config.work_queue.messages_max = 1;

@@ -138,8 +138,9 @@ impl World {
     pub(crate) fn committed(&mut self, life: u32) {
         let Some(mut server) = self.server.take_if(|server| server.life == life) else { return };
         if let Some(batch) = server.committing.take() {
+            let now = server.shard_now(self.scheduler.now, self.wall());
             match batch.write() {
-                Ok(()) => server.shard.batch_done(batch),
+                Ok(()) => server.shard.batch_done(now, batch),
                 Err(error) => {
                     note!(self, "commit failed: {error}");
                     server.shard.batch_failed(batch);
