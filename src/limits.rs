@@ -120,6 +120,17 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The kernel's probes without an answer after which a connection is dead.
 pub const KEEPALIVE_PROBES: u32 = 3;
 
+/// Descriptors a server needs beside its connections: the log, lanes, pollers, HTTP.
+pub const OWN_DESCRIPTORS: u64 = 128;
+/// What the kernel spends on an idle session: its socket and its place in a poller. Measured with a million.
+pub const SESSION_KERNEL_BYTES: u64 = 4096;
+/// What a server plans for an idle session in its own memory.
+pub const SESSION_USER_BYTES: u64 = 600;
+/// What a socket with a little to read or to send costs the kernel: a page.
+pub const SESSION_SOCKET_BYTES_MAX: u64 = 4096;
+/// What a server plans for itself, without sessions and messages.
+pub const SERVER_BYTES: u64 = 256 * MIB as u64;
+
 /// Output waiting for all connections of a loop, beyond which nothing more is delivered.
 pub const LOOP_OUTPUT_BYTES_MAX: usize = 256 * MIB;
 /// Partial frames of all connections of a loop; whoever adds more is closed.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::operator::Operator;
+use super::out;
 use super::reach::Reach;
 use super::table;
 use crate::clock::Clock;
@@ -130,10 +131,10 @@ impl Which {
 fn report(answer: &Value, which: &Which, done: &str, queue: &QueueName, json: bool) -> anyhow::Result<()> {
     let changed = table::number(answer, "changed");
     if json {
-        println!("{answer:#}");
+        out::line(format_args!("{answer:#}"))?;
     } else {
         let letters = if changed == 1 { "dead letter" } else { "dead letters" };
-        println!("{changed} {letters} {done} {queue}");
+        out::line(format_args!("{changed} {letters} {done} {queue}"))?;
     }
     match which.id {
         Some(id) if changed == 0 => bail!("no dead letter has id {id} there; `relaymesh dead ls` lists them"),
@@ -144,7 +145,7 @@ fn report(answer: &Value, which: &Which, done: &str, queue: &QueueName, json: bo
 fn list(operator: &Operator<'_>, queue: &QueueName, json: bool) -> anyhow::Result<()> {
     let rows = operator.get_all("dead", "dead", &[("queue", queue.as_str())])?;
     if json {
-        println!("{:#}", json!({ "dead": rows }));
+        out::line(format_args!("{:#}", json!({ "dead": rows })))?;
     } else if rows.is_empty() {
         eprintln!("no dead letters in {queue}");
     } else {
@@ -161,7 +162,10 @@ fn list(operator: &Operator<'_>, queue: &QueueName, json: bool) -> anyhow::Resul
             ]
         };
         let rows: Vec<_> = rows.iter().map(cells).collect();
-        print!("{}", table::render(&["ID", "REASON", "ATTEMPTS", "DIED", "SIZE", "LAST ERROR"], &rows));
+        out::text(format_args!(
+            "{}",
+            table::render(&["ID", "REASON", "ATTEMPTS", "DIED", "SIZE", "LAST ERROR"], &rows)
+        ))?;
     }
     Ok(())
 }
@@ -175,7 +179,7 @@ fn show(
 ) -> anyhow::Result<()> {
     let letter = operator.get(&format!("dead/{id}"), &[("queue", queue.as_str())])?;
     if json {
-        println!("{letter:#}");
+        out::line(format_args!("{letter:#}"))?;
         return Ok(());
     }
     let bytes = STANDARD.decode(letter["payload_base64"].as_str().unwrap_or_default())?;

@@ -2,14 +2,16 @@
 //!
 //! Each verb has its arguments and a `run`. What several share stands beside them: [`reach`] (where the server is and
 //! who asks), [`payload`] (what is published), [`consume`] (taking messages and answering them), [`operator`] (the
-//! HTTP API) and [`table`] (rows for people). Results go to stdout, everything else to stderr, and a failure ends
+//! HTTP API), [`table`] (rows for people) and [`out`] (stdout). Results go to stdout, everything else to stderr, and a failure ends
 //! with a non-zero exit code. How anything is done is for the modules below to know.
 
 mod consume;
 mod dead;
 mod device;
+mod doctor;
 mod exec;
 mod operator;
+mod out;
 mod payload;
 mod publish;
 mod push;
@@ -48,6 +50,7 @@ enum Command {
     Device(device::Args),
     Queue(queue::Args),
     Dead(dead::Args),
+    Doctor(doctor::Args),
 }
 
 /// Runs what the command line asks for.
@@ -61,9 +64,11 @@ pub fn run() -> ExitCode {
         Command::Device(args) => device::run(args),
         Command::Queue(args) => queue::run(args),
         Command::Dead(args) => dead::run(args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if out::is_reader_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("relaymesh: {error:#}");
             ExitCode::FAILURE

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::out;
 use super::payload::MessageArgs;
 use super::reach::Reach;
 use crate::client::{Client, Message};
@@ -45,9 +46,9 @@ pub(super) fn send(reach: &Reach, queue: &QueueName, message: &Message, json: bo
         .publish(queue.as_str(), message)
         .with_context(|| format!("{queue} did not take the message"))?;
     if json {
-        println!("{}", serde_json::json!({ "id": id.0 }));
+        out::line(format_args!("{}", serde_json::json!({ "id": id.0 })))?;
     } else {
-        println!("{id}");
+        out::line(format_args!("{id}"))?;
     }
     // The message is on disk: whatever happens to the goodbye, the command did its work.
     let _ = client.close(GOODBYE);

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::operator::Operator;
+use super::out;
 use super::reach::Reach;
 use super::table;
 use crate::ids::QueueName;
@@ -59,19 +60,22 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             let mailboxes = if mailboxes { "true" } else { "false" };
             let rows = operator.get_all("queues", "queues", &[("mailboxes", mailboxes)])?;
             if json {
-                println!("{:#}", json!({ "queues": rows }));
+                out::line(format_args!("{:#}", json!({ "queues": rows })))?;
             } else if rows.is_empty() {
                 eprintln!("no queue holds anything");
             } else {
-                print!("{}", table::render(&HEAD, &rows.iter().map(cells).collect::<Vec<_>>()));
+                out::text(format_args!(
+                    "{}",
+                    table::render(&HEAD, &rows.iter().map(cells).collect::<Vec<_>>())
+                ))?;
             }
         }
         Verb::Stats { queue, json } => {
             let stats = operator.get("queue-stats", &[("queue", queue.as_str())])?;
             if json {
-                println!("{stats:#}");
+                out::line(format_args!("{stats:#}"))?;
             } else {
-                print!("{}", table::render(&HEAD, &[cells(&stats)]));
+                out::text(format_args!("{}", table::render(&HEAD, &[cells(&stats)])))?;
             }
         }
     }

@@ -5,6 +5,7 @@
 //! thread. What a platform does not tell is `None`, never a guess.
 
 mod block;
+pub mod doctor;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]

@@ -6,6 +6,7 @@ mod settings;
 
 use anyhow::Context;
 
+use super::out;
 use crate::config::{Config, ServeArgs};
 use crate::telemetry::logging;
 
@@ -16,7 +17,7 @@ use crate::telemetry::logging;
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = Config::load(args)?;
     if args.print_config {
-        print!("{}", config.to_commented_toml());
+        out::text(format_args!("{}", config.to_commented_toml()))?;
         return Ok(());
     }
     logging::init(&config.logging.filter, config.logging.format)?;

@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 
 use super::{keyfile, settings};
 use crate::admin::{self, AdminConfig, AdminHandle, OperatorLane};
+use crate::cli::out;
 use crate::clock::{Clock, Now, Time};
 use crate::config::Config;
 use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
@@ -103,8 +104,8 @@ impl Server {
                 .with_context(|| format!("cannot listen for operators on {}", config.listen.admin))?;
         let loops = spawn_loops(config, bound, far_ends.loops, &loop_metrics, resume_key, sessions_max)?;
         lifecycle.advance(Stage::Ready);
-        println!("listening on {address}");
-        println!("admin on {}", admin.address());
+        // Whoever started the server need not listen to it.
+        let _ = out::line(format_args!("listening on {address}\nadmin on {}", admin.address()));
         Ok(Self { engine, loops, admin, lifecycle, news, tell, _storage: storage })
     }
 

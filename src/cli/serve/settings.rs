@@ -5,14 +5,13 @@ use std::sync::Arc;
 use crate::config::{Config, WhenFull};
 use crate::engine::EngineConfig;
 use crate::gateway::GatewayConfig;
+use crate::host::doctor::{self, Machine};
 use crate::host::{self, DescriptorLimit};
+use crate::limits;
 use crate::log::LogConfig;
 use crate::queue::{self, QueueConfig, QueueRules};
 use crate::reactor::ReactorConfig;
 use crate::session::ResumeKey;
-
-/// Descriptors the process needs beside its connections: the log, lanes, pollers, HTTP.
-const OWN_DESCRIPTORS: u64 = 128;
 
 pub(super) fn reactor(config: &Config) -> ReactorConfig {
     let loops = if config.loops == 0 { host::cores() as u64 } else { config.loops };
@@ -26,16 +25,23 @@ pub(super) fn reactor(config: &Config) -> ReactorConfig {
 
 /// How many connections the server will hold: what was asked for, as far as there are descriptors for it.
 pub(super) fn sessions_max(config: &Config, descriptors: DescriptorLimit) -> usize {
-    let room = descriptors.soft.saturating_sub(OWN_DESCRIPTORS).max(1);
-    if room < config.max_sessions {
+    let room = descriptors.soft.saturating_sub(limits::OWN_DESCRIPTORS).max(1);
+    let sessions_max = config.max_sessions.min(room);
+    let missing: Vec<&str> = doctor::examine(&Machine::read(), config.max_sessions)
+        .iter()
+        .filter(|finding| finding.is_required && !finding.is_met())
+        .map(|finding| finding.name)
+        .collect();
+    if !missing.is_empty() {
         tracing::warn!(
             max_sessions = config.max_sessions,
-            descriptors = descriptors.soft,
-            holds = room,
-            "fewer descriptors than max_sessions: further connections are turned away; raise `ulimit -n`"
+            accepted = sessions_max,
+            too_small = missing.join(", "),
+            "this machine will not hold max_sessions: `relaymesh doctor --connections {}` says what to change",
+            config.max_sessions
         );
     }
-    config.max_sessions.min(room) as usize
+    sessions_max as usize
 }
 
 /// `sessions_max` holds for all loops together: the shard refuses the session beyond it, a loop only what it could

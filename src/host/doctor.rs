@@ -1,0 +1,245 @@
+//! What a machine needs to hold a number of sessions, beside what it has.
+//!
+//! [`Machine::read`] asks the system, [`examine`] decides without asking anything, and the callers show, apply or
+//! write down what it says. A setting that the system does not have is never a finding.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+
+use super::DescriptorLimit;
+use crate::limits;
+
+/// Where Linux keeps its settings.
+const SETTINGS: &str = "/proc/sys";
+
+/// The settings looked at, as `sysctl` names them.
+const SYSCTLS: [&str; 10] = [
+    FILE_MAX,
+    NR_OPEN,
+    EPOLL_WATCHES,
+    SOMAXCONN,
+    SYN_BACKLOG,
+    TCP_MEM,
+    TCP_RMEM,
+    TCP_WMEM,
+    PORT_RANGE,
+    CONNTRACK_MAX,
+];
+const FILE_MAX: &str = "fs.file-max";
+const NR_OPEN: &str = "fs.nr_open";
+const EPOLL_WATCHES: &str = "fs.epoll.max_user_watches";
+const SOMAXCONN: &str = "net.core.somaxconn";
+const SYN_BACKLOG: &str = "net.ipv4.tcp_max_syn_backlog";
+const TCP_MEM: &str = "net.ipv4.tcp_mem";
+const TCP_RMEM: &str = "net.ipv4.tcp_rmem";
+const TCP_WMEM: &str = "net.ipv4.tcp_wmem";
+const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
+const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
+
+/// What a machine has.
+#[derive(Debug, Clone, Default)]
+pub struct Machine {
+    /// Settings by their name, each the numbers in it. One that the system does not have is missing.
+    pub sysctls: Vec<(&'static str, Vec<u64>)>,
+    /// The limit on descriptors of a process.
+    pub descriptors: Option<DescriptorLimit>,
+    /// Bytes of memory that programs could still have; `None` where the system does not tell.
+    pub memory_available: Option<u64>,
+    /// Bytes of a page, in which the system counts some settings.
+    pub page_bytes: u64,
+}
+
+/// How a finding is set right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fix {
+    /// Nothing is wrong.
+    Nothing,
+    /// Give this setting this value.
+    Sysctl(String),
+    /// Raise the limit on descriptors to this.
+    Descriptors(u64),
+    /// More of the machine: no setting helps.
+    Machine(String),
+}
+
+/// One thing a number of sessions needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is, as `sysctl`, `ulimit` or a person calls it.
+    pub name: &'static str,
+    /// What the machine has.
+    pub have: String,
+    /// What the sessions need.
+    pub need: String,
+    /// Why.
+    pub why: &'static str,
+    /// What to do.
+    pub fix: Fix,
+    /// The sessions do not fit without it; otherwise they only suffer in a storm.
+    pub is_required: bool,
+}
+
+impl Finding {
+    /// Whether the machine has what is needed.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.fix == Fix::Nothing
+    }
+}
+
+impl Machine {
+    /// Asks the system.
+    #[must_use]
+    pub fn read() -> Self {
+        let numbers = |name: &str| {
+            let path = format!("{SETTINGS}/{}", name.replace('.', "/"));
+            let text = fs::read_to_string(path).ok()?;
+            text.split_ascii_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()
+        };
+        Self {
+            sysctls: SYSCTLS.iter().filter_map(|&name| Some((name, numbers(name)?))).collect(),
+            descriptors: Some(super::descriptor_limit()),
+            memory_available: memory_available(),
+            page_bytes: rustix::param::page_size() as u64,
+        }
+    }
+
+    fn sysctl(&self, name: &str) -> Option<&[u64]> {
+        self.sysctls.iter().find(|(own, _)| *own == name).map(|(_, numbers)| numbers.as_slice())
+    }
+}
+
+fn memory_available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// What `sessions` live sessions need, in the order in which a connection meets it.
+#[must_use]
+pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
+    let backlog = (sessions / 16).clamp(4096, limits::LISTEN_BACKLOG as u64);
+    let descriptors = sessions + limits::OWN_DESCRIPTORS;
+    let pages = sessions * limits::SESSION_SOCKET_BYTES_MAX / machine.page_bytes.max(1);
+    let mut findings = Vec::new();
+    let mut at_least = |name, need: &[u64], why, is_required| {
+        findings.extend(machine.sysctl(name).map(|have| Finding {
+            name,
+            have: numbers(have),
+            need: numbers(need),
+            why,
+            fix: if suffices(have, need) { Fix::Nothing } else { Fix::Sysctl(numbers(&raised(have, need))) },
+            is_required,
+        }));
+    };
+    at_least(SOMAXCONN, &[backlog], "connections that wait to be accepted in a storm", false);
+    at_least(SYN_BACKLOG, &[backlog], "connections half open in a storm", false);
+    at_least(CONNTRACK_MAX, &[sessions + sessions / 4], "the firewall drops what it cannot track", true);
+    at_least(NR_OPEN, &[descriptors], "no limit on descriptors can be higher", true);
+    at_least(FILE_MAX, &[descriptors + descriptors / 4], "open files of the whole machine", true);
+    at_least(EPOLL_WATCHES, &[descriptors], "sockets that pollers watch", true);
+    // Pressure and limit; what lies below the first is never touched by the kernel.
+    at_least(TCP_MEM, &[0, pages, pages + pages / 2], "pages for what lies in sockets", false);
+    findings.extend(small_buffers(machine, TCP_RMEM, "memory of each socket that has something to read"));
+    findings.extend(small_buffers(machine, TCP_WMEM, "memory of each socket that has something to send"));
+    findings.extend(port_range(machine));
+    findings.extend(machine.descriptors.map(|limit| descriptor_finding(limit, descriptors)));
+    findings.extend(machine.memory_available.map(|available| memory_finding(available, sessions)));
+    findings
+}
+
+/// The kernel's settings for `sessions` sessions, as a file for `sysctl --load`: each at least what the sessions need
+/// and never below what the machine has.
+#[must_use]
+pub fn sysctl_file(machine: &Machine, sessions: u64) -> String {
+    let mut text =
+        format!("# What {sessions} RelayMesh sessions need of the kernel, by `relaymesh doctor`.\n");
+    for finding in examine(machine, sessions) {
+        if let Fix::Sysctl(value) = finding.fix {
+            let _ = write!(text, "\n# {}\n{} = {value}\n", finding.why, finding.name);
+        }
+    }
+    text
+}
+
+/// Gives the running kernel the value of a setting. It lasts until the next start of the machine.
+///
+/// # Errors
+/// When the kernel refuses: most often because the caller may not, or the setting belongs to another namespace.
+pub fn apply(name: &str, value: &str) -> io::Result<()> {
+    fs::write(format!("{SETTINGS}/{}", name.replace('.', "/")), value)
+}
+
+fn suffices(have: &[u64], need: &[u64]) -> bool {
+    have.len() >= need.len() && have.iter().zip(need).all(|(have, need)| have >= need)
+}
+
+/// What the machine has, with what is too small raised.
+fn raised(have: &[u64], need: &[u64]) -> Vec<u64> {
+    let or_zero = |numbers: &[u64], at| numbers.get(at).copied().unwrap_or(0);
+    (0..have.len().max(need.len())).map(|at| or_zero(have, at).max(or_zero(need, at))).collect()
+}
+
+fn numbers(numbers: &[u64]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Under pressure the kernel still grants each socket the first number, whatever there is.
+fn small_buffers(machine: &Machine, name: &'static str, why: &'static str) -> Option<Finding> {
+    const FLOOR_BYTES: u64 = 4096;
+    let have = machine.sysctl(name)?;
+    let (&floor, rest) = have.split_first()?;
+    let need = numbers(&[&[floor.min(FLOOR_BYTES)], rest].concat());
+    let fix = if floor <= FLOOR_BYTES { Fix::Nothing } else { Fix::Sysctl(need.clone()) };
+    Some(Finding { name, have: numbers(have), need, why, fix, is_required: false })
+}
+
+/// From 1,024 up: what lies below is for the services of the machine.
+fn port_range(machine: &Machine) -> Option<Finding> {
+    const LOWEST: u64 = 1024;
+    let have = machine.sysctl(PORT_RANGE)?;
+    let &[low, high] = have else { return None };
+    let fix = match low <= LOWEST && high >= 65_535 {
+        true => Fix::Nothing,
+        false => Fix::Sysctl(format!("{LOWEST} 65535")),
+    };
+    Some(Finding {
+        name: PORT_RANGE,
+        have: numbers(have),
+        need: format!("{LOWEST} 65535"),
+        why: "outgoing connections of a load generator, for each of its addresses",
+        fix,
+        is_required: false,
+    })
+}
+
+fn descriptor_finding(limit: DescriptorLimit, need: u64) -> Finding {
+    // The soft limit is raised at start as far as the hard one allows.
+    Finding {
+        name: "RLIMIT_NOFILE",
+        have: if limit.hard == u64::MAX { "unlimited".to_owned() } else { limit.hard.to_string() },
+        need: need.to_string(),
+        why: "a descriptor for every session, and some for the log and the operators",
+        fix: if limit.hard >= need { Fix::Nothing } else { Fix::Descriptors(need) },
+        is_required: true,
+    }
+}
+
+fn memory_finding(available: u64, sessions: u64) -> Finding {
+    let need = sessions * (limits::SESSION_KERNEL_BYTES + limits::SESSION_USER_BYTES) + limits::SERVER_BYTES;
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let more = format!("{} of memory more", mib(need.saturating_sub(available)));
+    Finding {
+        name: "memory",
+        have: mib(available),
+        need: mib(need),
+        why: "idle sessions in the kernel and in the server; what is queued comes on top",
+        fix: if available >= need { Fix::Nothing } else { Fix::Machine(more) },
+        is_required: true,
+    }
+}

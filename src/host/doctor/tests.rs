@@ -1,0 +1,96 @@
+use super::*;
+
+/// As Debian 13 comes, on 24 GiB.
+fn machine() -> Machine {
+    Machine {
+        sysctls: vec![
+            (FILE_MAX, vec![u64::MAX >> 1]),
+            (NR_OPEN, vec![1_048_576]),
+            (EPOLL_WATCHES, vec![5_400_000]),
+            (SOMAXCONN, vec![4096]),
+            (SYN_BACKLOG, vec![1024]),
+            (TCP_MEM, vec![284_000, 379_000, 568_000]),
+            (TCP_RMEM, vec![4096, 131_072, 6_291_456]),
+            (TCP_WMEM, vec![4096, 16_384, 4_194_304]),
+            (PORT_RANGE, vec![32_768, 60_999]),
+        ],
+        descriptors: Some(DescriptorLimit { soft: 1024, hard: 524_288 }),
+        memory_available: Some(23 << 30),
+        page_bytes: 4096,
+    }
+}
+
+fn unmet(machine: &Machine, sessions: u64) -> Vec<(&'static str, Fix)> {
+    let findings = examine(machine, sessions).into_iter().filter(|finding| !finding.is_met());
+    findings.map(|finding| (finding.name, finding.fix)).collect()
+}
+
+#[test]
+fn few_sessions_need_little() {
+    let names: Vec<_> = unmet(&machine(), 1000).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, [SYN_BACKLOG, PORT_RANGE]);
+}
+
+#[test]
+fn a_million_sessions_need_settings_that_suffice() {
+    let mut machine = machine();
+    let findings = unmet(&machine, 1_000_000);
+    assert!(findings.contains(&("RLIMIT_NOFILE", Fix::Descriptors(1_000_128))), "{findings:?}");
+    assert!(findings.contains(&(SOMAXCONN, Fix::Sysctl("62500".to_owned()))), "{findings:?}");
+    for (name, fix) in findings {
+        match fix {
+            Fix::Sysctl(value) => {
+                let value = value.split(' ').map(|number| number.parse().unwrap()).collect();
+                machine.sysctls.iter_mut().find(|(own, _)| *own == name).unwrap().1 = value;
+            }
+            Fix::Descriptors(need) => {
+                machine.descriptors = Some(DescriptorLimit { soft: need, hard: need });
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert_eq!(unmet(&machine, 1_000_000), [], "what is advised suffices");
+}
+
+#[test]
+fn what_is_larger_stays() {
+    let mut machine = machine();
+    machine.sysctls.iter_mut().find(|(name, _)| *name == TCP_MEM).unwrap().1 =
+        vec![500_000, 600_000, 9_000_000];
+    let fixes = unmet(&machine, 1_000_000);
+    assert!(fixes.contains(&(TCP_MEM, Fix::Sysctl("500000 1000000 9000000".to_owned()))), "{fixes:?}");
+}
+
+#[test]
+fn ten_million_sessions_need_another_machine() {
+    let findings = unmet(&machine(), 10_000_000);
+    assert!(
+        findings.iter().any(|(name, fix)| *name == "memory" && matches!(fix, Fix::Machine(_))),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn what_a_system_does_not_have_is_no_finding() {
+    let nothing = Machine { page_bytes: 4096, ..Machine::default() };
+    assert_eq!(examine(&nothing, 1_000_000), []);
+    assert!(examine(&machine(), 1000).iter().all(|finding| finding.name != CONNTRACK_MAX));
+}
+
+#[test]
+fn the_file_holds_every_setting_that_is_too_small() {
+    let file = sysctl_file(&machine(), 1_000_000);
+    for (name, fix) in unmet(&machine(), 1_000_000) {
+        if let Fix::Sysctl(value) = fix {
+            assert!(file.contains(&format!("\n{name} = {value}\n")), "{name} in\n{file}");
+        }
+    }
+    assert!(!file.contains(TCP_RMEM), "what suffices is left alone");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn this_machine_can_be_asked() {
+    let machine = Machine::read();
+    assert!(machine.sysctl(SOMAXCONN).is_some() && machine.memory_available.is_some());
+}
