@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) lane_batches: usize,
     pub(crate) producers: usize,
     pub(crate) workers: usize,
+    /// Workers publish as well, to the queues that they empty.
+    pub(crate) workers_publish: bool,
     pub(crate) devices: usize,
     pub(crate) namespaces: usize,
     pub(crate) queues: usize,
@@ -81,6 +83,8 @@ pub(crate) struct WorkPlan {
 impl Plan {
     /// The world of a seed.
     pub(crate) fn of(random: &mut fastrand::Rng) -> Self {
+        // Drawn aside, so that the other worlds of kept seeds stay as they were.
+        let workers_publish = fastrand::Rng::with_seed(!random.clone().u64(..)).u8(0..4) == 0;
         let commit_max = [MS, 5 * MS, 30 * MS, 200 * MS][random.usize(0..4)];
         Self {
             loops: random.u16(1..=2),
@@ -92,6 +96,7 @@ impl Plan {
             lane_batches: [1, 2, 64][random.usize(0..3)],
             producers: random.usize(1..=4),
             workers: random.usize(1..=4),
+            workers_publish,
             devices: random.usize(0..=3),
             namespaces: 1 + usize::from(random.u8(0..4) == 0),
             queues: random.usize(1..=3),
