@@ -84,9 +84,10 @@ impl Plan {
     /// The world of a seed.
     pub(crate) fn of(random: &mut fastrand::Rng) -> Self {
         // Drawn aside, so that the other worlds of kept seeds stay as they were.
-        let workers_publish = fastrand::Rng::with_seed(!random.clone().u64(..)).u8(0..4) == 0;
+        let mut aside = fastrand::Rng::with_seed(!random.clone().u64(..));
+        let workers_publish = aside.u8(0..6) == 1;
         let commit_max = [MS, 5 * MS, 30 * MS, 200 * MS][random.usize(0..4)];
-        Self {
+        let mut plan = Self {
             loops: random.u16(1..=2),
             gateway: Arc::new(gateway(random)),
             queue: queue(random),
@@ -112,7 +113,26 @@ impl Plan {
             duration: random.u64(5..40) * SECOND,
             troubles: troubles(random),
             trouble_every: random.u64(300..6000) * MS,
+        };
+        if workers_publish {
+            plan.crowd(&mut aside);
         }
+        plan
+    }
+
+    /// Queues that are always full, budgets that are always spent, and workers that publish to the queues they empty. Nothing
+    /// fails, and no silence ends a connection within the world's patience: one that is wrongly not read is so for ever.
+    fn crowd(&mut self, random: &mut fastrand::Rng) {
+        self.queue.work_queue.messages_max = random.u64(12..40);
+        self.queue.work_queue.when_full = WhenFull::Wait;
+        self.queue.parked_bytes_per_namespace_max = random.u64(100..4000);
+        let commands_unanswered_max = random.usize(4..20);
+        self.gateway =
+            Arc::new(GatewayConfig { commands_unanswered_max, ..GatewayConfig::clone(&self.gateway) });
+        self.heartbeat = Duration::from_secs(600);
+        self.load.every = random.u64(20..200) * MS;
+        self.work.work_max = self.work.work_max.min(SECOND);
+        self.troubles.clear();
     }
 
     pub(crate) fn engine(&self, random: &mut fastrand::Rng) -> EngineConfig {
