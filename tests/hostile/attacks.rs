@@ -152,6 +152,8 @@ fn bomb_after_welcome(server: SocketAddr) {
         (64 << 20, 1 << 20, &[Code::Malformed, Code::TooLarge]),
         (64 << 20, 100, &[Code::Malformed, Code::TooLarge]),
         (1 << 20, u64::MAX, &[Code::Malformed, Code::TooLarge]),
+        // No larger than a frame may be, from a hundredth of its bytes.
+        (1 << 20, 1 << 20, &[Code::TooLarge]),
     ] {
         let hello = proto::Hello { dictionaries: vec![DICTIONARY_ID], ..hello(&fresh_client()) };
         let (mut wire, welcome) = Wire::welcome_with(server, &hello);
