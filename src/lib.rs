@@ -64,14 +64,14 @@
 //! | handshakes of a loop | [`limits::HANDSHAKES_PER_LOOP_MAX`] | `relaymesh_connections{state="handshaking"}` | shed with a slot to come back |
 //! | publishes of a session | [`limits::PUBLISH_WINDOW_MESSAGES`], [`limits::PUBLISH_WINDOW_BYTES`] | – | ERROR, closed |
 //! | other requests of a session | [`limits::REQUEST_WINDOW`] | – | ERROR, closed |
-//! | commands of a loop without an answer | [`limits::COMMANDS_UNANSWERED_MAX`] | `relaymesh_buffer_items{buffer="commands_unanswered"}` | connections that add to them are not read |
+//! | commands of a loop without an answer, not parked | [`limits::COMMANDS_UNANSWERED_MAX`] | `relaymesh_buffer_items{buffer="commands_unanswered"}` | connections that add to them are not read |
 //! | lane from a loop to the shard | [`limits::COMMAND_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="command_lane_batches"}` | the loop reads nothing |
 //! | lane from the shard to a loop | [`limits::EFFECT_LANE_BATCHES`] | – | the shard keeps the effects, joined |
 //! | bodies on their way to one loop | [`limits::DELIVERIES_HELD_BYTES_MAX`] | `relaymesh_buffer_items{buffer="effects_held"}` | the queue delivers no more to that loop until effects have left |
 //! | other effects kept by the shard | the windows of all sessions | the same | – |
 //! | the log's open batch | twice [`limits::LOG_BATCH_BYTES_MAX`] | `relaymesh_commit_bytes` | the shard takes no mail |
 //! | messages of a queue or mailbox | configured | `relaymesh_queue_depth` | `wait` parks the publish, `reject` refuses it |
-//! | parked publishes | the producers' windows; [`limits::PARKED_BYTES_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_bytes{buffer="parked"}` | those connections are not read |
+//! | parked publishes | the producers' windows; [`limits::PARKED_BYTES_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_bytes{buffer="parked"}` | those connections are not read; what consumers publish is refused, for their acks make room |
 //! | bodies in memory | `memory.body_bytes_max` | `relaymesh_buffer_bytes{buffer="bodies"}` | read back from the log |
 //! | dead letters of a queue | as many again as its messages | `relaymesh_queue_depth{state="dead"}` | the oldest is forgotten |
 //! | producers' marks | [`limits::PRODUCERS_PER_NAMESPACE_MAX`] | `relaymesh_producers` | a new producer is refused |

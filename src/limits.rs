@@ -154,7 +154,7 @@ pub const DRAIN_WAVE: Duration = Duration::from_millis(100);
 
 /// Batches of commands a loop may have on their way to a shard.
 pub const COMMAND_LANE_BATCHES: usize = 64;
-/// Commands of one loop that may be unanswered; each reserves the slot of its reply.
+/// Commands of one loop that may be unanswered, parked publishes apart; each reserves the slot of its reply.
 pub const COMMANDS_UNANSWERED_MAX: usize = 256 * KIB;
 /// Batches of effects on their way to a loop; beyond it the shard keeps them, joined, in its outbox.
 pub const EFFECT_LANE_BATCHES: usize = 64;
@@ -205,7 +205,8 @@ pub const NAMESPACES_MAX: usize = 10_000;
 pub const HISTORY_MAX: usize = 8;
 /// Producers of one namespace whose marks are kept.
 pub const PRODUCERS_PER_NAMESPACE_MAX: usize = 1_000_000;
-/// Bytes of publishes parked because their queue is full, a namespace, before its sockets are not read any more.
+/// Bytes of publishes parked because their queue is full, a namespace, with what each costs beside its messages. Beyond
+/// it the sockets of its producers are not read any more, and what its consumers publish is refused.
 pub const PARKED_BYTES_PER_NAMESPACE_MAX: u64 = 64 * MIB as u64;
 /// Bytes of message bodies kept in memory; beyond it they are read back from the log.
 pub const BODY_MEMORY_BYTES_MAX: u64 = 1024 * MIB as u64;

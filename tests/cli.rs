@@ -3,11 +3,12 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use relaymesh::wire::proto;
 use relaymesh::wire::proto::{Code, Kind};
+use socket2::{Domain, Socket, Type};
 use support::cli::relaymesh;
 use support::http;
 use support::server::{Home, Server};
@@ -15,7 +16,7 @@ use support::wire::{Wire, hello};
 use support::{PATIENCE, eventually};
 
 /// Retries that a test can wait for.
-const QUICK_RETRIES: &str = "[queue]\nbackoff_initial = \"50ms\"\nbackoff_max = \"100ms\"\n";
+const QUICK_RETRIES: &str = "[queue]\nlease = \"1h\"\nbackoff_initial = \"50ms\"\nbackoff_max = \"100ms\"\n";
 /// A drain that a test can wait for.
 const QUICK_DRAIN: &str = "[drain]\nperiod = \"500ms\"\n";
 /// Long enough to see that something which should not come does not.
@@ -128,19 +129,21 @@ fn dead_letters_are_purged() {
 #[test]
 fn priority_goes_first_and_a_delay_is_waited_for() {
     let server = Server::start();
-    server.publish("jobs", "delayed", &["--delay", "700ms", "--priority", "9"]);
-    let published = Instant::now();
+    server.publish("jobs", "much later", &["--delay", "1h", "--priority", "9"]);
     server.publish("jobs", "low", &["--priority", "1"]);
     server.publish("jobs", "normal", &[]);
     server.publish("jobs", "high", &["--priority", "8"]);
-    assert_eq!(server.stat("jobs", "scheduled"), 1);
-    let worked =
-        server.cli(&["work", "jobs", "--exec", "cat; echo", "--concurrency", "1", "--max", "4"]).succeeds();
-    let lines: Vec<&str> = worked.split_whitespace().collect();
-    assert!(published.elapsed() >= Duration::from_millis(500), "it came before its time");
-    let position = |name: &str| lines.iter().position(|line| *line == name);
-    assert_eq!(lines.len(), 4, "{worked}");
-    assert!(position("high") < position("normal") && position("normal") < position("low"), "{worked}");
+    let work = ["work", "jobs", "--exec", "cat; echo", "--concurrency", "1", "--max"];
+    let worked = server.cli(&[&work[..], &["3"]].concat()).succeeds();
+    assert_eq!(worked.split_whitespace().collect::<Vec<_>>(), ["high", "normal", "low"]);
+    assert_eq!((server.stat("jobs", "scheduled"), server.stat("jobs", "ready")), (1, 0));
+
+    // Before the server hears of it: its time cannot have begun earlier.
+    let asked = Instant::now();
+    server.publish("jobs", "soon", &["--delay", "700ms"]);
+    let worked = server.cli(&[&work[..], &["1"]].concat()).succeeds();
+    assert_eq!(worked.trim_end(), "soon");
+    assert!(asked.elapsed() >= Duration::from_millis(700), "it came before its time");
 }
 
 #[test]
@@ -409,9 +412,12 @@ fn every_verb_explains_itself() {
 
 #[test]
 fn errors_say_what_is_wrong() {
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = nobody.local_addr().expect("a bound socket has an address").to_string();
-    drop(nobody);
+    // Bound and not listening: nobody answers there, and nobody else can be given the port meanwhile.
+    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    nobody.bind(&any.into()).expect("a free port");
+    let address = nobody.local_addr().ok().and_then(|address| address.as_socket());
+    let address = address.expect("a bound socket has an address").to_string();
     let said = relaymesh(&["publish", "jobs", "x", "--connect", &address]).fails();
     assert!(said.contains(&address), "{said}");
     let said = relaymesh(&["queue", "ls", "--admin", &address]).fails();

@@ -193,13 +193,17 @@ fn a_token_and_its_lease_are_good_after_a_restart() {
     let done = deliveries[0].lease.expect("a delivery has a lease");
 
     let server = server.kill().serve();
+    // The server knows no session yet: all that speaks for a client is its token.
+    let (_, of_another) = Wire::welcome_with(server.listen, &resuming("thief", &welcome, &[done]));
+    assert!(!of_another.resumed, "a token is good for its own client only");
     let (mut worker, again) = Wire::welcome_with(server.listen, &resuming("worker", &welcome, &[done]));
-    assert!(again.epoch > welcome.epoch, "{welcome:?} then {again:?}");
+    assert!(again.resumed && again.epoch > welcome.epoch, "{welcome:?} then {again:?}");
+    let (mut other, _) = Wire::welcome(server.listen, "other");
+    other.subscribe(1, "jobs", 10);
+    let second = &other.deliveries(1)[0];
+    assert_eq!(payload(second), b"open", "what the worker still works on is nobody else's");
     assert_eq!(worker.ack(&[done]), [], "an ack counts after a restart while its lease is the newest");
-    worker.subscribe(1, "jobs", 10);
-    let second = &worker.deliveries(1)[0];
-    assert_eq!(payload(second), b"open");
-    assert_eq!(worker.delivery_within(A_WHILE), None, "what was acked does not come back");
+    assert_eq!(other.delivery_within(A_WHILE), None, "what was acked does not come back");
     assert!(
         second.lease.map(|lease| lease.boot) > Some(done.boot),
         "a lease names the generation that gave it"
@@ -207,7 +211,7 @@ fn a_token_and_its_lease_are_good_after_a_restart() {
 }
 
 #[test]
-fn a_hello_and_its_subscription_may_share_the_first_write() {
+fn a_hello_and_what_follows_may_share_the_first_write() {
     let server = Server::start();
     let (mut publisher, _) = Wire::welcome(server.listen, "publisher");
     publisher.publish("device/d1", &[b"waiting"]);
@@ -220,10 +224,12 @@ fn a_hello_and_its_subscription_may_share_the_first_write() {
         credit_bytes: 0,
     };
     let mut first_write = frame(Kind::Hello as u8, &hello("d1").encode_to_vec());
+    first_write.extend([Kind::Ping as u8, 0]);
     first_write.extend(frame(Kind::Subscribe as u8, &subscribe.encode_to_vec()));
     let mut device = Wire::connect(server.listen);
     device.send_bytes(&first_write);
     device.expect::<proto::Welcome>(Kind::Welcome);
+    assert!(device.next().is(Kind::Pong), "the ping could be answered before HELLO was");
     device.expect_ok(1);
     assert_eq!(device.deliveries(1)[0].message, message(b"waiting"), "bodies arrive as they were encoded");
 }

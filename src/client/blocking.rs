@@ -250,6 +250,10 @@ impl Client {
             if let Some(failure) = self.inbox.take_failure() {
                 return Err(failure);
             }
+            // Also when it rang during another call: a wait must not begin then.
+            if std::mem::take(&mut self.rung) {
+                return Ok(None);
+            }
             let now = self.clock.time();
             if until.is_some_and(|until| now >= until) {
                 // What came at the last moment still counts.
@@ -257,9 +261,6 @@ impl Client {
                 return Ok(self.inbox.next_delivery());
             }
             self.turn(until.map(|until| until - now))?;
-            if std::mem::take(&mut self.rung) {
-                return Ok(self.inbox.next_delivery());
-            }
         }
     }
 

@@ -16,6 +16,8 @@ use crate::telemetry::ShardMetrics;
 
 const LOOP: LoopId = LoopId(0);
 const CONN: ConnKey = ConnKey { loop_id: LOOP, slot: 0, generation: 1 };
+/// What a step may take before it counts as stuck; machines may be held up.
+const PATIENCE: Duration = Duration::from_secs(60);
 const BODY: &[u8] = b"\x0a\x05hello";
 
 fn config() -> EngineConfig {
@@ -162,7 +164,8 @@ fn run(storage: &SimStorage) -> Running {
 impl Running {
     /// The next effect that `wanted` takes.
     fn next(&self, wanted: fn(&Effect) -> bool) -> Option<Effect> {
-        for _ in 0..100 {
+        let clock = Clock::starting_at(Time(0));
+        while clock.time() < Time(0) + PATIENCE {
             while let Some(batch) = self.effects.next_batch() {
                 if let Some(found) = batch.effects.into_iter().find(wanted) {
                     return Some(found);
@@ -205,7 +208,7 @@ fn on_threads_a_failed_write_is_told_and_ends_the_shard() {
     storage.fail(Fault::FailWrite, 0);
     running.commands.send(attach()).unwrap();
     running.commands.send(publish(1)).unwrap();
-    let reason = running.failures.recv_timeout(Duration::from_secs(10)).unwrap();
+    let reason = running.failures.recv_timeout(PATIENCE).unwrap();
     assert!(!reason.is_empty());
     assert!(matches!(running.engine.stop(), Ended::Failed(_)));
     assert!(!std::iter::from_fn(|| running.effects.next_batch()).any(|batch| has_ack(&batch.effects)));

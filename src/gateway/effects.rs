@@ -65,6 +65,10 @@ impl Gateway {
                     self.reading_resumed(conn.slot);
                 }
             }
+            Effect::Parked { publishes, .. } => {
+                self.parked = publishes as usize;
+                self.answered(0);
+            }
             Effect::Deliver(_) | Effect::PublishAcked(_) | Effect::Settled(_) | Effect::Operator { .. } => {}
         }
     }

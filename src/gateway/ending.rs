@@ -197,8 +197,8 @@ impl Gateway {
     /// Everything of the loop that waits for the answers of commands goes on when there is room.
     pub(super) fn answered(&mut self, count: usize) {
         self.unanswered -= count;
-        self.metrics.commands_unanswered.set(self.unanswered as u64);
-        if self.crowd.is_empty() || self.unanswered > self.config.commands_unanswered_max / 4 * 3 {
+        self.note_unanswered();
+        if self.crowd.is_empty() || self.on_their_way() > self.config.commands_unanswered_max / 4 * 3 {
             return;
         }
         for key in std::mem::take(&mut self.crowd) {
@@ -209,6 +209,18 @@ impl Gateway {
                 self.reading_resumed(key.slot);
             }
         }
+    }
+
+    /// Commands whose answers are on their way: all without an answer but those that a full queue holds up, which the shard
+    /// bounds.
+    #[inline]
+    pub(super) fn on_their_way(&self) -> usize {
+        self.unanswered.saturating_sub(self.parked)
+    }
+
+    #[inline]
+    pub(super) fn note_unanswered(&self) {
+        self.metrics.commands_unanswered.set(self.on_their_way() as u64);
     }
 
     fn clear_stops(&mut self, slot: u32) {

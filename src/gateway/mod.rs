@@ -102,6 +102,8 @@ pub struct Gateway {
     handshakes: usize,
     /// Commands without their answer, of connections that are still served.
     unanswered: usize,
+    /// Publishes among them that wait in the shard for room in their queues. The shard's last word, which may lag.
+    parked: usize,
     /// The lane to the shard is full.
     is_lane_blocked: bool,
     /// No silence before this counts: reading was stopped on all connections.
@@ -140,6 +142,7 @@ impl Gateway {
             actions: VecDeque::new(),
             handshakes: 0,
             unanswered: 0,
+            parked: 0,
             is_lane_blocked: false,
             heard_from: Time(0),
             open_delivers: Vec::new(),

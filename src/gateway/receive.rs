@@ -135,7 +135,7 @@ impl Gateway {
     /// A loop with too many commands unanswered reads this connection no more until some were answered. One that only
     /// waits for what a shard always answers at once is read on: the publishes of others may be waiting for its acks.
     fn stop_in_a_crowd(&mut self, key: SlotKey) {
-        if self.unanswered < self.config.commands_unanswered_max {
+        if self.on_their_way() < self.config.commands_unanswered_max {
             return;
         }
         let Some(conn) = self.table.tenant_mut(key.slot, key.generation) else { return };
@@ -252,7 +252,7 @@ impl Gateway {
             ) => self.settle(conn, settle, view),
             (request, _) => return self.other_request(now, conn, request),
         }
-        self.metrics.commands_unanswered.set(self.unanswered as u64);
+        self.note_unanswered();
         Ok(())
     }
 
@@ -313,7 +313,7 @@ impl Gateway {
             Request::Publish(_) | Request::Settle(_) => return Ok(()),
         };
         self.unanswered += usize::from(!matches!(command, Command::Credit { .. }));
-        self.metrics.commands_unanswered.set(self.unanswered as u64);
+        self.note_unanswered();
         self.batch.commands.push(command);
         Ok(())
     }

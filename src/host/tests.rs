@@ -11,12 +11,14 @@ fn the_soft_limit_rises_to_the_hard_one_and_never_above() {
 
 #[test]
 fn open_descriptors_are_counted() {
-    let before = open_descriptors().expect("this platform tells");
-    let kept: Vec<File> = (0..200).map(|_| File::open("/dev/null").unwrap()).collect();
-    let with_files = open_descriptors().expect("this platform tells");
-    // Other tests of this process open and close descriptors meanwhile.
-    assert!(with_files >= before + 100, "{before} then {with_files}");
-    drop(kept);
+    // Other tests of this process open and close descriptors meanwhile: some moment is quiet enough.
+    let rises_with_files = |_| {
+        let before = open_descriptors().expect("this platform tells");
+        let _kept: Vec<File> = (0..200).map(|_| File::open("/dev/null").unwrap()).collect();
+        let with_files = open_descriptors().expect("this platform tells");
+        (before + 100..before + 300).contains(&with_files)
+    };
+    assert!((0..1000).any(rises_with_files));
 }
 
 #[test]

@@ -49,6 +49,14 @@ pub enum Effect {
         /// Which connection.
         conn: ConnKey,
     },
+    /// How many publishes of a loop's connections are parked now: they are answered only when their queues have room, and
+    /// count no longer as commands that an answer is on its way for.
+    Parked {
+        /// One of the loop's connections, present or past.
+        conn: ConnKey,
+        /// How many.
+        publishes: u32,
+    },
     /// Answers the operator API.
     Operator {
         /// Echo of the request's.

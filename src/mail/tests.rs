@@ -1,11 +1,14 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::ids::{Boot, ConnKey, LeaseId, LoopId, MessageId};
 use crate::limits::COMMAND_LANE_BATCHES;
 
 const CONN: ConnKey = ConnKey { loop_id: LoopId(0), slot: 1, generation: 1 };
+
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn counting_bell() -> (Bell, Arc<AtomicUsize>) {
     let rung = Arc::new(AtomicUsize::new(0));
@@ -61,8 +64,9 @@ fn nothing_sent_to_a_sleeping_thread_is_overlooked() {
         }
         bell.about_to_sleep();
         if receiver.is_empty() {
-            // Hangs here, and fails by the suite's own time limit, if a wake-up is ever lost.
-            std::thread::park();
+            let asleep = Instant::now();
+            std::thread::park_timeout(PATIENCE);
+            assert!(asleep.elapsed() < PATIENCE, "a wake-up was lost, or the machine stood still");
         }
         bell.awake();
     }
@@ -83,6 +87,48 @@ fn a_full_lane_hands_the_batch_back_and_rings_when_it_takes_more() {
     assert_eq!(receiver.next_batch().unwrap().0, LoopId(7));
     assert_eq!(rung.load(Ordering::Relaxed), 1);
     senders[0].send(back).unwrap();
+}
+
+/// A sender that finds its lane full may sleep until its bell rings: at the latest when all that was in the lane then has
+/// been taken. The moments that matter are nanoseconds long: many full lanes are needed to meet them.
+#[test]
+fn a_sender_that_sleeps_before_a_full_lane_is_always_rung() {
+    const BATCHES: usize = 3_000_000;
+    let (shard_bell, _) = counting_bell();
+    let rung = Arc::new(AtomicBool::new(false));
+    let ring = Arc::clone(&rung);
+    let loop_bell = Bell::new(move || ring.store(true, Ordering::SeqCst));
+    let (mut senders, mut receiver) = command_lanes(&[(LoopId(0), loop_bell.clone())], &shard_bell);
+    let sender = senders.remove(0);
+    let (sleeps, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let Err(LaneFull(_)) = sender.send(CommandBatch::default()) else { continue };
+                rung.store(false, Ordering::SeqCst);
+                loop_bell.about_to_sleep();
+                if sender.depth() >= COMMAND_LANE_BATCHES {
+                    sleeps.store(true, Ordering::SeqCst);
+                    while !rung.load(Ordering::SeqCst) && !is_over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                    sleeps.store(false, Ordering::SeqCst);
+                }
+                loop_bell.awake();
+            }
+        });
+        let mut received = 0;
+        while received < BATCHES {
+            if receiver.next_batch().is_some() {
+                received += 1;
+            } else if sleeps.load(Ordering::SeqCst) && !rung.load(Ordering::SeqCst) && receiver.is_empty() {
+                // Empty to the last: the two flags are of one and the same sleep.
+                break;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(received, BATCHES, "the lane is empty and its sender sleeps");
+    });
 }
 
 #[test]

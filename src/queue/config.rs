@@ -54,7 +54,8 @@ pub struct QueueConfig {
     pub mailboxes_per_namespace_max: usize,
     /// Producers of one namespace whose marks are kept.
     pub producers_per_namespace_max: usize,
-    /// Bytes of parked publishes of one namespace before its connections are not read any more.
+    /// Bytes of parked publishes of one namespace before its producers are not read any more and what its consumers
+    /// publish is refused.
     pub parked_bytes_per_namespace_max: u64,
     /// Bytes of bodies kept in memory; beyond it they are read back from the log.
     pub body_memory_bytes_max: u64,

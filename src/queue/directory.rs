@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
-use crate::ids::{ConnKey, Epoch, LoopId, SubscriptionId};
+use crate::ids::{ConnKey, Epoch, LoopId, ProducerId, SubscriptionId};
 use crate::queue::messages::NIL;
 use crate::queue::queues::NamespaceId;
 use crate::wheel::TimerId;
@@ -82,11 +82,20 @@ pub(super) struct Rest {
     pub(super) parked: VecDeque<u32>,
     /// It was told to stop being read.
     pub(super) reading_stopped: bool,
+    /// The producer and the sequence of the publish that was refused for want of a place to be parked.
+    pub(super) turned_away: Option<(ProducerId, u64)>,
 }
 
 impl Client {
     pub(super) fn conn(&self) -> ConnKey {
         ConnKey { loop_id: self.loop_id, slot: self.slot, generation: self.generation }
+    }
+
+    /// Whether it may have something to ack, now or soon.
+    pub(super) fn is_consumer(&self) -> bool {
+        self.leases != NIL
+            || self.mailbox_subscription != 0
+            || self.rest.as_ref().is_some_and(|rest| !rest.subscriptions.is_empty())
     }
 
     pub(super) fn rest_mut(&mut self) -> &mut Rest {

@@ -154,7 +154,7 @@ impl Brain {
         let mut bytes: HashMap<u32, u64> = HashMap::new();
         for (_, parked) in &self.parked {
             let namespace = self.queues.at(parked.queue).namespace;
-            *bytes.entry(namespace).or_default() += parked.bodies.len() as u64;
+            *bytes.entry(namespace).or_default() += parked.charge();
         }
         for (namespace, tenant) in self.queues.tenants().enumerate() {
             let expected = bytes.get(&(namespace as u32)).copied().unwrap_or(0);
@@ -176,5 +176,7 @@ impl Brain {
             .map(|rest| rest.parked.len())
             .sum();
         assert_eq!(listed, self.parked.len(), "parked publishes of nobody");
+        let told: u32 = self.parked_by_loop.iter().map(|own| own.publishes).sum();
+        assert_eq!(told as usize, self.parked.len(), "parked publishes that loops are told of");
     }
 }

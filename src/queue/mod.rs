@@ -47,7 +47,7 @@ use crate::wheel::Wheel;
 use directory::{Directory, Lease, Subscription};
 use marks::Marks;
 use messages::Messages;
-use parked::Parked;
+use parked::{LoopParked, Parked};
 use queues::Queues;
 
 /// What a call of the brain works with.
@@ -130,6 +130,8 @@ pub struct Brain {
     subscriptions: Slab<Subscription>,
     leases: Slab<Lease>,
     parked: Slab<Parked>,
+    /// At most one a loop.
+    parked_by_loop: Vec<LoopParked>,
     marks: Marks,
     /// Keys are message slots, or clients with [`CLIENT_TIMER`] set.
     wheel: Wheel,
@@ -183,6 +185,7 @@ impl Brain {
             subscriptions: Slab::new(),
             leases: Slab::new(),
             parked: Slab::new(),
+            parked_by_loop: Vec::new(),
             marks: Marks::default(),
             wheel: Wheel::new(Time(0)),
             reads: HashMap::new(),
@@ -333,6 +336,7 @@ impl Brain {
         }
         self.append_done(turn);
         self.append_leased(turn);
+        self.tell_parked(turn);
         self.metrics.messages.set(self.messages.len() as u64);
         self.metrics.body_memory_bytes.set(self.messages.bodies.held_bytes());
         self.metrics.effects_held.set(turn.outbox.held() as u64);

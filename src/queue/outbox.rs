@@ -141,6 +141,7 @@ impl Effect {
             | Self::PublishRefused { conn, .. }
             | Self::StopReading { conn }
             | Self::ResumeReading { conn }
+            | Self::Parked { conn, .. }
             | Self::Operator { conn, .. } => *conn,
         }
     }

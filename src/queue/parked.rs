@@ -1,6 +1,11 @@
 //! Publishes that wait for room in their queue, unanswered, each within its producer's window.
+//!
+//! A namespace has a budget for them. Once it is spent, a connection that only publishes is not read any more: the
+//! pressure reaches the producer. One that also consumes is read on, because its acks may be the very thing that makes
+//! room; what it publishes meanwhile is refused instead, and so are the publishes it had sent before it could know of
+//! the refusal, so that a producer that tries again keeps its order.
 
-use crate::ids::ConnKey;
+use crate::ids::{ConnKey, ProducerId};
 use crate::log::Room;
 use crate::mail::{Effect, ProducerSequence, Publish, PublishMessage};
 use crate::queue::messages::NIL;
@@ -22,7 +27,58 @@ pub(super) struct Parked {
     prev: u32,
 }
 
+impl Parked {
+    /// What it takes of its namespace's budget, in bytes.
+    pub(super) fn charge(&self) -> u64 {
+        charge(&self.messages, &self.bodies)
+    }
+}
+
+pub(super) fn charge(messages: &[PublishMessage], bodies: &[u8]) -> u64 {
+    (size_of::<Parked>() + size_of_val(messages) + bodies.len()) as u64
+}
+
+/// The parked publishes of one loop's connections.
+#[derive(Debug)]
+pub(super) struct LoopParked {
+    /// Of the newest change.
+    conn: ConnKey,
+    pub(super) publishes: u32,
+    /// The loop knows.
+    is_told: bool,
+}
+
 impl Brain {
+    /// Whether a publish of this client must not be parked: the budget is spent, and the client has to be read on.
+    pub(super) fn turns_away(&self, client: u32) -> bool {
+        let client = self.directory.at(client);
+        let parked_bytes = self.queues.tenant(client.namespace).parked_bytes;
+        parked_bytes > self.config.parked_bytes_per_namespace_max && client.is_consumer()
+    }
+
+    /// The client's producer is to try again; nothing that it had sent behind this goes before it.
+    pub(super) fn turn_away(&mut self, client: u32, producer: ProducerSequence) {
+        let turned_away = &mut self.directory.at_mut(client).rest_mut().turned_away;
+        let is_earlier =
+            |(of, first): (ProducerId, u64)| of == producer.producer && first <= producer.sequence;
+        if !turned_away.is_some_and(is_earlier) {
+            *turned_away = Some((producer.producer, producer.sequence));
+        }
+    }
+
+    /// Whether a publish was sent before its producer could know that one before it was refused.
+    pub(super) fn follows_turned_away(&mut self, client: u32, producer: ProducerSequence) -> bool {
+        let Some(rest) = &mut self.directory.at_mut(client).rest else { return false };
+        let Some((_, first)) = rest.turned_away.filter(|(of, _)| *of == producer.producer) else {
+            return false;
+        };
+        let follows = producer.sequence > first && producer.unanswered_from <= first;
+        if !follows {
+            rest.turned_away = None;
+        }
+        follows
+    }
+
     pub(super) fn park(
         &mut self,
         client: u32,
@@ -52,13 +108,17 @@ impl Brain {
             NIL => entry.parked.0 = parked,
             _ => self.parked[last as usize].next = parked,
         }
+        self.count_parked(publish.conn, 1);
         let tenant = self.queues.tenant_mut(namespace);
-        tenant.parked_bytes += bodies.len() as u64;
+        let charge = charge(messages, bodies);
+        tenant.parked_bytes += charge;
         let is_over = tenant.parked_bytes > self.config.parked_bytes_per_namespace_max;
-        self.metrics.parked_bytes.add(bodies.len() as u64);
-        let rest = self.directory.at_mut(client).rest_mut();
+        self.metrics.parked_bytes.add(charge);
+        let entry = self.directory.at_mut(client);
+        let is_consumer = entry.is_consumer();
+        let rest = entry.rest_mut();
         rest.parked.push_back(parked);
-        if is_over && !rest.reading_stopped {
+        if is_over && !is_consumer && !rest.reading_stopped {
             rest.reading_stopped = true;
             turn.push_now(Effect::StopReading { conn: publish.conn });
         }
@@ -77,7 +137,9 @@ impl Brain {
             let parked = self.unpark(first);
             let first_id = self.admit(queue, parked.producer, &parked.messages, &parked.bodies, turn);
             turn.push_durable(acked(parked.conn, parked.seq, first_id.0, count as u32, parked.bodies.len()));
-            self.resume_reading(parked.client, turn);
+            if self.directory.at(parked.client).rest.as_ref().is_none_or(|rest| rest.parked.is_empty()) {
+                self.resume_reading(parked.client, turn);
+            }
         }
     }
 
@@ -93,15 +155,31 @@ impl Brain {
         }
     }
 
-    fn resume_reading(&mut self, client: u32, turn: &mut Turn<'_>) {
+    pub(super) fn resume_reading(&mut self, client: u32, turn: &mut Turn<'_>) {
         let client = self.directory.at_mut(client);
         let conn = client.conn();
         if let Some(rest) = &mut client.rest
-            && rest.reading_stopped
-            && rest.parked.is_empty()
+            && std::mem::take(&mut rest.reading_stopped)
         {
-            rest.reading_stopped = false;
             turn.push_now(Effect::ResumeReading { conn });
+        }
+    }
+
+    fn count_parked(&mut self, conn: ConnKey, change: i32) {
+        let known = self.parked_by_loop.iter().position(|own| own.conn.loop_id == conn.loop_id);
+        let at = known.unwrap_or_else(|| {
+            self.parked_by_loop.push(LoopParked { conn, publishes: 0, is_told: true });
+            self.parked_by_loop.len() - 1
+        });
+        let own = &mut self.parked_by_loop[at];
+        *own = LoopParked { conn, publishes: own.publishes.wrapping_add_signed(change), is_told: false };
+    }
+
+    /// Tells the loops how many publishes of theirs are parked, where that has changed.
+    pub(super) fn tell_parked(&mut self, turn: &mut Turn<'_>) {
+        for own in self.parked_by_loop.iter_mut().filter(|own| !own.is_told) {
+            own.is_told = true;
+            turn.push_now(Effect::Parked { conn: own.conn, publishes: own.publishes });
         }
     }
 
@@ -119,9 +197,9 @@ impl Brain {
             next => self.parked[next as usize].prev = parked.prev,
         }
         let namespace = entry.namespace;
-        let bytes = parked.bodies.len() as u64;
-        self.queues.tenant_mut(namespace).parked_bytes -= bytes;
-        self.metrics.parked_bytes.sub(bytes);
+        self.queues.tenant_mut(namespace).parked_bytes -= parked.charge();
+        self.metrics.parked_bytes.sub(parked.charge());
+        self.count_parked(parked.conn, -1);
         let rest = self.directory.at_mut(parked.client).rest_mut();
         // Nearly always the first: a client's publishes to one queue are let in in order.
         if let Some(at) = rest.parked.iter().position(|&waiting| waiting == parked_at) {

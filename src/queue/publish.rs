@@ -62,8 +62,19 @@ impl Brain {
                 }
             }
         }
+        if publish.producer.is_some_and(|producer| self.follows_turned_away(client, producer)) {
+            let refused = self.nowhere_to_park();
+            return self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn);
+        }
         let parkable = Some(client);
         match self.judge(namespace, publish.queue.as_str(), publish.producer, messages, parkable, turn) {
+            Ok((_, false)) if self.turns_away(client) => {
+                if let Some(producer) = publish.producer {
+                    self.turn_away(client, producer);
+                }
+                let refused = self.nowhere_to_park();
+                self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn);
+            }
             Ok((queue, true)) => {
                 let first_id = self.admit(queue, publish.producer, messages, bodies, turn);
                 let count = publish.messages;
@@ -138,6 +149,12 @@ impl Brain {
     pub(super) fn names_full(&self, full: NamesFull) -> Refused {
         let text = format!("the limit of {} {} is reached", full.max, full.what);
         refused(RefusalCode::LimitReached, text, self.full_retry_ms())
+    }
+
+    fn nowhere_to_park(&self) -> Refused {
+        let text = "the queue is full, and as many publishes of this namespace wait for room as may; take messages from the \
+                    queues that are full, then publish again";
+        refused(RefusalCode::QueueFull, text.to_owned(), self.full_retry_ms())
     }
 
     pub(super) fn refuse(

@@ -194,6 +194,10 @@ impl Brain {
     ) {
         let Some(client) = self.directory.of_conn(conn) else { return };
         let refused = self.try_subscribe(client, id, name, credit).err();
+        if refused.is_none() {
+            // It will have something to ack.
+            self.resume_reading(client, turn);
+        }
         turn.settled(Ticket::DURABLE, conn, seq, refused);
     }
 

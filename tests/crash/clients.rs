@@ -11,6 +11,7 @@ use relaymesh::wire::proto;
 use relaymesh::wire::proto::Kind;
 
 use crate::history::{Event, Lease};
+use crate::support::PATIENCE;
 use crate::support::wire::{Arrival, Frame, Wire, hello, payload};
 
 /// Publishes of one producer that may be unanswered at once.
@@ -58,7 +59,7 @@ impl Shared {
         let attempt = server.and_then(|server| {
             let mut wire = Wire::try_connect(server).ok()?;
             wire.send(Kind::Hello, &hello(client));
-            match wire.read_until(Instant::now() + Duration::from_secs(5)) {
+            match wire.read_until(Instant::now() + PATIENCE) {
                 Arrival::Frame(frame) if frame.is(Kind::Welcome) => Some(wire),
                 _ => None,
             }
@@ -68,6 +69,11 @@ impl Shared {
         }
         attempt
     }
+}
+
+/// The queues that are worked on.
+pub(crate) fn queues() -> impl Iterator<Item = String> {
+    (0..QUEUES).map(|number| format!("crash-{number}"))
 }
 
 /// Publishes under producer sequences until told to stop, and re-sends what a crash left unanswered.
@@ -89,6 +95,7 @@ pub(crate) fn produce(shared: &Shared, number: usize, producer_id: u64) {
             wire.send(Kind::Publish, &publish(seq, &key(number, sequence), producer_id, sequence, from))
         };
         let first = unanswered.front().copied().unwrap_or(next_sequence);
+        let mut answered_at = Instant::now();
         let mut up = unanswered.iter().all(|&sequence| send(&mut wire, &mut requests, sequence, first));
         while up {
             let stop = shared.producers_stop.load(Ordering::Relaxed);
@@ -104,10 +111,11 @@ pub(crate) fn produce(shared: &Shared, number: usize, producer_id: u64) {
             match wire.read_until(Instant::now() + GLANCE) {
                 Arrival::Frame(frame) if frame.is(Kind::PublishAck) => {
                     answered(shared, number, &frame, &mut requests, &mut unanswered);
+                    answered_at = Instant::now();
                 }
                 Arrival::Frame(frame) => panic!("a producer got {}", frame.describe()),
                 Arrival::Closed => up = false,
-                Arrival::Nothing => {}
+                Arrival::Nothing => assert!(answered_at.elapsed() < PATIENCE, "nothing is answered any more"),
             }
         }
     }
@@ -156,8 +164,8 @@ pub(crate) fn work(shared: &Shared, number: usize, seed: u64) {
     let client = format!("worker-{number}");
     while !shared.workers_stop.load(Ordering::Relaxed) {
         let Some(mut wire) = shared.connect(&client) else { continue };
-        for queue in 0..QUEUES {
-            wire.send_subscribe(queue as u32 + 1, &format!("crash-{queue}"), 64);
+        for (subscription, queue) in (1..).zip(queues()) {
+            wire.send_subscribe(subscription, &queue, 64);
         }
         // What each ack in flight is about.
         let mut acks: BTreeMap<u64, Vec<(String, proto::Lease)>> = BTreeMap::new();

@@ -13,7 +13,6 @@ mod history;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -23,6 +22,7 @@ use clients::Shared;
 use history::Event;
 use support::process::Process;
 use support::server::{Home, Server};
+use support::{eventually, http};
 
 const PRODUCERS: usize = 6;
 const WORKERS: usize = 6;
@@ -32,6 +32,8 @@ const UPTIME_MS: std::ops::Range<u64> = 5..350;
 const START_MS: std::ops::Range<u64> = 0..40;
 /// What draining the queues may take at the end.
 const DRAIN: Duration = Duration::from_secs(120);
+/// How long nobody may see anything once the queues are empty: what is delivered again by mistake shows by then.
+const QUIET: Duration = Duration::from_secs(2);
 /// Small segments, so that a campaign passes through many of them.
 const CONFIG: &str = "[log]\nsegment_bytes = 4194304\n";
 
@@ -82,13 +84,14 @@ fn campaign(kills: u64) {
                 println!("{kill} kills, {} events, {:?}", shared.history().len(), started.elapsed());
             }
         }
-        let (_server, took) = start(shared, &home);
+        let (server, took) = start(shared, &home);
         starts.push(took);
+        await_load(shared);
         shared.producers_stop.store(true, Ordering::Relaxed);
         for producer in producers {
             producer.join().expect("a producer saw nothing it must not see");
         }
-        drain(shared);
+        drain(shared, &server);
         report_starts(starts);
     });
     report(&shared, kills, started);
@@ -113,8 +116,21 @@ fn start(shared: &Shared, home: &Home) -> (Server, Duration) {
     (server, took)
 }
 
-/// One kill: of a server at work, or one time in five of one that has just begun to start. How long the start of
-/// the one at work took.
+/// Waits until something was published and something acked since now, however slow the machine is.
+fn await_load(shared: &Shared) {
+    let mut seen = shared.history().len();
+    let (mut published, mut acked) = (false, false);
+    eventually("there is load", || {
+        let history = shared.history();
+        published |= history[seen..].iter().any(|event| matches!(event, Event::Published { .. }));
+        acked |= history[seen..].iter().any(|event| matches!(event, Event::Acked { .. }));
+        seen = history.len();
+        published && acked
+    });
+}
+
+/// One kill: of a server at work, most times after the work has begun, or one time in five of one that has just begun
+/// to start. How long the start of the one at work took.
 fn kill_once(shared: &Shared, home: &Home, random: &mut fastrand::Rng) -> Option<Duration> {
     if random.u8(0..5) == 0 {
         let mut process = Process::start(&mut home.command());
@@ -123,6 +139,9 @@ fn kill_once(shared: &Shared, home: &Home, random: &mut fastrand::Rng) -> Option
         None
     } else {
         let (server, took) = start(shared, home);
+        if random.u8(0..4) > 0 {
+            await_load(shared);
+        }
         thread::sleep(Duration::from_millis(random.u64(UPTIME_MS)));
         *shared.server.lock().unwrap_or_else(PoisonError::into_inner) = None;
         server.kill();
@@ -140,32 +159,28 @@ fn report_starts(mut starts: Vec<Duration>) {
     );
 }
 
-/// Waits until the workers have acked whatever is still there.
-fn drain(shared: &Shared) {
+/// Waits until the workers have acked whatever is still there: the queues hold nothing, and nobody has seen anything for
+/// a while. Whether what was published is gone because it was acked, the history tells.
+fn drain(shared: &Shared, server: &Server) {
     let deadline = Instant::now() + DRAIN;
-    let mut open = BTreeSet::new();
-    let mut read = 0;
+    let mut seen = 0;
     let mut quiet_since = Instant::now();
     while Instant::now() < deadline {
-        let new: Vec<Event> = shared.history()[read..].to_vec();
-        read += new.len();
-        if !new.is_empty() {
-            quiet_since = Instant::now();
-        }
-        for event in new {
-            match event {
-                Event::Published { key, .. } => drop(open.insert(key)),
-                Event::Acked { key, .. } => drop(open.remove(&key)),
-                Event::Delivered { .. } | Event::AckSent { .. } => {}
-            }
-        }
-        // What stays open was acked without an answer, or is lost: the history tells.
-        if open.is_empty() || quiet_since.elapsed() > Duration::from_secs(2) {
+        let events = shared.history().len();
+        if events > seen || !clients::queues().all(|queue| is_empty(server, &queue)) {
+            (seen, quiet_since) = (events, Instant::now());
+        } else if quiet_since.elapsed() > QUIET {
             return;
         }
         thread::sleep(Duration::from_millis(50));
     }
-    panic!("after {DRAIN:?} workers are still at work on {} messages", open.len());
+    panic!("after {DRAIN:?} workers are still at work");
+}
+
+fn is_empty(server: &Server, queue: &str) -> bool {
+    let answer = http::get(server.admin, &format!("/api/v1/queue-stats?queue={queue}"));
+    let holds_none = |state: &&str| answer.json()[*state].as_u64() == Some(0);
+    answer.status == 200 && ["ready", "scheduled", "leased"].iter().all(holds_none)
 }
 
 fn report(shared: &Shared, kills: u64, started: Instant) {

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) lane_batches: usize,
     pub(crate) producers: usize,
     pub(crate) workers: usize,
+    /// Workers publish as well, to the queues that they empty.
+    pub(crate) workers_publish: bool,
     pub(crate) devices: usize,
     pub(crate) namespaces: usize,
     pub(crate) queues: usize,
@@ -81,8 +83,11 @@ pub(crate) struct WorkPlan {
 impl Plan {
     /// The world of a seed.
     pub(crate) fn of(random: &mut fastrand::Rng) -> Self {
+        // Drawn aside, so that the other worlds of kept seeds stay as they were.
+        let mut aside = fastrand::Rng::with_seed(!random.clone().u64(..));
+        let workers_publish = aside.u8(0..6) == 1;
         let commit_max = [MS, 5 * MS, 30 * MS, 200 * MS][random.usize(0..4)];
-        Self {
+        let mut plan = Self {
             loops: random.u16(1..=2),
             gateway: Arc::new(gateway(random)),
             queue: queue(random),
@@ -92,6 +97,7 @@ impl Plan {
             lane_batches: [1, 2, 64][random.usize(0..3)],
             producers: random.usize(1..=4),
             workers: random.usize(1..=4),
+            workers_publish,
             devices: random.usize(0..=3),
             namespaces: 1 + usize::from(random.u8(0..4) == 0),
             queues: random.usize(1..=3),
@@ -107,7 +113,26 @@ impl Plan {
             duration: random.u64(5..40) * SECOND,
             troubles: troubles(random),
             trouble_every: random.u64(300..6000) * MS,
+        };
+        if workers_publish {
+            plan.crowd(&mut aside);
         }
+        plan
+    }
+
+    /// Queues that are always full, budgets that are always spent, and workers that publish to the queues they empty. Nothing
+    /// fails, and no silence ends a connection within the world's patience: one that is wrongly not read is so for ever.
+    fn crowd(&mut self, random: &mut fastrand::Rng) {
+        self.queue.work_queue.messages_max = random.u64(12..40);
+        self.queue.work_queue.when_full = WhenFull::Wait;
+        self.queue.parked_bytes_per_namespace_max = random.u64(100..4000);
+        let commands_unanswered_max = random.usize(4..20);
+        self.gateway =
+            Arc::new(GatewayConfig { commands_unanswered_max, ..GatewayConfig::clone(&self.gateway) });
+        self.heartbeat = Duration::from_secs(600);
+        self.load.every = random.u64(20..200) * MS;
+        self.work.work_max = self.work.work_max.min(SECOND);
+        self.troubles.clear();
     }
 
     pub(crate) fn engine(&self, random: &mut fastrand::Rng) -> EngineConfig {

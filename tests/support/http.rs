@@ -1,9 +1,10 @@
 //! HTTP as `curl` would speak it to the operator API.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde_json::Value;
+
+use super::PATIENCE;
 
 /// A status and a body.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ impl Answer {
 
 fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder();
-    config.http_status_as_error(false).timeout_global(Some(Duration::from_secs(10))).build().into()
+    config.http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into()
 }
 
 fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Option<Answer> {

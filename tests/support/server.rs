@@ -12,6 +12,11 @@ use tempfile::TempDir;
 use super::PATIENCE;
 use super::process::{Ended, Process};
 
+/// What a test has that says nothing else: leases and sessions that outlast any hold-up, so that nothing is delivered
+/// again by itself, and segments that a slow disk writes soon.
+const UNHURRIED: &str =
+    "[queue]\nlease = \"1h\"\n[session]\ngrace = \"1h\"\n[log]\nsegment_bytes = 4194304\n";
+
 /// The place a server keeps its data, which outlives its process.
 #[derive(Clone)]
 pub(crate) struct Home {
@@ -31,13 +36,13 @@ pub(crate) struct Server {
 }
 
 impl Home {
-    /// An empty place with the default configuration.
+    /// An empty place with the default configuration, but unhurried.
     pub(crate) fn new() -> Self {
         let directory = TempDir::with_prefix("relaymesh-test-").expect("a temporary directory can be made");
-        Self { directory: Arc::new(directory), config: String::new(), arguments: Vec::new() }
+        Self { directory: Arc::new(directory), config: UNHURRIED.to_owned(), arguments: Vec::new() }
     }
 
-    /// With these lines in the configuration file.
+    /// With these lines as the configuration file.
     pub(crate) fn config(mut self, config: &str) -> Self {
         config.clone_into(&mut self.config);
         self
@@ -112,7 +117,7 @@ impl Home {
 }
 
 impl Server {
-    /// A server with the default configuration on an empty place.
+    /// A server as of [`Home::new`].
     pub(crate) fn start() -> Self {
         Home::new().serve()
     }
@@ -139,7 +144,12 @@ impl Server {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        self.process().signal(Signal::TERM);
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process().signal(signal);
     }
 
     /// Waits until it ends by itself.

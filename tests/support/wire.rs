@@ -60,9 +60,12 @@ pub(crate) fn varint(mut value: u64) -> Vec<u8> {
     bytes
 }
 
-/// HELLO of `client` in the default namespace.
+/// HELLO of `client` in the default namespace, with so long a heartbeat that no test is taken for dead while it is held
+/// up.
 pub(crate) fn hello(client: &str) -> proto::Hello {
-    proto::Hello { version_min: 1, version_max: 1, client_id: client.to_owned(), ..Default::default() }
+    let heartbeat_ms = 3_600_000;
+    let client_id = client.to_owned();
+    proto::Hello { version_min: 1, version_max: 1, client_id, heartbeat_ms, ..Default::default() }
 }
 
 /// An encoded Message around a payload.

@@ -32,7 +32,7 @@ fn a_printed_message_ends_its_line_and_json_names_it() {
     let (address, server) = serve_in_miniature(vec![0]);
     let mut client = Client::connect(Options::new(address)).unwrap();
     client.subscribe("jobs", 1).unwrap();
-    let delivery = client.next(Some(Duration::from_secs(5))).unwrap().unwrap();
+    let delivery = client.next(Some(Duration::from_secs(60))).unwrap().unwrap();
     let mut plain = Vec::new();
     print(&mut plain, &delivery, false).unwrap();
     assert_eq!(plain, b"job 1\n");

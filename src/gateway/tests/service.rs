@@ -245,6 +245,28 @@ fn a_loop_with_too_much_unanswered_stops_reading_who_adds_to_it() {
     assert_eq!(rig.metrics.reading_stopped.value(), 0);
 }
 
+/// What waits for room in a full queue is not answered soon. Its producers may be the very ones whose acks make room.
+#[test]
+fn parked_publishes_make_no_crowd() {
+    let mut rig = Rig::new(GatewayConfig { commands_unanswered_max: 4, ..config() });
+    let (key, other) = (rig.live("d1"), rig.live("d2"));
+    (1..=4).for_each(|seq| rig.receive(key, &publish(seq, "jobs", &[b"a"])));
+    assert!(!rig.gateway.may_read(key.slot));
+    rig.effects(vec![Effect::Parked { conn: conn(key), publishes: 4 }], &[]);
+    assert!(rig.gateway.may_read(key.slot));
+    (1..=3).for_each(|seq| rig.receive(other, &publish(seq, "jobs", &[b"a"])));
+    assert!(rig.gateway.may_read(other.slot) && rig.gateway.may_read(key.slot));
+    assert_eq!(rig.metrics.commands_unanswered.value(), 3);
+    let mut ack = Vec::new();
+    encode_ack(&mut ack, 5, &[lease(5)], true);
+    rig.receive(key, &ack);
+    assert!(matches!(&rig.commands()[..], [.., Command::Settle(_)]), "the ack is on its way");
+    // Let in, they are on their way like others.
+    rig.effects(vec![Effect::Parked { conn: conn(key), publishes: 0 }], &[]);
+    rig.receive(other, &publish(4, "jobs", &[b"a"]));
+    assert!(!rig.gateway.may_read(other.slot));
+}
+
 #[test]
 fn compressed_frames_are_read_once_agreed_on() {
     let readings = (0..20).map(|i| proto::Reading { name: "temperature".into(), value: i }).collect();

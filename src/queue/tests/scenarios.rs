@@ -392,27 +392,144 @@ fn replenished_credit_comes_with_the_answer() {
 
 #[test]
 fn a_spent_budget_of_parked_publishes_stops_the_reading() {
-    let mut config = QueueConfig::default();
-    config.work_queue.messages_max = 1;
-    config.parked_bytes_per_namespace_max = 4;
-    let mut world = World::with(config);
-    let conn = world.attach("c");
+    let mut world = World::with(crowded());
+    let (conn, worker) = (world.attach("c"), world.attach("w"));
     world.publish(conn, "jobs", &["x"]);
     world.publish(conn, "jobs", &["abc"]);
-    let stopped = |effects: &[(Effect, Vec<u8>)]| {
-        effects.iter().any(|(effect, _)| matches!(effect, Effect::StopReading { .. }))
-    };
-    assert!(!stopped(&world.released()));
+    assert!(!is_stopped(&world.released()));
     world.publish(conn, "jobs", &["def"]);
-    assert!(stopped(&world.released()));
-    world.subscribe(conn, 1, "jobs", 3);
+    assert!(is_stopped(&world.released()));
+    world.subscribe(worker, 1, "jobs", 3);
     for round in 0..3 {
         let effects = world.commit();
-        let resumed = effects.iter().any(|(effect, _)| matches!(effect, Effect::ResumeReading { .. }));
-        assert_eq!(resumed, round == 2, "round {round}");
+        assert_eq!(is_resumed(&effects), round == 2, "round {round}");
         let got = deliveries(&effects);
-        world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+        world.settle(worker, &[got[0].0.lease], Settlement::Ack);
     }
+}
+
+/// One message fills a queue, and one publish that is parked, of a few bytes, leaves the budget just unspent.
+fn crowded() -> QueueConfig {
+    let mut config = QueueConfig::default();
+    config.work_queue.messages_max = 1;
+    let message = PublishMessage { header: MessageHeader::default(), body_len: 0 };
+    config.parked_bytes_per_namespace_max = crate::queue::parked::charge(&[message], b"four");
+    config
+}
+
+fn is_stopped(effects: &[(Effect, Vec<u8>)]) -> bool {
+    effects.iter().any(|(effect, _)| matches!(effect, Effect::StopReading { .. }))
+}
+
+fn is_resumed(effects: &[(Effect, Vec<u8>)]) -> bool {
+    effects.iter().any(|(effect, _)| matches!(effect, Effect::ResumeReading { .. }))
+}
+
+#[test]
+fn one_who_publishes_to_the_queue_it_empties_is_always_read() {
+    let mut world = World::with(crowded());
+    let conn = world.attach("c");
+    world.subscribe(conn, 1, "jobs", 1);
+    for body in ["x", "abc", "def"] {
+        world.publish(conn, "jobs", &[body]);
+    }
+    let effects = world.commit();
+    assert!(!is_stopped(&effects), "its acks have to be read");
+    assert!(refusal(&effects).is_none());
+    world.publish(conn, "jobs", &["ghi"]);
+    let effects_of_fourth = world.released();
+    let refused = refusal(&effects_of_fourth).expect("memory is bounded all the same");
+    assert_eq!((refused.code, refused.retry_after_ms), (RefusalCode::QueueFull, 1000));
+    // Its acks make room for what is parked, and then for more.
+    let mut got = deliveries(&effects);
+    for expected in ["x", "abc", "def", "ghi"] {
+        assert_eq!(got[0].1, expected);
+        if expected == "abc" {
+            world.publish(conn, "jobs", &["ghi"]);
+        }
+        world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+        let effects = world.commit();
+        assert!(refusal(&effects).is_none());
+        got = deliveries(&effects);
+    }
+    assert_eq!(world.stats("jobs").parked, 0);
+}
+
+#[test]
+fn one_who_is_not_read_and_turns_out_to_consume_is_read_again() {
+    let mut world = World::with(crowded());
+    let conn = world.attach("c");
+    for body in ["x", "abc", "def"] {
+        world.publish(conn, "jobs", &[body]);
+    }
+    assert!(is_stopped(&world.commit()));
+    // It was on its way already when the reading stopped.
+    world.subscribe(conn, 1, "jobs", 1);
+    assert!(is_resumed(&world.released()));
+}
+
+#[test]
+fn what_was_sent_behind_a_publish_turned_away_does_not_pass_it() {
+    let mut world = World::with(crowded());
+    let conn = world.attach("c");
+    world.subscribe(conn, 1, "jobs", 1);
+    let header = MessageHeader { priority: 4, ..Default::default() };
+    let publish = |world: &mut World, sequence: u64, unanswered_from: u64| {
+        let producer = ProducerSequence { producer: ProducerId(5), sequence, unanswered_from };
+        world.publish_with(conn, "jobs", Some(producer), &[(header, format!("n{sequence}").as_bytes())]);
+        refusal(&world.released()).is_some()
+    };
+    let refused: Vec<bool> = (1..=5).map(|sequence| publish(&mut world, sequence, 1)).collect();
+    assert_eq!(refused, [false, false, false, true, true], "one fits, two are parked, the budget is spent");
+    let take = |world: &mut World| {
+        let got = deliveries(&world.commit());
+        world.settle(conn, &[got[0].0.lease], Settlement::Ack);
+        got[0].1.clone()
+    };
+    let mut taken: Vec<String> = (0..3).map(|_| take(&mut world)).collect();
+    world.commit();
+    assert!(publish(&mut world, 6, 4), "sent before 4 was known to be refused");
+    assert!(publish(&mut world, 5, 4), "likewise, though there is room");
+    assert!(!publish(&mut world, 4, 4), "tried again");
+    assert!(!publish(&mut world, 5, 4));
+    taken.extend((0..2).map(|_| take(&mut world)));
+    assert_eq!(taken, ["n1", "n2", "n3", "n4", "n5"]);
+
+    // Whoever gives a publish up says so by what it still waits for.
+    for sequence in [6, 7, 8] {
+        assert!(!publish(&mut world, sequence, 6));
+    }
+    assert!(publish(&mut world, 9, 6));
+    (0..3).for_each(|_| drop(take(&mut world)));
+    world.commit();
+    assert!(!publish(&mut world, 10, 10), "9 is not tried again");
+}
+
+#[test]
+fn a_loop_is_told_how_many_of_its_publishes_are_parked() {
+    let mut config = QueueConfig::default();
+    config.work_queue.messages_max = 1;
+    let mut world = World::with(config);
+    let (first, second) = (world.attach("a"), world.attach("b"));
+    let told = |effects: &[(Effect, Vec<u8>)]| {
+        effects.iter().rev().find_map(|(effect, _)| match effect {
+            Effect::Parked { publishes, .. } => Some(*publishes),
+            _ => None,
+        })
+    };
+    world.publish(first, "jobs", &["fits"]);
+    assert_eq!(told(&world.commit()), None);
+    for (conn, parked) in [(first, 1), (second, 2), (second, 3)] {
+        world.publish(conn, "jobs", &["waits"]);
+        assert_eq!(told(&world.released()), Some(parked));
+    }
+    let worker = world.attach("w");
+    world.subscribe(worker, 1, "jobs", 1);
+    let got = deliveries(&world.commit());
+    world.settle(worker, &[got[0].0.lease], Settlement::Ack);
+    assert_eq!(told(&world.commit()), Some(2));
+    world.detach(second, false);
+    assert_eq!(told(&world.released()), Some(0));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What may not happen in the process that runs the tests: running out of descriptors, and a loop that panics.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 
@@ -76,28 +76,39 @@ fn line_after(output: &mut impl BufRead, start: &str) -> String {
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
-/// Whether the server took it; if not, it said so and closed.
-fn is_served(stream: &mut TcpStream) -> bool {
+/// What the server answers to a greeting: the same where it took the client. If not it says so and closes; a greeting
+/// that crosses its close is answered with a reset, which may take the words with it.
+fn answer_of(stream: &mut TcpStream) -> Vec<u8> {
     let _ = stream.write_all(b"hello");
     let mut back = [0; 64];
-    let n = stream.read(&mut back).unwrap();
-    if &back[..n] == b"hello" {
-        return true;
+    let mut read = || match stream.read(&mut back) {
+        Ok(n) => back[..n].to_vec(),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => vec![],
+        Err(error) => panic!("{error}"),
+    };
+    let answer = read();
+    if answer != b"hello" {
+        assert!(answer == TURNED_AWAY || answer.is_empty(), "{answer:?}");
+        assert!(read().is_empty(), "and closed");
     }
-    assert_eq!(&back[..n], TURNED_AWAY);
-    assert_eq!(stream.read(&mut back).unwrap(), 0, "and closed");
-    false
+    answer
+}
+
+fn is_served(stream: &mut TcpStream) -> bool {
+    answer_of(stream) == b"hello"
 }
 
 #[test]
 fn out_of_descriptors_clients_are_told_and_the_loop_does_not_spin() {
     let server = Server::start("few descriptors");
     let mut clients: Vec<_> = (0..60).map(|_| connect(server.address)).collect();
-    let served: Vec<bool> = clients.iter_mut().map(is_served).collect();
+    let answers: Vec<_> = clients.iter_mut().map(answer_of).collect();
+    assert!(answers.iter().any(|answer| answer == TURNED_AWAY), "nobody was told");
+    let served: Vec<bool> = answers.iter().map(|answer| answer == b"hello").collect();
     let taken = served.iter().filter(|&&served| served).count() as u64;
     // Descriptors with high numbers that the child was started with take none of the numbers below the limit.
     assert!((10..=SPARE_DESCRIPTORS + 10).contains(&taken), "{taken} were served");
@@ -106,7 +117,11 @@ fn out_of_descriptors_clients_are_told_and_the_loop_does_not_spin() {
 
     // When somebody leaves, there is room for another.
     clients.truncate(5);
-    eventually("a new client is served", || is_served(&mut connect(server.address)));
+    let mut attempts = 0;
+    eventually("a new client is served", || {
+        attempts += 1;
+        is_served(&mut connect(server.address))
+    });
     assert!(is_served(&mut clients[0]), "the first is still there");
 
     let (told, status) = server.end();
@@ -114,7 +129,8 @@ fn out_of_descriptors_clients_are_told_and_the_loop_does_not_spin() {
     let turns: u64 = told.split(' ').next().unwrap().parse().unwrap();
     let shed: u64 = told.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(shed >= 60 - taken, "{told}");
-    assert!(turns < 2000, "the loop spun: {told}");
+    // Each client takes a few turns; a loop that spins takes some hundred thousand a second.
+    assert!(turns < 2000 + 10 * attempts, "the loop spun: {told}, {attempts} attempts");
 }
 
 #[test]

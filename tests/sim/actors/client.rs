@@ -164,6 +164,9 @@ impl World {
             Role::Producer => self.start_producing(index),
             Role::Worker | Role::Device => self.start_working(index),
         }
+        if self.clients[index].role == Role::Worker && self.plan.workers_publish {
+            self.start_producing(index);
+        }
         self.step_client(index);
     }
 

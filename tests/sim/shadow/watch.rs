@@ -323,7 +323,10 @@ impl Watch {
                     bodies = rest;
                     self.deliver(now, deliver, crate::actors::key_of(body));
                 }
-                Effect::AttachRefused { .. } | Effect::StopReading { .. } | Effect::ResumeReading { .. } => {}
+                Effect::AttachRefused { .. }
+                | Effect::StopReading { .. }
+                | Effect::ResumeReading { .. }
+                | Effect::Parked { .. } => {}
                 Effect::Operator { .. } => panic!("an operator's answer went to a loop"),
             }
         }
