@@ -77,6 +77,8 @@ pub struct Finding {
     pub need: String,
     /// Why.
     pub why: &'static str,
+    /// What the setting should be, if it is one: what is needed, and never less than there is.
+    pub value: Option<String>,
     /// What to do.
     pub fix: Fix,
     /// The sessions do not fit without it; otherwise they only suffer in a storm.
@@ -128,13 +130,11 @@ pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
     let pages = sessions * limits::SESSION_SOCKET_BYTES_MAX / machine.page_bytes.max(1);
     let mut findings = Vec::new();
     let mut at_least = |name, need: &[u64], why, is_required| {
-        findings.extend(machine.sysctl(name).map(|have| Finding {
-            name,
-            have: numbers(have),
-            need: numbers(need),
-            why,
-            fix: if suffices(have, need) { Fix::Nothing } else { Fix::Sysctl(numbers(&raised(have, need))) },
-            is_required,
+        findings.extend(machine.sysctl(name).map(|have| {
+            let value = numbers(&raised(have, need));
+            let fix = if suffices(have, need) { Fix::Nothing } else { Fix::Sysctl(value.clone()) };
+            let (have, need, value) = (numbers(have), numbers(need), Some(value));
+            Finding { name, have, need, why, value, fix, is_required }
         }));
     };
     at_least(SOMAXCONN, &[backlog], "connections that wait to be accepted in a storm", false);
@@ -153,15 +153,17 @@ pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
     findings
 }
 
-/// The kernel's settings for `sessions` sessions, as a file for `sysctl --load`: each at least what the sessions need
-/// and never below what the machine has.
+/// The kernel's settings for `sessions` sessions, as a file for `sysctl --load`, those that suffice included: the file
+/// may be taken to another machine.
 #[must_use]
 pub fn sysctl_file(machine: &Machine, sessions: u64) -> String {
     let mut text =
         format!("# What {sessions} RelayMesh sessions need of the kernel, by `relaymesh doctor`.\n");
     for finding in examine(machine, sessions) {
-        if let Fix::Sysctl(value) = finding.fix {
-            let _ = write!(text, "\n# {}\n{} = {value}\n", finding.why, finding.name);
+        if let Some(value) = finding.value {
+            // A kernel without connection tracking has no such setting, and must not stumble over it.
+            let optional = if finding.name == CONNTRACK_MAX { "-" } else { "" };
+            let _ = write!(text, "\n# {}\n{optional}{} = {value}\n", finding.why, finding.name);
         }
     }
     text
@@ -196,7 +198,7 @@ fn small_buffers(machine: &Machine, name: &'static str, why: &'static str) -> Op
     let (&floor, rest) = have.split_first()?;
     let need = numbers(&[&[floor.min(FLOOR_BYTES)], rest].concat());
     let fix = if floor <= FLOOR_BYTES { Fix::Nothing } else { Fix::Sysctl(need.clone()) };
-    Some(Finding { name, have: numbers(have), need, why, fix, is_required: false })
+    Some(Finding { name, have: numbers(have), value: Some(need.clone()), need, why, fix, is_required: false })
 }
 
 /// From 1,024 up: what lies below is for the services of the machine.
@@ -204,16 +206,14 @@ fn port_range(machine: &Machine) -> Option<Finding> {
     const LOWEST: u64 = 1024;
     let have = machine.sysctl(PORT_RANGE)?;
     let &[low, high] = have else { return None };
-    let fix = match low <= LOWEST && high >= 65_535 {
-        true => Fix::Nothing,
-        false => Fix::Sysctl(format!("{LOWEST} 65535")),
-    };
+    let need = format!("{LOWEST} 65535");
     Some(Finding {
         name: PORT_RANGE,
         have: numbers(have),
-        need: format!("{LOWEST} 65535"),
+        value: Some(need.clone()),
+        fix: if low <= LOWEST && high >= 65_535 { Fix::Nothing } else { Fix::Sysctl(need.clone()) },
+        need,
         why: "outgoing connections of a load generator, for each of its addresses",
-        fix,
         is_required: false,
     })
 }
@@ -225,6 +225,7 @@ fn descriptor_finding(limit: DescriptorLimit, need: u64) -> Finding {
         have: if limit.hard == u64::MAX { "unlimited".to_owned() } else { limit.hard.to_string() },
         need: need.to_string(),
         why: "a descriptor for every session, and some for the log and the operators",
+        value: None,
         fix: if limit.hard >= need { Fix::Nothing } else { Fix::Descriptors(need) },
         is_required: true,
     }
@@ -239,6 +240,7 @@ fn memory_finding(available: u64, sessions: u64) -> Finding {
         have: mib(available),
         need: mib(need),
         why: "idle sessions in the kernel and in the server; what is queued comes on top",
+        value: None,
         fix: if available >= need { Fix::Nothing } else { Fix::Machine(more) },
         is_required: true,
     }
