@@ -54,6 +54,10 @@ pub const TEXT_BYTES_MAX: usize = 512;
 pub const ERROR_TEXT_BYTES_MAX: usize = 1024;
 /// How many times its compressed size a payload may have: what bounds the work that a byte received can cause.
 pub const COMPRESSION_RATIO_MAX: usize = 64;
+/// Smallest encoded message for whose sake a frame is compressed, in bytes.
+pub const COMPRESS_BODY_BYTES_MIN: usize = KIB;
+/// Largest frame of messages that is compressed, in bytes: a few milliseconds of the thread that sends it.
+pub const COMPRESS_FRAME_BYTES_MAX: usize = MIB + FRAME_OVERHEAD_BYTES;
 /// Scratch memory a codec keeps between frames, for each direction; a larger frame's is given back.
 pub const CODEC_SCRATCH_KEPT_BYTES: usize = 64 * KIB;
 
@@ -233,6 +237,10 @@ pub const SPARE_SEGMENTS_MAX: usize = 4;
 
 // The operator API.
 
+/// Redrives, purges and listings of operators that a shard carries out at once; those whose asker gave up count.
+pub const OPERATOR_JOBS_MAX: usize = OPERATOR_REQUESTS_MAX;
+/// Dead letters that one of them moves before others have their turn.
+pub const OPERATOR_SLICE: usize = 1024;
 /// Connections of the operator API; beyond it they wait in the kernel. More than there may be requests, so that a
 /// health check finds room while all of those wait.
 pub const HTTP_CONNECTIONS_MAX: usize = 2 * OPERATOR_REQUESTS_MAX;

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use relaymesh::ids::{Boot, LeaseId, MessageId, SubscriptionId};
-use relaymesh::limits::{self, FRAME_BYTES_MAX};
+use relaymesh::limits::{self, COMPRESS_BODY_BYTES_MIN, FRAME_BYTES_MAX};
 use relaymesh::wire::proto::{self, Code};
 use relaymesh::wire::{self, ClientFrame, Codec, DeliverWriter, Kind, RawFrame, ServerFrame, Split};
 
@@ -356,6 +356,35 @@ proptest! {
     }
 
     #[test]
+    fn messages_are_compressed_only_where_it_is_worth_it(
+        bodies in vec((0usize..4000, any::<bool>()), 1..8),
+        seed in any::<u64>(),
+    ) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let bodies: Vec<Vec<u8>> = bodies
+            .into_iter()
+            .map(|(len, is_text)| (0..len).map(|_| if is_text { random.u8(b'a'..b'q') } else { random.u8(..) }).collect())
+            .collect();
+        let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
+        let compressible: usize = bodies.iter().map(|body| wire::compressible_bytes(body)).sum();
+        for body in &bodies {
+            let worth = wire::compressible_bytes(body);
+            prop_assert!(worth == 0 || worth == body.len() && worth >= COMPRESS_BODY_BYTES_MIN);
+        }
+        let mut out = Vec::new();
+        wire::encode_publish(&mut out, 1, "jobs", None, &bodies);
+        let plain = out.clone();
+        let mut codec = Codec::new();
+        codec.compress_messages(&mut out, 0, compressible);
+        let Ok(Split::Frame { frame, consumed }) = wire::split(&out, FRAME_BYTES_MAX) else { panic!("no frame") };
+        prop_assert_eq!(consumed, out.len());
+        // Letters out of 16 go into half the bytes.
+        prop_assert_eq!(frame.compressed, 2 * compressible >= plain.len());
+        prop_assert!(!frame.compressed || out.len() < plain.len());
+        prop_assert_eq!(codec.payload(frame, true, FRAME_BYTES_MAX).unwrap(), payload(&plain, Kind::Publish));
+    }
+
+    #[test]
     fn any_bytes_are_taken_without_harm(bytes in vec(any::<u8>(), 0..200)) {
         let _ = wire::split(&bytes, FRAME_BYTES_MAX);
         let _ = wire::message_header(&bytes, FRAME_BYTES_MAX);
@@ -368,7 +397,7 @@ proptest! {
     }
 
     #[test]
-    fn a_checked_ping_decodes(bytes in vec(any::<u8>(), 0..30), time_s in number()) {
+    fn a_checked_ping_decodes(bytes in vec(any::<u8>(), 0..30), time_s in number32()) {
         let mut ping = proto::Ping { time_s, ..Default::default() }.encode_to_vec();
         ping.extend_from_slice(&bytes);
         if let Ok(ClientFrame::Ping(payload)) = ClientFrame::decode(Kind::Ping, &ping) {

@@ -49,6 +49,18 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", text)
     }
 
+    pub(super) fn foreign_host() -> Self {
+        let text = "the request came under a name that is not this machine's loopback, as a web page that was made to \
+                    point here would send it; call 127.0.0.1, [::1] or localhost, or give the server a token";
+        Self::new(StatusCode::FORBIDDEN, "foreign_host", text)
+    }
+
+    pub(super) fn cross_site() -> Self {
+        let text = "the request comes from a web page of another site, which this server without a token does not \
+                    serve; call it from a program, or give the server a token";
+        Self::new(StatusCode::FORBIDDEN, "cross_site", text)
+    }
+
     pub(super) fn internal(text: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
     }

@@ -5,6 +5,7 @@
 //! then [`spawn`]; [`AdminHandle::stop`] ends it.
 
 mod api;
+mod browser;
 mod error;
 mod pages;
 mod serve;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::clock::{Clock, Time};
@@ -169,5 +170,6 @@ fn router(shared: Arc<Shared>) -> Router {
         .merge(api::routes(&shared.config))
         .fallback(|| async { ApiError::no_such_path() })
         .method_not_allowed_fallback(|| async { ApiError::no_such_method() })
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), browser::refuse_foreign_pages))
         .with_state(shared)
 }

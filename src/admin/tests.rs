@@ -143,6 +143,43 @@ fn a_token_is_asked_for_where_there_is_one() {
 }
 
 #[test]
+fn foreign_pages_are_refused_where_there_is_no_token() {
+    let as_page = |api: &AdminHandle, path: &str, headers: &str| {
+        let mut stream = TcpStream::connect(api.address()).unwrap();
+        let head =
+            format!("POST {path} HTTP/1.1\r\n{headers}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse::<u16>().unwrap(), body.to_owned())
+    };
+    let publish = "/api/v1/publish?queue=q";
+    let open = api(Auth::Open, |_| Some(OperatorReply::Published(MessageId(1))));
+    let own = format!("host: {}", open.address());
+    assert_eq!(as_page(&open, publish, &own).0, 200);
+    for (headers, code) in [
+        (format!("{own}\r\norigin: https://evil.example"), "cross_site"),
+        (format!("{own}\r\nsec-fetch-site: same-site"), "cross_site"),
+        ("host: evil.example:7480".to_owned(), "foreign_host"),
+    ] {
+        for path in [publish, "/metrics", "/nothing"] {
+            let (status, body) = as_page(&open, path, &headers);
+            assert_eq!((status, code_of(&body).as_str()), (403, code), "{path} {headers}");
+        }
+    }
+    open.stop();
+
+    // A page does not know the token; a proxy in front has a name of its own.
+    let closed =
+        api(Auth::Shared(Token::parse("secret").unwrap()), |_| Some(OperatorReply::Published(MessageId(1))));
+    let named = "host: mesh.example\r\norigin: https://mesh.example";
+    assert_eq!(as_page(&closed, publish, named).0, 401);
+    assert_eq!(as_page(&closed, publish, &format!("{named}\r\nauthorization: Bearer secret")).0, 200);
+    closed.stop();
+}
+
+#[test]
 fn bad_requests_are_refused_with_a_code_and_a_text() {
     let api = api(Auth::Open, |_| panic!("nothing of this may reach the shard"));
     for (method, path, body, status, code) in [
@@ -261,7 +298,8 @@ fn too_many_requests_are_refused_and_do_not_look_like_a_dead_server() {
     let waiting: Vec<TcpStream> = (0..OPERATOR_REQUESTS_MAX)
         .map(|_| {
             let mut stream = TcpStream::connect(api.address()).unwrap();
-            let head = "POST /api/v1/publish?queue=q HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx";
+            let head =
+                "POST /api/v1/publish?queue=q HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nx";
             stream.write_all(head.as_bytes()).unwrap();
             stream
         })

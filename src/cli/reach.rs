@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use clap::builder::TypedValueParser as _;
+
 use crate::client::{Notice, Options};
 use crate::ids::{ClientId, Namespace};
 
@@ -40,6 +42,19 @@ pub(super) struct Reach {
         global = true
     )]
     pub(super) token: String,
+    /// Compress large messages, if the server agrees: on or off.
+    #[arg(
+        long,
+        value_name = "SWITCH",
+        env = "RELAYMESH_COMPRESSION",
+        default_value = "on",
+        value_parser = clap::builder::PossibleValuesParser::new(["on", "off"])
+            .map(|text| text == "on"),
+        action = clap::ArgAction::Set,
+        hide_possible_values = true,
+        global = true
+    )]
+    pub(super) compression: bool,
 }
 
 /// How long a command that wants one answer goes on without a connection it once had.
@@ -60,6 +75,7 @@ impl Reach {
         Options {
             namespace: self.namespace.clone(),
             token: self.token.clone(),
+            compression: self.compression,
             on_notice: Some(Box::new(|notice| {
                 if let Some(line) = line(notice) {
                     eprintln!("relaymesh: {line}");

@@ -79,6 +79,7 @@ impl Client {
             credential: options.token.clone().into_bytes(),
             heartbeat: options.heartbeat,
             backoff: options.backoff,
+            compression: options.compression,
         };
         let (waker, wake) = socket::wake_pair()?;
         let mut client = Self {

@@ -27,7 +27,9 @@ use std::time::Duration;
 use crate::clock::Time;
 use crate::ids::{LeaseId, MessageId};
 use crate::limits;
-use crate::wire::{Codec, DeliverView, Fault, Kind, RawFrame, ServerFrame, Split, encode, proto, split};
+use crate::wire::{
+    Codec, DICTIONARY_ID, DeliverView, Fault, Kind, RawFrame, ServerFrame, Split, encode, proto, split,
+};
 
 pub use requests::RequestError;
 
@@ -193,6 +195,7 @@ pub struct Machine {
     frame_bytes_max: u32,
     message_bytes_max: u32,
     batch_messages_max: u16,
+    /// The server named our dictionary: frames may be compressed.
     dictionary: bool,
     state: State,
 }
@@ -353,7 +356,7 @@ impl Machine {
         self.frame_bytes_max = limits.frame_bytes_max.min(limits::FRAME_BYTES_MAX_CEILING as u32);
         self.message_bytes_max = limits.message_bytes_max;
         self.batch_messages_max = limits.batch_messages_max.min(limits::BATCH_MESSAGES_MAX as u32) as u16;
-        self.dictionary = welcome.dictionary != 0;
+        self.dictionary = welcome.dictionary == DICTIONARY_ID;
         Ok(Event::Welcomed(welcome))
     }
 

@@ -34,7 +34,7 @@ use super::{Backoff, Event, Inbound, Machine, Policy, Room, Verdict};
 use crate::clock::Time;
 use crate::ids::{ClientId, LeaseId, MessageId, Namespace, ProducerId, QueueName, SubscriptionId};
 use crate::limits;
-use crate::wire::{DICTIONARY_ID, DeliverView, proto};
+use crate::wire::{Codec, DICTIONARY_ID, DeliverView, proto};
 
 pub use self::event::{Deliveries, Ended, Lost, SessionEvent};
 pub use self::leases::Settlement;
@@ -58,6 +58,8 @@ pub struct SessionConfig {
     pub heartbeat: Option<Duration>,
     /// When to come back.
     pub backoff: Backoff,
+    /// Whether large messages and telemetry travel compressed, if the server agrees.
+    pub compression: bool,
 }
 
 /// What the owner is to do about the connection.
@@ -91,6 +93,8 @@ pub struct Session {
     state: State,
     publishes: Publishes,
     leases: Leases,
+    /// For what is sent; it takes memory once something is compressed.
+    codec: Codec,
     subscriptions: Vec<Subscription>,
     unsubscribing: VecDeque<(u64, SubscriptionId)>,
     next_subscription: u16,
@@ -126,6 +130,7 @@ impl Session {
             state: State::Down { at: Time(0) },
             publishes: Publishes::new(producer),
             leases: Leases::default(),
+            codec: Codec::new(),
             subscriptions: Vec::new(),
             unsubscribing: VecDeque::new(),
             next_subscription: 1,
@@ -172,7 +177,7 @@ impl Session {
             client_id: self.config.client_id.as_str().to_owned(),
             credential: self.config.credential.clone(),
             heartbeat_ms: heartbeat,
-            dictionaries: vec![DICTIONARY_ID],
+            dictionaries: self.config.compression.then_some(DICTIONARY_ID).into_iter().collect(),
             resume_token: self.resume_token.clone(),
             leases: Vec::new(),
         };
@@ -376,11 +381,17 @@ impl Session {
                 subscription.send(machine, out);
             }
             let refused = &mut self.ready;
-            self.publishes.send(machine, TRANSMIT_BYTES_SOFT_MAX, out, |sequence, messages, text| {
-                let code = proto::Code::TooLarge.into();
-                let refusal = proto::Refusal { code, text, retry_after_ms: 0 };
-                refused.push_back(SessionEvent::PublishRefused { sequence, messages, refusal });
-            });
+            self.publishes.send(
+                machine,
+                &mut self.codec,
+                TRANSMIT_BYTES_SOFT_MAX,
+                out,
+                |sequence, messages, text| {
+                    let code = proto::Code::TooLarge.into();
+                    let refusal = proto::Refusal { code, text, retry_after_ms: 0 };
+                    refused.push_back(SessionEvent::PublishRefused { sequence, messages, refusal });
+                },
+            );
         }
     }
 
@@ -469,7 +480,9 @@ impl Session {
     /// A heartbeat ahead of its time, with telemetry if there is some. Nothing while not connected.
     pub fn ping(&mut self, now: Time, telemetry: Option<&proto::Ping>, out: &mut Vec<u8>) {
         if let State::Up(machine) = &mut self.state {
+            let frame_start = out.len();
             machine.ping(now, telemetry, out);
+            machine.compress_ping(&mut self.codec, out, frame_start);
         }
     }
 

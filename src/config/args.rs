@@ -25,6 +25,9 @@ pub struct ServeArgs {
     /// Connections of the whole server [default: 1000000]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_MAX_SESSIONS")]
     pub max_sessions: Option<String>,
+    /// Compress large messages and heartbeats, with clients that can: on or off [default: on]
+    #[arg(long, value_name = "SWITCH", env = "RELAYMESH_SERVE_COMPRESSION")]
+    pub compression: Option<String>,
     /// The token that clients and operators must present; needed beyond loopback. Others on this machine can read
     /// a command line: prefer the variable or `auth.token_file`
     #[arg(long, value_name = "TOKEN", env = "RELAYMESH_SERVE_TOKEN", hide_env_values = true)]
@@ -57,6 +60,7 @@ impl ServeArgs {
             ("listen.admin", "--admin", "RELAYMESH_SERVE_ADMIN", &self.admin),
             ("loops", "--loops", "RELAYMESH_SERVE_LOOPS", &self.loops),
             ("max_sessions", "--max-sessions", "RELAYMESH_SERVE_MAX_SESSIONS", &self.max_sessions),
+            ("session.compression", "--compression", "RELAYMESH_SERVE_COMPRESSION", &self.compression),
             ("logging.filter", "--log", "RELAYMESH_LOG", &self.log),
             ("logging.format", "--log-format", "RELAYMESH_SERVE_LOG_FORMAT", &self.log_format),
         ]

@@ -28,6 +28,7 @@ pub(super) enum Kind {
     Count(Field<u64>, u64, u64),
     Size(Field<u64>, u64, u64),
     Time(Field<Duration>, Duration, Duration),
+    Switch(Field<bool>),
     WhenFull(Field<WhenFull>),
     LogFilter(Field<String>),
     LogFormat(Field<LogFormat>),
@@ -110,6 +111,11 @@ pub(super) const KEYS: &[Key] = &[
             16 << 10,
             limits::FRAME_BYTES_MAX_CEILING as u64,
         ),
+    },
+    Key {
+        path: "session.compression",
+        about: "Whether large messages and heartbeats travel compressed, with clients that can.",
+        kind: Kind::Switch(|c| &mut c.session.compression),
     },
     Key {
         path: "queue.messages_max",
@@ -204,6 +210,14 @@ fn store<T: PartialOrd>(field: &mut T, value: Option<T>, min: &T, max: &T) -> bo
     }
 }
 
+fn parse_switch(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
 impl Kind {
     /// Sets the field to what `text` says; false when that is not allowed.
     pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
@@ -216,6 +230,7 @@ impl Kind {
             Self::Count(field, min, max) => store(field(config), parse_count(text), min, max),
             Self::Size(field, min, max) => store(field(config), parse_size(text), min, max),
             Self::Time(field, min, max) => store(field(config), parse_duration(text), min, max),
+            Self::Switch(field) => parsed(field(config), parse_switch(text)),
             Self::WhenFull(field) => parsed(field(config), WhenFull::parse(text)),
             Self::LogFilter(field) => parsed(field(config), parse_filter(text).ok().map(|_| text.to_owned())),
             Self::LogFormat(field) => parsed(field(config), text.parse().ok()),
@@ -236,6 +251,7 @@ impl Kind {
                 let (min, max) = (show_duration(*min), show_duration(*max));
                 format!("a duration from {min} to {max}, written like 500ms, 30s or 1h 30m")
             }
+            Self::Switch(_) => "\"on\" or \"off\"".into(),
             Self::WhenFull(_) => "\"wait\" or \"reject\"".into(),
             Self::LogFilter(_) => {
                 "error, warn, info, debug or trace, or a list such as \"info,relaymesh::queue=debug\"".into()
@@ -252,6 +268,7 @@ impl Kind {
             Self::Address(field) => field(config).to_string(),
             Self::Size(field, ..) => show_size(*field(config)),
             Self::Time(field, ..) => show_duration(*field(config)),
+            Self::Switch(field) => if *field(config) { "on" } else { "off" }.to_owned(),
             Self::WhenFull(field) => field(config).as_str().to_owned(),
             Self::LogFilter(field) => field(config).clone(),
             Self::LogFormat(field) => field(config).as_str().to_owned(),

@@ -83,6 +83,8 @@ pub struct Session {
     pub publish_window_bytes: u64,
     /// Largest payload of a frame, in bytes.
     pub frame_bytes_max: u64,
+    /// Whether frames may be compressed.
+    pub compression: bool,
 }
 
 impl Session {
@@ -196,6 +198,7 @@ impl Default for Config {
                 publish_window_messages: u64::from(limits::PUBLISH_WINDOW_MESSAGES),
                 publish_window_bytes: u64::from(limits::PUBLISH_WINDOW_BYTES),
                 frame_bytes_max: limits::FRAME_BYTES_MAX as u64,
+                compression: true,
             },
             queue: Queue {
                 messages_max: limits::QUEUE_MESSAGES_MAX,

@@ -97,7 +97,7 @@ impl Shard {
         self.turn(now, |brain, turn| brain.apply(batch, turn));
     }
 
-    /// Fires the timers that are due.
+    /// Fires the timers that are due, and goes on with what operators asked for.
     pub fn expire(&mut self, now: Now) {
         if self.space_retry_at.is_some_and(|at| at <= now.time) {
             self.space_retry_at = None;
@@ -105,6 +105,9 @@ impl Shard {
         }
         self.has_new_room = false;
         self.turn(now, |brain, turn| brain.expire(turn));
+        if self.brain.has_jobs() && !self.is_congested() {
+            self.turn(now, |brain, turn| brain.go_on(turn));
+        }
     }
 
     /// When [`Shard::expire`] is to be called next.
@@ -112,7 +115,9 @@ impl Shard {
     pub fn next_deadline(&self) -> Option<Time> {
         // At once, when deliveries waited for the effects that have left.
         let held_back = (self.has_new_room && self.brain.is_holding_back()).then_some(Time(0));
-        self.brain.next_deadline().into_iter().chain(self.space_retry_at).chain(held_back).min()
+        // Also at once, when an operator's request goes on: the committer rings when the log takes more again.
+        let jobs = (self.brain.has_jobs() && !self.is_congested()).then_some(Time(0));
+        self.brain.next_deadline().into_iter().chain(self.space_retry_at).chain(held_back).chain(jobs).min()
     }
 
     /// Whether so much waits for the committer that no more commands should be taken.

@@ -23,6 +23,8 @@ pub(super) struct OpenDeliver {
     pub(super) writer: DeliverWriter,
     /// Where it starts in the output.
     pub(super) start: usize,
+    /// Bytes of its bodies that are worth compressing.
+    pub(super) compressible: usize,
 }
 
 impl Busy {

@@ -49,6 +49,7 @@ impl GatewayConfig {
                 publish_messages_max: limits::PUBLISH_WINDOW_MESSAGES,
                 publish_bytes_max: limits::PUBLISH_WINDOW_BYTES,
                 requests_max: limits::REQUEST_WINDOW,
+                compression: true,
             },
             grace: limits::GRACE,
             frame_bytes_max: limits::FRAME_BYTES_MAX,

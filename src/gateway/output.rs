@@ -7,7 +7,7 @@ use crate::gateway::table::IDLE;
 use crate::gateway::{Action, Gateway, SlotKey};
 use crate::mail::{Command, Deliver};
 use crate::session::Phase;
-use crate::wire::{DeliverWriter, Kind, proto};
+use crate::wire::{DeliverWriter, Kind, compressible_bytes, proto};
 
 impl Gateway {
     /// Output that the socket has not taken.
@@ -202,10 +202,14 @@ impl Gateway {
         let open = busy.deliver.get_or_insert_with(|| {
             self.open_delivers.push(slot);
             let start = busy.out.len();
-            OpenDeliver { writer: DeliverWriter::begin(&mut busy.out, self.config.frame_bytes_max), start }
+            let writer = DeliverWriter::begin(&mut busy.out, self.config.frame_bytes_max);
+            OpenDeliver { writer, start, compressible: 0 }
         });
         let is_in =
             open.writer.push(&mut busy.out, deliver.subscription, deliver.lease, deliver.lease_ms, body);
+        if is_in && conn.session.may_compress() {
+            open.compressible += compressible_bytes(body);
+        }
         let growth = busy.out.len() - before;
         self.buffers.output_bytes += growth;
         is_in
@@ -217,6 +221,12 @@ impl Gateway {
         let Some(open) = busy.deliver.take() else { return };
         let before = busy.out.len();
         open.writer.finish(&mut busy.out);
+        let plain = busy.out.len();
+        self.codec.compress_messages(&mut busy.out, open.start, open.compressible);
+        if busy.out.len() < plain {
+            self.metrics.frames_compressed.inc();
+            self.metrics.compression_saved_bytes.add((plain - busy.out.len()) as u64);
+        }
         // Finishing may shorten the header's room.
         let (shrunk, written) = (before - busy.out.len(), busy.out.len() - open.start);
         self.buffers.output_bytes -= shrunk;

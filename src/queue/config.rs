@@ -61,6 +61,8 @@ pub struct QueueConfig {
     pub body_memory_bytes_max: u64,
     /// Bodies being read back at once for deliveries.
     pub reads_max: usize,
+    /// Dead letters that a redrive or a purge moves before others have their turn.
+    pub operator_slice: usize,
     /// What a client that was refused for want of room is asked to wait.
     pub full_retry: Duration,
     /// A retry delay is lengthened by a random part of up to this many percent.
@@ -106,6 +108,7 @@ impl Default for QueueConfig {
             parked_bytes_per_namespace_max: limits::PARKED_BYTES_PER_NAMESPACE_MAX,
             body_memory_bytes_max: limits::BODY_MEMORY_BYTES_MAX,
             reads_max: 256,
+            operator_slice: limits::OPERATOR_SLICE,
             full_retry: limits::QUEUE_FULL_RETRY,
             backoff_jitter_percent: limits::BACKOFF_JITTER_PERCENT,
         }

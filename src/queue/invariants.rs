@@ -101,6 +101,8 @@ impl Brain {
                 "wait of {}",
                 queue.name
             );
+            let starved = self.starved.iter().filter(|&&starved| starved == index as u32).count();
+            assert_eq!(usize::from(queue.is_starved), starved, "{} waits for reads", queue.name);
             assert!(!queue.is_idle(), "queue {} costs something while idle", queue.name);
             let mut ready = 0;
             for head in queue.ready.heads() {
@@ -145,7 +147,7 @@ impl Brain {
             assert_eq!(subscription.is_eager, may_take, "subscription {index} and its place in the line");
             assert!(client.is_connected, "a subscription outlived its connection");
             let queue = self.queues.at(subscription.queue);
-            let waits = self.starved.contains(&subscription.queue) || queue.is_held_back;
+            let waits = queue.is_starved || queue.is_held_back;
             assert!(!(may_take && queue.ready_count > 0 && !waits), "a message and a consumer do not meet");
         }
     }

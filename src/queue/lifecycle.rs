@@ -2,12 +2,24 @@
 //!
 //! A step is [`Brain::leave`] and one of the `place_*`; each keeps the counts of its queue.
 
+use std::time::Duration;
+
 use crate::clock::{Time, Wall};
 use crate::limits::HISTORY_MAX;
 use crate::log::Ticket;
 use crate::queue::messages::{FailureKept, NIL, State};
 use crate::queue::record::{self, FailedRecord, Reason, Standing};
 use crate::queue::{Brain, Turn};
+
+/// Between two lines of the log about forgotten dead letters.
+const FORGOTTEN_LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Dead letters that were forgotten, as far as the log has to be told.
+#[derive(Debug, Default)]
+pub(super) struct Forgotten {
+    unsaid: u64,
+    next_line: Time,
+}
 
 /// When a failed message may be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,11 +185,35 @@ impl Brain {
             Reason::Rejected => self.metrics.dead_rejected.inc(),
         }
         let queue = self.messages.at(slot).queue;
+        let mut forgotten = 0;
         while self.queues.at(queue).has_too_many_dead(&self.config)
             && let Some((_, &oldest)) = self.queues.at(queue).dead.first_key_value()
         {
             self.finish_message(oldest, turn);
+            forgotten += 1;
         }
+        if forgotten > 0 {
+            self.say_forgotten(queue, forgotten, turn.now.time);
+        }
+    }
+
+    /// Counts dead letters that are gone for good, and logs them now and then.
+    fn say_forgotten(&mut self, queue: u32, forgotten: u64, now: Time) {
+        self.metrics.dead_forgotten.add(forgotten);
+        self.forgotten.unsaid += forgotten;
+        if self.forgotten.next_line > now {
+            return;
+        }
+        let unsaid = std::mem::take(&mut self.forgotten.unsaid);
+        self.forgotten.next_line = now + FORGOTTEN_LINE_INTERVAL;
+        let queue = self.queues.at(queue);
+        tracing::warn!(
+            forgotten = unsaid,
+            namespace = %self.queues.tenant(queue.namespace).name,
+            queue = %queue.name,
+            "dead letters were forgotten, the last one of this queue: it keeps as many as messages_max and bytes_max \
+             allow; redrive or purge what it holds, or raise them"
+        );
     }
 
     /// What of a death a replay repeats.

@@ -3,13 +3,14 @@
 //! Pure: no socket, file, thread or clock of its own. It owns who is attached where and with which epoch, every
 //! queue and message, leases, dead letters, producers' marks and parked publishes. It must not know connections,
 //! frames or files. Order of calls: [`Brain::new`], [`Brain::replay`] for every recovered record, [`Brain::start`],
-//! then any of [`Brain::apply`], [`Brain::expire`], [`Brain::record_read`], [`Brain::relocate`] and
+//! then any of [`Brain::apply`], [`Brain::expire`], [`Brain::go_on`], [`Brain::record_read`], [`Brain::relocate`] and
 //! [`Brain::log_room_changed`]. What is to happen outside is appended to the journal and pushed to the outbox.
 
 mod bodies;
 mod config;
 mod directory;
 mod invariants;
+mod jobs;
 mod lifecycle;
 mod marks;
 mod messages;
@@ -45,6 +46,8 @@ use crate::telemetry::ShardMetrics;
 use crate::wheel::Wheel;
 
 use directory::{Directory, Lease, Subscription};
+use jobs::Job;
+use lifecycle::Forgotten;
 use marks::Marks;
 use messages::Messages;
 use parked::{LoopParked, Parked};
@@ -76,11 +79,6 @@ impl Turn<'_> {
     /// Sends `effect`, which says nothing that has to be durable first.
     fn push_now(&mut self, effect: Effect) {
         self.outbox.push(Ticket::DURABLE, effect, &[]);
-    }
-
-    /// As [`Turn::push_durable`], for a reply that may say that nothing was changed.
-    fn push_durable_if_changed(&mut self, effect: Effect, changed: bool) {
-        if changed { self.push_durable(effect) } else { self.push_now(effect) }
     }
 
     fn settled(&mut self, after: Ticket, conn: ConnKey, seq: u64, refused: Option<Refused>) {
@@ -136,12 +134,15 @@ pub struct Brain {
     /// Keys are message slots, or clients with [`CLIENT_TIMER`] set.
     wheel: Wheel,
     reads: HashMap<ReadTicket, Reading>,
-    /// Queues whose next message waits for a free place among the reads.
+    /// Queues whose next message waits for a free place among the reads, each once.
     starved: VecDeque<u32>,
     /// Queues whose next message waits until the outbox has room, each once.
     held_back: Vec<u32>,
     /// Queues to serve before this call returns.
     dirty: Vec<u32>,
+    /// Requests of operators that take more than one call; at most [`crate::limits::OPERATOR_JOBS_MAX`].
+    jobs: VecDeque<Job>,
+    forgotten: Forgotten,
     boot: Boot,
     boot_held: Held,
     /// Sessions of an earlier boot may still be resumed.
@@ -192,6 +193,8 @@ impl Brain {
             starved: VecDeque::new(),
             held_back: Vec::new(),
             dirty: Vec::new(),
+            jobs: VecDeque::new(),
+            forgotten: Forgotten::default(),
             boot: Boot(0),
             boot_held: Held::default(),
             is_grace_after_start: false,
@@ -332,6 +335,7 @@ impl Brain {
                 break;
             }
             let Some(queue) = self.starved.pop_front() else { break };
+            self.queues.at_mut(queue).is_starved = false;
             self.mark_dirty(queue);
         }
         self.append_done(turn);
@@ -340,6 +344,7 @@ impl Brain {
         self.metrics.messages.set(self.messages.len() as u64);
         self.metrics.body_memory_bytes.set(self.messages.bodies.held_bytes());
         self.metrics.effects_held.set(turn.outbox.held() as u64);
+        self.metrics.operator_jobs.set(self.jobs.len() as u64);
     }
 
     fn append_done(&mut self, turn: &mut Turn<'_>) {

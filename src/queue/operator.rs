@@ -1,19 +1,17 @@
 //! What operators ask: queues in numbers, dead letters to look at, redrive or purge, and a publish by hand.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::clock::Time;
 use crate::ids::{ConnKey, MessageId, Namespace, QueueName};
 use crate::limits::PAGE_ROWS_MAX;
 use crate::mail::{
-    DeadLetter, DeadSelection, Effect, FailedAttempt, OperatorReply, OperatorRequest, PublishMessage,
-    QueueStats, RefusalCode,
+    DeadLetter, Effect, FailedAttempt, OperatorReply, OperatorRequest, PublishMessage, QueueStats,
 };
 use crate::queue::lifecycle::End;
 use crate::queue::messages::State;
-use crate::queue::record::{self, Reason};
-use crate::queue::{Brain, Reading, Turn, refused};
+use crate::queue::record::Reason;
+use crate::queue::{Brain, Reading, Turn};
 
 impl Brain {
     /// Answers one request of the operator API; a body that is not in memory is read back first.
@@ -24,10 +22,11 @@ impl Brain {
                 return self.operator_publish(conn, &namespace, &queue, message, &body, turn);
             }
             OperatorRequest::DeadRedrive { namespace, queue, selection, to } => {
-                return self.redrive(conn, &namespace, &queue, selection, to.as_ref(), turn);
+                let to = Some(to.unwrap_or_else(|| queue.clone()));
+                return self.move_dead(conn, namespace, queue, selection, to, turn);
             }
             OperatorRequest::DeadPurge { namespace, queue, selection } => {
-                return self.purge(conn, &namespace, &queue, selection, turn);
+                return self.move_dead(conn, namespace, queue, selection, None, turn);
             }
             OperatorRequest::DeadShow { namespace, queue, id } => {
                 match self.show(conn, &namespace, &queue, id, turn) {
@@ -39,7 +38,7 @@ impl Brain {
                 self.queues.tenants().map(|tenant| tenant.name.to_string()).collect(),
             ),
             OperatorRequest::Queues { namespace, mailboxes, after, limit } => {
-                self.list_queues(&namespace, mailboxes, after.as_deref(), limit, turn)
+                return self.list_queues(conn, namespace, mailboxes, after, limit, turn);
             }
             OperatorRequest::Stats { namespace, queue } => {
                 let found = self.find_queue(&namespace, &queue);
@@ -59,7 +58,7 @@ impl Brain {
         turn.push_now(Effect::Operator { conn, reply: Box::new(reply) });
     }
 
-    fn find_queue(&self, namespace: &Namespace, queue: &QueueName) -> Option<u32> {
+    pub(super) fn find_queue(&self, namespace: &Namespace, queue: &QueueName) -> Option<u32> {
         self.queues.find(self.queues.find_namespace(namespace.as_str())?, queue.as_str())
     }
 
@@ -89,33 +88,7 @@ impl Brain {
         }
     }
 
-    fn list_queues(
-        &self,
-        namespace: &Namespace,
-        mailboxes: bool,
-        after: Option<&str>,
-        limit: usize,
-        turn: &Turn<'_>,
-    ) -> OperatorReply {
-        let limit = limit.min(PAGE_ROWS_MAX);
-        let mut page = BTreeMap::new();
-        if let Some(namespace) = self.queues.find_namespace(namespace.as_str()) {
-            for (index, queue) in &self.queues.slab {
-                if queue.namespace == namespace
-                    && (mailboxes || !queue.is_mailbox)
-                    && after.is_none_or(|after| &*queue.name > after)
-                {
-                    page.insert(&*queue.name, index as u32);
-                    if page.len() > limit {
-                        page.pop_last();
-                    }
-                }
-            }
-        }
-        OperatorReply::Queues(page.into_values().map(|queue| self.stats(queue, turn)).collect())
-    }
-
-    fn stats(&self, queue: u32, turn: &Turn<'_>) -> QueueStats {
+    pub(super) fn stats(&self, queue: u32, turn: &Turn<'_>) -> QueueStats {
         let entry = self.queues.at(queue);
         let published = entry.ready.heads().map(|slot| self.messages.at(slot).published.0).min();
         let mailbox_consumers = u64::from(entry.owner != crate::queue::messages::NIL);
@@ -194,71 +167,6 @@ impl Brain {
         turn.push_now(Effect::Operator { conn, reply });
     }
 
-    fn selected(&self, namespace: &Namespace, queue: &QueueName, selection: DeadSelection) -> Vec<u32> {
-        match selection {
-            DeadSelection::One(id) => self.find_dead(namespace, queue, id).into_iter().collect(),
-            DeadSelection::All => self
-                .find_queue(namespace, queue)
-                .map_or_else(Vec::new, |queue| self.queues.at(queue).dead.values().copied().collect()),
-        }
-    }
-
-    fn redrive(
-        &mut self,
-        conn: ConnKey,
-        namespace: &Namespace,
-        queue: &QueueName,
-        selection: DeadSelection,
-        to: Option<&QueueName>,
-        turn: &mut Turn<'_>,
-    ) {
-        let selected = self.selected(namespace, queue, selection);
-        let reply = match selected.first() {
-            None => OperatorReply::Changed(0),
-            Some(&first) => {
-                let from = self.messages.at(first).queue;
-                let tenant = self.queues.at(from).namespace;
-                let name = to.unwrap_or(queue).as_str();
-                match self.queues.open(tenant, name, Some(&self.config)) {
-                    Err(full) => OperatorReply::Refused(self.names_full(full)),
-                    Ok(target) => self.redrive_into(target, name, &selected, turn),
-                }
-            }
-        };
-        let changed = matches!(reply, OperatorReply::Changed(1..));
-        turn.push_durable_if_changed(Effect::Operator { conn, reply: Box::new(reply) }, changed);
-    }
-
-    /// As many as fit; the rest stay dead.
-    fn redrive_into(
-        &mut self,
-        target: u32,
-        name: &str,
-        selected: &[u32],
-        turn: &mut Turn<'_>,
-    ) -> OperatorReply {
-        self.mark_dirty(target);
-        let mut changed = 0;
-        for &slot in selected {
-            let message = self.messages.at(slot);
-            let (id, from, bytes) = (message.lease().message, message.queue, u64::from(message.body_len));
-            if !self.queues.at(target).has_room(&self.config, 1, bytes) {
-                break;
-            }
-            let time = turn.now.time;
-            self.append_amendment(turn, |out| record::encode_redriven(out, id, time, name));
-            self.bring_back(slot, target, time);
-            self.mark_dirty(from);
-            changed += 1;
-        }
-        self.metrics.redriven.add(changed);
-        if changed == 0 {
-            let text = format!("{name:?} is full; nothing was redriven");
-            return OperatorReply::Refused(refused(RefusalCode::QueueFull, text, self.full_retry_ms()));
-        }
-        OperatorReply::Changed(changed)
-    }
-
     /// A dead letter is ready again, in `queue`, with its attempts and its time to live anew.
     pub(super) fn bring_back(&mut self, slot: u32, queue: u32, time: Time) {
         self.leave(slot);
@@ -276,27 +184,9 @@ impl Brain {
         self.queues.at_mut(queue).bytes += bytes;
         self.place_ready(slot, End::Back);
     }
-
-    fn purge(
-        &mut self,
-        conn: ConnKey,
-        namespace: &Namespace,
-        queue: &QueueName,
-        selection: DeadSelection,
-        turn: &mut Turn<'_>,
-    ) {
-        let selected = self.selected(namespace, queue, selection);
-        for &slot in &selected {
-            self.finish_message(slot, turn);
-        }
-        let reply = OperatorReply::Changed(selected.len() as u64);
-        let effect = Effect::Operator { conn, reply: Box::new(reply) };
-        // The `done` record is appended at the end of this call.
-        turn.push_durable_if_changed(effect, !selected.is_empty());
-    }
 }
 
-fn empty_stats(queue: &str) -> QueueStats {
+pub(super) fn empty_stats(queue: &str) -> QueueStats {
     QueueStats {
         queue: queue.to_owned(),
         ready: 0,

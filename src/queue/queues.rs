@@ -33,6 +33,8 @@ pub(super) struct Queue {
     pub(super) is_dirty: bool,
     /// Among the queues that wait until the outbox has room.
     pub(super) is_held_back: bool,
+    /// Among the queues that wait for a free place among the reads.
+    pub(super) is_starved: bool,
     pub(super) ready: ReadyLists,
     pub(super) ready_count: u64,
     pub(super) scheduled_count: u64,
@@ -185,6 +187,7 @@ impl Queues {
             is_mailbox,
             is_dirty: false,
             is_held_back: false,
+            is_starved: false,
             ready: ReadyLists::new(),
             ready_count: 0,
             scheduled_count: 0,

@@ -40,7 +40,7 @@ impl Brain {
             }
             let message = self.messages.at(slot);
             if !message.body.is_memory() && self.reads.len() >= self.config.reads_max {
-                self.starved.push_back(queue);
+                self.starve(queue);
                 break;
             }
             self.deliver(queue, slot, consumer, turn);
@@ -50,7 +50,9 @@ impl Brain {
             if entry.owner != NIL {
                 self.directory.at_mut(entry.owner).mailbox_queue = NIL;
             }
-            self.starved.retain(|&starved| starved != queue);
+            if entry.is_starved {
+                self.starved.retain(|&starved| starved != queue);
+            }
             if entry.is_held_back {
                 self.held_back.retain(|&held_back| held_back != queue);
             }
@@ -64,6 +66,15 @@ impl Brain {
             Consumer::Subscribed(index) => self.subscriptions[index as usize].client,
         };
         self.directory.at(client).conn().loop_id
+    }
+
+    /// The queue goes on once a read has arrived.
+    fn starve(&mut self, queue: u32) {
+        let entry = self.queues.at_mut(queue);
+        if !entry.is_starved {
+            entry.is_starved = true;
+            self.starved.push_back(queue);
+        }
     }
 
     /// The queue goes on once the outbox has room.

@@ -1,6 +1,7 @@
 //! A brain over a journal in memory, with time and commits in the test's hand.
 
 mod model;
+mod operator;
 mod outbox;
 mod records;
 mod scenarios;
@@ -214,6 +215,11 @@ impl World {
         effects
     }
 
+    /// Does a slice of an operator's request.
+    pub(super) fn go_on(&mut self) {
+        self.turn(|brain, turn| brain.go_on(turn));
+    }
+
     pub(super) fn advance(&mut self, by: Duration) {
         self.now.time = self.now.time + by;
         self.now.wall.0 += by.as_millis() as u64;
@@ -335,6 +341,9 @@ impl World {
     pub(super) fn operate(&mut self, request: OperatorRequest) -> OperatorReply {
         let conn = ConnKey { loop_id: LoopId::OPERATOR, slot: self.seq() as u32, generation: 0 };
         self.command(Command::Operator { conn, request: Box::new(request) });
+        while self.brain.has_jobs() {
+            self.go_on();
+        }
         let reply = self.commit().into_iter().find_map(|(effect, _)| match effect {
             Effect::Operator { conn: to, reply } if to == conn => Some(*reply),
             _ => None,

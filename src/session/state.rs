@@ -44,6 +44,8 @@ pub struct Rules {
     pub publish_bytes_max: u32,
     /// Requests other than publishes unanswered at once.
     pub requests_max: u32,
+    /// Whether frames may be compressed with clients that can.
+    pub compression: bool,
 }
 
 /// The part of a session that is needed between HELLO and WELCOME only.
@@ -131,7 +133,7 @@ impl Session {
         self.mark
     }
 
-    /// Whether compressed frames may come.
+    /// Whether compressed frames may come and go.
     #[must_use]
     pub fn may_compress(&self) -> bool {
         self.compression && self.is_served()
@@ -180,7 +182,7 @@ impl Session {
             .verify(hello.resume_token, &namespace, &client)
             .map(|(epoch, session_id)| Resume { epoch, session_id, leases });
         self.heartbeat_ms = agreed_heartbeat_ms(hello.heartbeat_ms, rules.heartbeat);
-        self.compression = hello.compression;
+        self.compression = hello.compression && rules.compression;
         self.tag = rules.resume_key.tag(client.as_str());
         self.greeting = Some(Box::new(Greeting { namespace: namespace.clone(), client: client.clone() }));
         self.phase = Phase::AwaitingAttach;

@@ -14,6 +14,7 @@ fn rules() -> Rules {
         publish_messages_max: 4,
         publish_bytes_max: 100,
         requests_max: 2,
+        compression: true,
     }
 }
 

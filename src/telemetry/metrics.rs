@@ -200,7 +200,11 @@ impl Scrape {
             "Bytes of frames on the wire, by kind and direction",
             Some(&Unit::Bytes),
             &bytes,
-        )
+        )?;
+        let sum = |cell: fn(&LoopMetrics) -> &Counter| count(self.loop_sum(|source| cell(source).value()));
+        page.counter("frames_compressed", "Frames sent compressed", None, sum(|m| &m.frames_compressed))?;
+        let saved = sum(|m| &m.compression_saved_bytes);
+        page.counter("compression_saved", "What compressing frames saved", Some(&Unit::Bytes), saved)
     }
 
     fn loops(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -276,6 +280,8 @@ impl Scrape {
             ([("reason", "rejected")], sum(|m| &m.dead_rejected)),
         ];
         page.counters("dead_letters", "Messages that died, by reason", None, &dead)?;
+        let forgotten = count(sum(|m| &m.dead_forgotten));
+        page.counter("dead_letters_forgotten", "Dead letters beyond what a queue keeps", None, forgotten)?;
         let messages = self.shard_sum(|m| m.messages.value());
         page.gauge("messages", "Messages in any state, dead letters included", None, count(messages))?;
         let producers = self.shard_sum(|m| m.producers.value());
@@ -320,7 +326,7 @@ impl Scrape {
 
     /// Everything bounded: what lies in it, and where it is full.
     fn buffers(&self, page: &mut Page<'_>) -> fmt::Result {
-        let loops = self.sources.loops.len() as u64;
+        let (loops, shards) = (self.sources.loops.len() as u64, self.sources.shards.len() as u64);
         let on_loops = |cell: fn(&LoopMetrics) -> &Gauge| self.loop_sum(|source| cell(source).value());
         let on_shards = |cell: fn(&ShardMetrics) -> &Gauge| self.shard_sum(|source| cell(source).value());
         let bytes = [
@@ -335,6 +341,7 @@ impl Scrape {
             ([("buffer", "commands_unanswered")], on_loops(|m| &m.commands_unanswered)),
             ([("buffer", "effects_held")], on_shards(|m| &m.effects_held)),
             ([("buffer", "operator_requests")], self.operator_requests as u64),
+            ([("buffer", "operator_jobs")], on_shards(|m| &m.operator_jobs)),
             ([("buffer", "operator_connections")], self.operator_connections as u64),
         ];
         page.gauges("buffer_items", "Items in bounded buffers", None, &items)?;
@@ -342,6 +349,7 @@ impl Scrape {
             ([("buffer", "command_lane_batches")], loops * limits::COMMAND_LANE_BATCHES as u64),
             ([("buffer", "commands_unanswered")], loops * limits::COMMANDS_UNANSWERED_MAX as u64),
             ([("buffer", "operator_requests")], limits::OPERATOR_REQUESTS_MAX as u64),
+            ([("buffer", "operator_jobs")], shards * limits::OPERATOR_JOBS_MAX as u64),
             ([("buffer", "operator_connections")], limits::HTTP_CONNECTIONS_MAX as u64),
         ];
         page.gauges("buffer_items_max", "Items at which a bounded buffer is full", None, &max)

@@ -106,6 +106,10 @@ pub struct LoopMetrics {
     pub reading_stopped: Gauge,
     /// Deliveries handed back because the connection would not take them.
     pub deliveries_returned: Counter,
+    /// Frames sent compressed.
+    pub frames_compressed: Counter,
+    /// By how many bytes compressing made them smaller.
+    pub compression_saved_bytes: Counter,
 }
 
 /// Counted by one shard: its brain and its log.
@@ -145,6 +149,8 @@ pub struct ShardMetrics {
     pub dead_overflow: Counter,
     /// Dead letters: rejected.
     pub dead_rejected: Counter,
+    /// Dead letters forgotten because there were more than their queue keeps.
+    pub dead_forgotten: Counter,
     /// Dead letters redriven.
     pub redriven: Counter,
     /// Messages in any state.
@@ -169,6 +175,8 @@ pub struct ShardMetrics {
     pub log_segments: Gauge,
     /// Records written again so that an old segment could be recycled.
     pub log_relocated: Counter,
+    /// Redrives, purges and listings of operators under way.
+    pub operator_jobs: Gauge,
     /// Effects kept until their commit or until the lane has room.
     pub effects_held: Gauge,
     /// 1 while the disk has no room for publishes.

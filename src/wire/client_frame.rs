@@ -103,11 +103,8 @@ fn decode_hello(payload: &[u8]) -> Result<Box<proto::Hello>, Fault> {
                 field.bytes_at_most("Hello.credential", limits::CREDENTIAL_BYTES_MAX)?;
             }
             7 => {
-                dictionaries += field.packed_len()?;
                 let max = limits::HELLO_DICTIONARIES_MAX;
-                if dictionaries > max {
-                    return Err(Fault::TooMany { what: "Hello.dictionaries", max });
-                }
+                field.count_numbers(&mut dictionaries, "Hello.dictionaries", max)?;
             }
             8 => {
                 field.bytes_at_most("Hello.resume_token", limits::RESUME_TOKEN_BYTES_MAX)?;
@@ -138,35 +135,35 @@ fn decode_subscribe(payload: &[u8]) -> Result<proto::Subscribe, Fault> {
 /// Checks a heartbeat's telemetry without keeping any of it.
 #[inline]
 fn check_ping(payload: &[u8]) -> Result<(), Fault> {
-    let mut readings = 0;
+    let (mut names, mut values) = (0, 0);
     let mut fields = Fields::new("Ping", payload);
     while let Some(field) = fields.next()? {
         match field.number {
-            1..=3 => {
+            1 => field.fixed32()?,
+            2 | 3 => {
                 field.varint()?;
             }
             4 => {
-                count(&mut readings, "Ping.readings", limits::PING_READINGS_MAX)?;
-                check_reading(field.bytes()?)?;
+                count(&mut names, "Ping.names", limits::PING_READINGS_MAX)?;
+                field.text_at_most("Ping.names", limits::READING_NAME_BYTES_MAX)?;
             }
+            5 => field.count_numbers(&mut values, "Ping.values", limits::PING_READINGS_MAX)?,
             _ => {}
         }
     }
-    Ok(())
+    if names == values {
+        Ok(())
+    } else {
+        let (value, names) = (values as u64, names as u64);
+        Err(Fault::OutOfRange { what: "the number of Ping.values", value, min: names, max: names })
+    }
 }
 
-fn check_reading(encoded: &[u8]) -> Result<(), Fault> {
-    let mut fields = Fields::new("Reading", encoded);
-    while let Some(field) = fields.next()? {
-        match field.number {
-            1 => {
-                field.text_at_most("Reading.name", limits::READING_NAME_BYTES_MAX)?;
-            }
-            2 => {
-                field.varint()?;
-            }
-            _ => {}
-        }
+impl proto::Ping {
+    /// Adds a reading; a heartbeat holds at most [`limits::PING_READINGS_MAX`], each name having at most
+    /// [`limits::READING_NAME_BYTES_MAX`] bytes.
+    pub fn push_reading(&mut self, name: impl Into<String>, value: i64) {
+        self.names.push(name.into());
+        self.values.push(value);
     }
-    Ok(())
 }

@@ -1,30 +1,57 @@
-//! Compressed payloads: zstd, magicless, with a dictionary both sides have.
-//!
-//! ```text
-//!  varint    length of the payload once decompressed
-//!  the rest  one zstd frame without magic number, checksum, content size and dictionary id
-//! ```
+//! Compressed payloads: one zstd frame each, magicless, with a dictionary both sides have. Its header holds the size
+//! of what it decompresses to, and neither a checksum nor the dictionary's id.
 
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::limits;
 use crate::wire::frame::{RawFrame, Split, split, write_compressed_header};
-use crate::wire::varint::{put_varint, take_varint, varint_len};
 use crate::wire::{Fault, Kind};
 
 /// Which dictionary [`DICTIONARY`] is; rises whenever its bytes change. It also stands in the dictionary itself.
-pub const DICTIONARY_ID: u32 = 1;
+pub const DICTIONARY_ID: u32 = 2;
 
 /// The dictionary, in zstd's format. Made by `cargo run --example train_dictionary`.
 pub const DICTIONARY: &[u8] = include_bytes!("heartbeat.dict");
 
-/// zstd's level. On heartbeats the highest levels win nothing over this one, and it stays cheap on large frames.
-const LEVEL: i32 = 3;
+/// zstd's level for payloads of up to [`SMALL_BYTES_MAX`], heartbeats that is: higher ones win nothing over it.
+const LEVEL_SMALL: i32 = 5;
+/// zstd's level for larger payloads: they are many bytes, and time on a loop's thread is dear.
+const LEVEL: i32 = 1;
+/// Largest payload that counts as small, in bytes.
+const SMALL_BYTES_MAX: usize = 512;
+
+/// Bytes looked at to tell what compresses from what does not: four runs of them, spread over the body.
+const SAMPLE_BYTES: usize = 128;
+/// Of [`SAMPLE_BYTES`] random bytes 101 are different ones, give or take 4; of base64 there are 55, of text 30.
+const SAMPLE_VARIETY_MAX: u32 = 80;
+
+/// How many bytes of an encoded `Message` are worth an attempt to compress them: all or none.
+///
+/// A body below [`limits::COMPRESS_BODY_BYTES_MIN`] never is, which costs one comparison. A larger one is looked at in
+/// a few places: what is compressed or encrypted already shows as many different bytes as noise does.
+#[inline]
+#[must_use]
+pub fn compressible_bytes(body: &[u8]) -> usize {
+    if body.len() >= limits::COMPRESS_BODY_BYTES_MIN && !looks_like_noise(body) { body.len() } else { 0 }
+}
+
+fn looks_like_noise(body: &[u8]) -> bool {
+    let mut seen = [0u64; 4];
+    let run = SAMPLE_BYTES / 4;
+    for quarter in 0..4 {
+        let start = (body.len() - run) * quarter / 3;
+        for &byte in &body[start..start + run] {
+            seen[usize::from(byte >> 6)] |= 1 << (byte & 63);
+        }
+    }
+    seen.iter().map(|bits| bits.count_ones()).sum::<u32>() > SAMPLE_VARIETY_MAX
+}
 
 /// Compresses and decompresses the frames of one thread. Its memory is taken on first use.
 #[derive(Default)]
 pub struct Codec {
     compressor: Option<Compressor<'static>>,
+    small_compressor: Option<Compressor<'static>>,
     decompressor: Option<Decompressor<'static>>,
     /// The last decompressed payload; at most the largest frame, given back down to
     /// [`limits::CODEC_SCRATCH_KEPT_BYTES`] at the next frame.
@@ -70,8 +97,7 @@ impl Codec {
     }
 
     fn decompress(&mut self, kind: Kind, packed: &[u8], payload_max: usize) -> Result<&[u8], Fault> {
-        let mut zstd_frame = packed;
-        let bytes = take_varint(&mut zstd_frame).map_err(|_| Fault::Compression(kind))?;
+        let bytes = content_size(packed).filter(|&bytes| bytes > 0).ok_or(Fault::Compression(kind))?;
         if bytes > payload_max as u64 {
             return Err(Fault::FrameTooLarge { kind, bytes, max: payload_max });
         }
@@ -79,18 +105,26 @@ impl Codec {
         if len > packed.len().saturating_mul(limits::COMPRESSION_RATIO_MAX) {
             return Err(Fault::Bomb { kind, compressed: packed.len(), bytes });
         }
-        if len == 0 || varint_len(bytes) != packed.len() - zstd_frame.len() {
-            return Err(Fault::Compression(kind));
-        }
         make_room(&mut self.plain, len);
         let decompressor = match &mut self.decompressor {
             Some(decompressor) => decompressor,
             none => none.insert(new_decompressor().map_err(|_| Fault::Decompressor)?),
         };
         // A Vec's capacity may exceed what was asked of it, so that the length must be compared, too.
-        match decompressor.decompress_to_buffer(zstd_frame, &mut self.plain) {
+        match decompressor.decompress_to_buffer(packed, &mut self.plain) {
             Ok(written) if written == len => Ok(&self.plain),
             _ => Err(Fault::Compression(kind)),
+        }
+    }
+
+    /// As [`Codec::compress_last_frame`], for a frame of messages of which `compressible` bytes are worth it
+    /// ([`compressible_bytes`], of all of them together): nothing is tried unless they are half of the frame, nor when
+    /// it is so large that it would hold up the thread.
+    #[inline]
+    pub fn compress_messages(&mut self, out: &mut Vec<u8>, frame_start: usize, compressible: usize) {
+        let frame_len = out.len() - frame_start;
+        if 2 * compressible >= frame_len && frame_len <= limits::COMPRESS_FRAME_BYTES_MAX {
+            self.compress_last_frame(out, frame_start);
         }
     }
 
@@ -117,25 +151,23 @@ impl Codec {
 
     /// Compresses `plain` into `self.packed`; `None` when it is not to be used.
     fn compress(&mut self, plain: &[u8]) -> Option<()> {
-        let length_len = varint_len(plain.len() as u64);
         // The smallest zstd frame has 5 bytes.
-        if plain.len() <= length_len + 5 {
+        if plain.len() <= 5 {
             return None;
         }
-        make_room(&mut self.packed, plain.len() + length_len);
-        let compressor = match &mut self.compressor {
-            Some(compressor) => compressor,
-            none => none.insert(new_compressor().ok()?),
+        // What does not become smaller does not fit.
+        make_room(&mut self.packed, plain.len() - 1);
+        let (compressor, level) = if plain.len() <= SMALL_BYTES_MAX {
+            (&mut self.small_compressor, LEVEL_SMALL)
+        } else {
+            (&mut self.compressor, LEVEL)
         };
-        let written = compressor.compress_to_buffer(plain, &mut self.packed).ok()?;
-        let packed_len = length_len + written;
-        if packed_len >= plain.len() || plain.len() > packed_len * limits::COMPRESSION_RATIO_MAX {
-            return None;
-        }
-        // The length goes to the end and is turned to the front: there is room for it.
-        put_varint(&mut self.packed, plain.len() as u64);
-        self.packed.rotate_right(length_len);
-        Some(())
+        let compressor = match compressor {
+            Some(compressor) => compressor,
+            none => none.insert(new_compressor(level).ok()?),
+        };
+        let packed_len = compressor.compress_to_buffer(plain, &mut self.packed).ok()?;
+        (packed_len < plain.len() && plain.len() <= packed_len * limits::COMPRESSION_RATIO_MAX).then_some(())
     }
 
     /// Bytes of scratch memory held now.
@@ -154,11 +186,31 @@ fn make_room(scratch: &mut Vec<u8>, len: usize) {
     scratch.reserve_exact(len);
 }
 
-fn new_compressor() -> std::io::Result<Compressor<'static>> {
-    let mut compressor = Compressor::with_dictionary(LEVEL, DICTIONARY)?;
+/// What the header of a magicless zstd frame says of the size of its content (RFC 8878, 3.1.1.1).
+fn content_size(frame: &[u8]) -> Option<u64> {
+    let (&descriptor, rest) = frame.split_first()?;
+    let is_single_segment = descriptor & 0x20 != 0;
+    let window_len = usize::from(!is_single_segment);
+    let dictionary_id_len = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size_len = match descriptor >> 6 {
+        0 => usize::from(is_single_segment),
+        flag => 1 << flag,
+    };
+    let mut bytes = [0; 8];
+    bytes[..size_len].copy_from_slice(rest.get(window_len + dictionary_id_len..)?.get(..size_len)?);
+    let size = u64::from_le_bytes(bytes);
+    match size_len {
+        0 => None,
+        2 => Some(size + 256),
+        _ => Some(size),
+    }
+}
+
+fn new_compressor(level: i32) -> std::io::Result<Compressor<'static>> {
+    let mut compressor = Compressor::with_dictionary(level, DICTIONARY)?;
     compressor.include_magicbytes(false)?;
     compressor.include_checksum(false)?;
-    compressor.include_contentsize(false)?;
+    compressor.include_contentsize(true)?;
     compressor.include_dictid(false)?;
     Ok(compressor)
 }

@@ -58,8 +58,8 @@ pub enum Fault {
     },
     /// A compressed payload that is none.
     #[error(
-        "the compressed payload of {0} is broken; it must be the decompressed length as a varint, then one \
-         magicless zstd frame of exactly that length, made with the dictionary of WELCOME"
+        "the compressed payload of {0} is broken; it must be one magicless zstd frame whose header holds the \
+         content size, made with the dictionary of WELCOME"
     )]
     Compression(Kind),
     /// This process could not set up decompression.

@@ -24,6 +24,7 @@ enum Value<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
+    /// No field's value is needed here.
     Fixed32,
 }
 
@@ -111,6 +112,15 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Checks that it is a number of 32 bits.
+    #[inline]
+    pub(super) fn fixed32(&self) -> Result<(), Fault> {
+        match self.value {
+            Value::Fixed32 => Ok(()),
+            _ => Err(self.wrong_type()),
+        }
+    }
+
     #[inline]
     pub(super) fn bytes(&self) -> Result<&'a [u8], Fault> {
         match self.value {
@@ -131,13 +141,27 @@ impl<'a> Field<'a> {
         std::str::from_utf8(bytes).map_err(|_| Fault::NotUtf8 { message: self.message, field: self.number })
     }
 
-    /// How many numbers a repeated varint field adds, packed or not.
-    pub(super) fn packed_len(&self) -> Result<usize, Fault> {
-        match self.value {
-            Value::Varint(_) => Ok(1),
-            Value::Bytes(bytes) => Ok(bytes.iter().filter(|&&byte| byte < 0x80).count()),
-            _ => Err(self.wrong_type()),
+    /// Counts the numbers that a repeated varint field adds, packed or not; each must be whole.
+    ///
+    /// # Errors
+    /// There are more than `max` with those counted already, or what is packed are no varints.
+    pub(super) fn count_numbers(
+        &self,
+        counted: &mut usize,
+        what: &'static str,
+        max: usize,
+    ) -> Result<(), Fault> {
+        let mut packed = match self.value {
+            Value::Varint(_) => return count(counted, what, max),
+            Value::Bytes(bytes) => bytes,
+            _ => return Err(self.wrong_type()),
+        };
+        while !packed.is_empty() {
+            count(counted, what, max)?;
+            take_varint(&mut packed)
+                .map_err(|problem| Fault::Malformed { message: self.message, problem })?;
         }
+        Ok(())
     }
 }
 

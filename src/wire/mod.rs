@@ -8,7 +8,8 @@
 //! [`ClientFrame::decode`] (in a server) or [`ServerFrame::decode`] (in a client) says what it is, and
 //! [`message_header`] reads each message of a PUBLISH. Nothing received is kept and nothing is allocated for what a
 //! peer merely declares. Sending: an `encode` function appends one frame to a buffer, after which
-//! [`Codec::compress_last_frame`] may make it smaller.
+//! [`Codec::compress_last_frame`] may make it smaller; [`Codec::compress_messages`] only tries where that promises
+//! something.
 
 mod client_frame;
 mod codec;
@@ -27,7 +28,7 @@ mod varint;
 mod tests;
 
 pub use client_frame::ClientFrame;
-pub use codec::{Codec, DICTIONARY, DICTIONARY_ID};
+pub use codec::{Codec, DICTIONARY, DICTIONARY_ID, compressible_bytes};
 pub use deliver::{DeliverView, DeliverWriter, Delivery};
 pub use fault::{Fault, Problem, clip};
 pub use frame::{EMPTY_PING, EMPTY_PONG, Kind, RawFrame, Split, encode, split};

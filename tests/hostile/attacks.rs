@@ -135,9 +135,9 @@ fn bomb(len: usize, declared: u64) -> Vec<u8> {
     ] {
         compressor.set_parameter(parameter).expect("zstd knows the parameter");
     }
-    let mut payload = varint(declared);
-    payload.extend(compressor.compress(&vec![0; len]).expect("zeroes compress"));
-    payload
+    let made = compressor.compress(&vec![0; len]).expect("zeroes compress");
+    // A descriptor and a window: in their place a descriptor that says "one segment, 8 bytes of content size".
+    [&[0xe0][..], &declared.to_le_bytes(), &made[2..]].concat()
 }
 
 fn bomb_before_welcome(server: SocketAddr) {

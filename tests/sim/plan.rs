@@ -182,6 +182,7 @@ fn queue(random: &mut fastrand::Rng) -> QueueConfig {
         work_queue: rules(random, &default.work_queue, when_full),
         mailbox: rules(random, &default.mailbox, WhenFull::Reject),
         grace,
+        operator_slice: 2,
         full_retry: Duration::from_millis(200),
         parked_bytes_per_namespace_max: if random.bool() {
             random.u64(100..4000)

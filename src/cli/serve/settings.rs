@@ -56,6 +56,7 @@ pub(super) fn gateway(config: &Config, resume_key: ResumeKey, sessions_max: usiz
     gateway.rules.heartbeat = config.session.heartbeat;
     gateway.rules.publish_messages_max = config.session.publish_window_messages as u32;
     gateway.rules.publish_bytes_max = config.session.publish_window_bytes as u32;
+    gateway.rules.compression = config.session.compression;
     Arc::new(gateway)
 }
 

@@ -26,6 +26,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// When to connect again.
     pub backoff: Backoff,
+    /// Whether large messages and telemetry travel compressed, if the server agrees; true unless changed.
+    pub compression: bool,
     /// Whether [`Client::connect`](crate::client::Client::connect) keeps trying when the first attempt fails; false unless changed.
     pub retry_first: bool,
     /// A call fails when there was no connection for this long; `None`, as at first: never.
@@ -49,6 +51,7 @@ impl Options {
             heartbeat: None,
             connect_timeout: limits::HANDSHAKE_DEADLINE,
             backoff: Backoff::default(),
+            compression: true,
             retry_first: false,
             offline_max: None,
             on_notice: None,

@@ -8,7 +8,7 @@ use super::{Machine, State, Unanswered};
 use crate::clock::Time;
 use crate::ids::{LeaseId, ProducerId, SubscriptionId};
 use crate::limits;
-use crate::wire::{Codec, EMPTY_PING, Kind, encode, encode_ack, encode_publish, proto};
+use crate::wire::{Codec, EMPTY_PING, Kind, compressible_bytes, encode, encode_ack, encode_publish, proto};
 
 /// Why a request was not made. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -222,11 +222,26 @@ impl Machine {
         self.next_ping = now + self.heartbeat();
     }
 
-    /// Replaces the frame that a request just appended at `frame_start` by its compressed form, if the server
-    /// named a dictionary and the frame becomes smaller.
-    pub fn compress(&self, codec: &mut Codec, out: &mut Vec<u8>, frame_start: usize) {
-        if self.dictionary {
+    /// Replaces the PING just appended at `frame_start` by its compressed form, if the server named the dictionary
+    /// and the frame becomes smaller.
+    pub fn compress_ping(&self, codec: &mut Codec, out: &mut Vec<u8>, frame_start: usize) {
+        if self.dictionary && out.len() - frame_start >= TELEMETRY_BYTES_MIN {
             codec.compress_last_frame(out, frame_start);
+        }
+    }
+
+    /// The same for the PUBLISH of `bodies` that was just appended at `frame_start`, if trying is worth the time.
+    #[inline]
+    pub fn compress_publish(
+        &self,
+        codec: &mut Codec,
+        bodies: &[Vec<u8>],
+        out: &mut Vec<u8>,
+        frame_start: usize,
+    ) {
+        if self.dictionary {
+            let compressible = bodies.iter().map(|body| compressible_bytes(body)).sum();
+            codec.compress_messages(out, frame_start, compressible);
         }
     }
 
@@ -280,6 +295,8 @@ fn bodies_bytes_max(frame_bytes_max: u32, window_bytes: u32, queue: &str, count:
 /// Room in a PUBLISH for everything but the queue's name and the messages: the fields `seq`, `producer_id`,
 /// `sequence`, `unanswered_from`, and the header of `queue`.
 const PUBLISH_FIELDS_BYTES_MAX: usize = 11 + 9 + 11 + 11 + 3;
+/// Smallest PING that is worth compressing: one that holds more than the three fields without a name.
+const TELEMETRY_BYTES_MIN: usize = 32;
 /// Key and length of one message in a PUBLISH.
 const BODY_FIELD_BYTES_MAX: usize = 5;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::client::{Machine, RequestError, Room};
 use crate::ids::{ProducerId, QueueName};
-use crate::wire::proto;
+use crate::wire::{Codec, proto};
 
 /// Why a publish was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +127,7 @@ impl Publishes {
     pub(super) fn send(
         &mut self,
         machine: &mut Machine,
+        codec: &mut Codec,
         out_soft_max: usize,
         out: &mut Vec<u8>,
         mut refused: impl FnMut(u64, u32, String),
@@ -136,6 +137,7 @@ impl Publishes {
             let Some(next) = self.in_flight.get_mut(self.sent) else { return };
             let producer = Some((self.producer, next.sequence, unanswered_from));
             let queue = next.queue.as_str();
+            let frame_start = out.len();
             let sent = match &next.bodies[..] {
                 [body] => machine.publish(queue, producer, body, out),
                 bodies => {
@@ -145,6 +147,7 @@ impl Publishes {
             };
             match sent {
                 Ok(seq) => {
+                    machine.compress_publish(codec, &next.bodies, out, frame_start);
                     next.seq = seq;
                     self.sent += 1;
                 }

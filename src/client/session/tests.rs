@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::*;
 use crate::ids::Boot;
 use crate::wire::{
-    ClientFrame, DeliverWriter, Kind, Split, encode, encode_publish_ack, encode_reply_ok, split,
+    ClientFrame, Codec, DeliverWriter, Kind, Split, encode, encode_publish_ack, encode_reply_ok, split,
 };
 
 /// A server in miniature: one queue, one client, everything durable at once.
@@ -20,6 +20,10 @@ struct Server {
     hellos: Vec<proto::Hello>,
     retired: Option<u64>,
     window: u32,
+    /// Named in WELCOME; 0 for none.
+    dictionary: u32,
+    /// Frames that came compressed.
+    compressed: usize,
     // One connection.
     received: Vec<u8>,
     out: Vec<u8>,
@@ -50,7 +54,10 @@ impl Server {
         let received = std::mem::take(&mut self.received);
         let mut rest = &received[..];
         while let Split::Frame { frame, consumed } = split(rest, limits::FRAME_BYTES_MAX).unwrap() {
-            self.on_frame(ClientFrame::decode(frame.kind, frame.payload).unwrap());
+            self.compressed += usize::from(frame.compressed);
+            let mut codec = Codec::new();
+            let payload = codec.payload(frame, self.dictionary != 0, limits::FRAME_BYTES_MAX).unwrap();
+            self.on_frame(ClientFrame::decode(frame.kind, payload).unwrap());
             rest = &rest[consumed..];
         }
         self.received = rest.to_vec();
@@ -114,6 +121,7 @@ impl Server {
         let welcome = proto::Welcome {
             resumed,
             heartbeat_ms: 30_000,
+            dictionary: self.dictionary,
             resume_token: b"token".to_vec(),
             limits: Some(proto::Limits {
                 frame_bytes_max: limits::FRAME_BYTES_MAX as u32,
@@ -169,6 +177,7 @@ fn config() -> SessionConfig {
         credential: Vec::new(),
         heartbeat: None,
         backoff: Backoff::default(),
+        compression: true,
     }
 }
 
@@ -607,4 +616,39 @@ fn bye_retires_the_producer_only_when_everything_is_answered() {
         assert_eq!(client.session.link(), Link::Close);
         assert_eq!(client.session.lost(client.now).verdict, Verdict::Final);
     }
+}
+
+#[test]
+fn large_publishes_and_telemetry_are_compressed_if_the_server_agrees() {
+    let text = |len| {
+        (0..).flat_map(|line: u32| format!("line {line}; ").into_bytes()).take(len).collect::<Vec<u8>>()
+    };
+    for (dictionary, expected) in [(DICTIONARY_ID, 3), (0, 0), (DICTIONARY_ID + 1, 0)] {
+        let mut server = Server { dictionary, ..Server::new() };
+        let mut client = Client::new();
+        client.connection(&mut server, ALL, ALL, ALL);
+        assert_eq!(server.hellos[0].dictionaries, [DICTIONARY_ID]);
+        client.session.publish(&jobs(), text(2000)).unwrap();
+        client.session.publish(&jobs(), text(200)).unwrap();
+        client.session.publish_batch(&jobs(), vec![text(1500), text(10)]).unwrap();
+        let mut out = Vec::new();
+        client.session.transmit(&mut out);
+        let mut ping = proto::Ping::default();
+        (0..10).for_each(|value| ping.push_reading("uptime_s", value));
+        client.session.ping(client.now, Some(&ping), &mut out);
+        client.session.ping(client.now, None, &mut out);
+        server.receive(&out);
+        assert_eq!(server.compressed, expected, "dictionary {dictionary}");
+        let bodies = [text(2000), text(200), text(1500), text(10)];
+        assert!(server.stored.values().eq(&bodies));
+    }
+}
+
+#[test]
+fn a_client_that_is_told_not_to_compress_names_no_dictionary() {
+    let mut server = Server::new();
+    let mut client = Client::new();
+    client.session = Session::new(SessionConfig { compression: false, ..config() }, 3);
+    client.connection(&mut server, ALL, ALL, ALL);
+    assert!(server.hellos[0].dictionaries.is_empty());
 }

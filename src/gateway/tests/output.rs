@@ -2,7 +2,102 @@ use super::*;
 use crate::ids::{Boot, LeaseId, MessageId, SubscriptionId};
 use crate::limits;
 use crate::mail::Deliver;
-use crate::wire::EMPTY_PING;
+use crate::wire::{DICTIONARY_ID, EMPTY_PING};
+
+/// A connection whose client has the dictionary, or has not.
+fn live_with(rig: &mut Rig, dictionaries: Vec<u32>) -> SlotKey {
+    let key = rig.accept();
+    rig.receive(key, &hello_of(proto::Hello { client_id: "d".into(), dictionaries, ..Default::default() }));
+    rig.attach(key, 1);
+    rig.commands();
+    rig.taken[key.slot as usize].clear();
+    key
+}
+
+/// Text that compresses, and noise.
+fn text(len: usize) -> Vec<u8> {
+    (0..)
+        .flat_map(|room: usize| format!("room {room}: {} degrees\n", room * room % 397).into_bytes())
+        .take(len)
+        .collect()
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(5);
+    std::iter::repeat_with(|| random.u8(..)).take(len).collect()
+}
+
+/// Whether what the client got is compressed, and what it holds.
+fn delivered(rig: &mut Rig, key: SlotKey) -> (bool, Vec<Vec<u8>>) {
+    let bytes = std::mem::take(&mut rig.taken[key.slot as usize]);
+    let mut codec = Codec::new();
+    let Ok(Split::Frame { frame, consumed }) = split(&bytes, 1 << 24) else { panic!("no frame") };
+    assert_eq!(consumed, bytes.len(), "one frame");
+    let payload = codec.payload(frame, true, 1 << 20).expect("a payload that decompresses");
+    let Ok(ServerFrame::Deliver(view)) = ServerFrame::decode(frame.kind, payload) else {
+        panic!("no DELIVER")
+    };
+    (frame.compressed, view.deliveries().map(|delivery| delivery.message.to_vec()).collect())
+}
+
+#[test]
+fn large_messages_are_compressed_for_clients_that_have_the_dictionary() {
+    let bodies = |bodies: &[Vec<u8>]| bodies.to_vec();
+    let small = text(limits::COMPRESS_BODY_BYTES_MIN - 1);
+    for (dictionaries, agreed) in [(vec![9, DICTIONARY_ID], true), (vec![], false), (vec![9], false)] {
+        for (sent, is_worth_it) in [
+            (bodies(&[text(limits::COMPRESS_BODY_BYTES_MIN)]), true),
+            (bodies(&[text(40_000), noise(20), text(2000)]), true),
+            (vec![small.clone()], false),
+            // Many small ones make a large frame; the time of each counts.
+            (vec![small.clone(); 100], false),
+            (bodies(&[noise(5000)]), false),
+            (bodies(&[text(2000), noise(9000)]), false),
+        ] {
+            let mut rig = Rig::new(config());
+            let key = live_with(&mut rig, dictionaries.clone());
+            let effects = sent.iter().zip(1..).map(|(body, id)| delivery(key, id, body.len())).collect();
+            rig.effects(effects, &sent.concat());
+            let (is_compressed, got) = delivered(&mut rig, key);
+            assert_eq!(got, sent);
+            assert_eq!(is_compressed, agreed && is_worth_it, "{dictionaries:?} {:?}", sent[0].len());
+            assert_eq!(rig.metrics.frames_compressed.value(), u64::from(is_compressed));
+            assert_eq!(rig.metrics.compression_saved_bytes.value() > 0, is_compressed);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_told_not_to_compress_does_not() {
+    let mut config = config();
+    config.rules.compression = false;
+    let mut rig = Rig::new(config);
+    let key = live_with(&mut rig, vec![DICTIONARY_ID]);
+    rig.effects(vec![delivery(key, 1, 5000)], &text(5000));
+    assert!(!delivered(&mut rig, key).0);
+}
+
+#[test]
+fn frames_behind_a_compressed_one_stay_whole() {
+    let mut rig = Rig::new(config());
+    let key = live_with(&mut rig, vec![DICTIONARY_ID]);
+    rig.plugged.push(key.slot);
+    rig.effects(vec![delivery(key, 1, 5000)], &text(5000));
+    rig.receive(key, &EMPTY_PING);
+    rig.effects(vec![delivery(key, 2, 3), delivery(key, 3, 9000)], &[&b"xyz"[..], &text(9000)].concat());
+    rig.plugged.clear();
+    rig.flush(key.slot);
+    let bytes = std::mem::take(&mut rig.taken[key.slot as usize]);
+    let (mut rest, mut codec, mut got) = (&bytes[..], Codec::new(), Vec::new());
+    while let Ok(Split::Frame { frame, consumed }) = split(rest, 1 << 24) {
+        let payload = codec.payload(frame, true, 1 << 20).expect("a payload that decompresses");
+        ServerFrame::decode(frame.kind, payload).expect("a frame that decodes");
+        got.push((frame.kind, frame.compressed));
+        rest = &rest[consumed..];
+    }
+    assert_eq!(rest, b"");
+    assert_eq!(got, [(Kind::Deliver, true), (Kind::Pong, false), (Kind::Deliver, true)]);
+}
 
 fn delivery(key: SlotKey, id: u64, body_len: usize) -> Effect {
     Effect::Deliver(Deliver {

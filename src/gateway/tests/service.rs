@@ -269,8 +269,12 @@ fn parked_publishes_make_no_crowd() {
 
 #[test]
 fn compressed_frames_are_read_once_agreed_on() {
-    let readings = (0..20).map(|i| proto::Reading { name: "temperature".into(), value: i }).collect();
-    let mut ping = frame(Kind::Ping, &proto::Ping { readings, ..Default::default() });
+    let telemetry = proto::Ping {
+        names: vec!["temperature".into(); 20],
+        values: (0..20).collect(),
+        ..Default::default()
+    };
+    let mut ping = frame(Kind::Ping, &telemetry);
     Codec::new().compress_last_frame(&mut ping, 0);
     assert_eq!(ping[0] & 0x80, 0x80);
     for (dictionaries, is_agreed) in [(vec![crate::wire::DICTIONARY_ID], true), (vec![], false)] {

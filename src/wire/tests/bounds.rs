@@ -154,12 +154,35 @@ fn subscriptions_are_1_to_65535_and_name_a_queue() {
 #[test]
 fn telemetry_is_bounded() {
     let ping = |count, name: usize| proto::Ping {
-        readings: vec![proto::Reading { name: "n".repeat(name), value: 1 }; count],
+        names: vec!["n".repeat(name); count],
+        values: vec![-1; count],
         ..Default::default()
     };
     taken(Kind::Ping, &ping(limits::PING_READINGS_MAX, limits::READING_NAME_BYTES_MAX));
     assert_eq!(refused(Kind::Ping, &ping(limits::PING_READINGS_MAX + 1, 1)).code(), Code::TooLarge);
     assert_eq!(refused(Kind::Ping, &ping(1, limits::READING_NAME_BYTES_MAX + 1)).code(), Code::TooLarge);
+    let flood = proto::Ping { values: vec![0; 100_000], ..Default::default() };
+    assert_eq!(refused(Kind::Ping, &flood).code(), Code::TooLarge);
+}
+
+#[test]
+fn every_reading_has_a_name_and_a_value() {
+    for (names, values) in [(0, 1), (1, 0), (2, 1), (3, 64)] {
+        let ping = proto::Ping {
+            names: vec!["n".to_owned(); names],
+            values: vec![i64::MIN; values],
+            ..Default::default()
+        };
+        let fault = refused(Kind::Ping, &ping);
+        assert_eq!(fault.code(), Code::Invalid);
+        let text = format!("the number of Ping.values is {values}; allowed are {names} to {names}");
+        assert_eq!(fault.to_string(), text);
+    }
+    // A value cut off within the packed field.
+    let fault = ClientFrame::decode(Kind::Ping, &[0x22, 1, b'n', 0x2a, 1, 0x80]).unwrap_err();
+    assert_eq!(fault.code(), Code::Malformed);
+    // Values that are not packed count as well.
+    assert!(ClientFrame::decode(Kind::Ping, &[0x22, 1, b'n', 0x28, 2]).is_ok());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use relaymesh::ids::{Namespace, QueueName};
 use relaymesh::limits;
 
 use super::Role;
+use super::client::filler;
 use crate::scheduler::Micros;
 use crate::shadow::Facts;
 use crate::trace::note;
@@ -79,7 +80,7 @@ impl World {
             hits(load.bounded_attempts),
         );
         let mut payload = key.to_le_bytes().to_vec();
-        payload.resize(8 + random.usize(0..=load.body_max), key as u8);
+        payload.extend(filler(key).take(random.usize(0..=load.body_max)));
         let mut message = Message::new(payload);
         if is_delayed {
             message = message.delay(Duration::from_millis(random.u64(1..8000)));
