@@ -3,7 +3,7 @@
 
 use relaymesh::clock::{Clock, Time};
 use relaymesh::limits::SEGMENT_BYTES;
-use relaymesh::log::{ChoreOutcome, DiskStorage, Journal, Log, LogConfig, LogError};
+use relaymesh::log::{ChoreOutcome, DiskStorage, Durability, Journal, Log, LogConfig, LogError};
 
 const COMMITS: usize = 2000;
 const ROUNDS: u64 = 40;
@@ -12,8 +12,9 @@ const APPENDS: u64 = 1000;
 fn main() -> Result<(), LogError> {
     let parent = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_else(|| ".".to_owned());
     let home = tempfile::tempdir_in(parent).expect("a directory that may be written");
-    let storage = DiskStorage::open(home.path())?;
-    let config = LogConfig { segment_bytes: SEGMENT_BYTES as u64, seed: fastrand::u64(..) };
+    let durability = Durability::Sync;
+    let storage = DiskStorage::open(home.path(), durability)?;
+    let config = LogConfig { segment_bytes: SEGMENT_BYTES as u64, seed: fastrand::u64(..), durability };
     let (mut log, report) = Log::recover(&storage, config, &mut |_, _| {})?;
     println!("direct: {}", report.is_direct);
     let clock = Clock::starting_at(Time(0));

@@ -217,6 +217,10 @@ pub const BODY_MEMORY_BYTES_MAX: u64 = 1024 * MIB as u64;
 /// How long a client that was refused for a full queue is asked to wait.
 pub const QUEUE_FULL_RETRY: Duration = Duration::from_secs(1);
 
+/// How far ahead of the ids in use the log says that they are, where durability is an interval: more than can be
+/// published in the longest one, so that no id that a power loss takes is given again.
+pub const IDS_AHEAD: u64 = 1 << 28;
+
 // The log.
 
 /// What a batch starts on and what the disk is written in.
@@ -230,6 +234,10 @@ pub const LOG_BATCH_BYTES_MAX: usize = 2 * MIB;
 /// Bodies of deliveries to one loop that a shard keeps for their commit or because the lane is full; beyond it nothing
 /// more is handed out to that loop. What one commit publishes and the next one gathers passes without waiting.
 pub const DELIVERIES_HELD_BYTES_MAX: usize = 2 * LOG_BATCH_BYTES_MAX;
+/// Shortest interval of durability.
+pub const DURABILITY_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// Longest interval of durability.
+pub const DURABILITY_INTERVAL_MAX: Duration = Duration::from_secs(10);
 /// Segments kept ready for acks when the disk is full.
 pub const RESERVED_SEGMENTS: usize = 2;
 /// Segments the log may have beyond twice its live bytes.

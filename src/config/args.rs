@@ -19,6 +19,10 @@ pub struct ServeArgs {
     /// Where operators connect: metrics, health, HTTP API [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR", env = "RELAYMESH_SERVE_ADMIN")]
     pub admin: Option<String>,
+    /// When a publish or an ack is answered: sync, once it is on disk, or interval:TIME, once it is written. Then it
+    /// survives kill -9, but a power loss may take what was answered within TIME, 1ms to 10s [default: sync]
+    #[arg(long, value_name = "sync|interval:TIME", env = "RELAYMESH_SERVE_DURABILITY")]
+    pub durability: Option<String>,
     /// Event loops [default: one per core]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_LOOPS")]
     pub loops: Option<String>,
@@ -58,6 +62,7 @@ impl ServeArgs {
             ("data_dir", "--data-dir", "RELAYMESH_SERVE_DATA_DIR", &self.data_dir),
             ("listen.address", "--listen", "RELAYMESH_SERVE_LISTEN", &self.listen),
             ("listen.admin", "--admin", "RELAYMESH_SERVE_ADMIN", &self.admin),
+            ("log.durability", "--durability", "RELAYMESH_SERVE_DURABILITY", &self.durability),
             ("loops", "--loops", "RELAYMESH_SERVE_LOOPS", &self.loops),
             ("max_sessions", "--max-sessions", "RELAYMESH_SERVE_MAX_SESSIONS", &self.max_sessions),
             ("session.compression", "--compression", "RELAYMESH_SERVE_COMPRESSION", &self.compression),

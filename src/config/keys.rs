@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::units::{parse_count, parse_duration, parse_size, show_duration, show_size};
+use super::units::{
+    parse_count, parse_durability, parse_duration, parse_size, show_durability, show_duration, show_size,
+};
 use super::{Config, WhenFull};
 use crate::limits;
+use crate::log::Durability;
 use crate::telemetry::logging::{LogFormat, parse_filter};
 
 /// One key.
@@ -29,6 +32,7 @@ pub(super) enum Kind {
     Size(Field<u64>, u64, u64),
     Time(Field<Duration>, Duration, Duration),
     Switch(Field<bool>),
+    Durability(Field<Durability>),
     WhenFull(Field<WhenFull>),
     LogFilter(Field<String>),
     LogFormat(Field<LogFormat>),
@@ -183,6 +187,13 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Size(|c| &mut c.log.segment_bytes, limits::SEGMENT_BYTES_MIN as u64, 1 << 30),
     },
     Key {
+        path: "log.durability",
+        about: "\"sync\": what is answered survives a power loss. \"interval(100ms)\": it is answered once written and \
+                synced at most that much later; it survives kill -9, but a power loss may take what was answered within \
+                the interval.",
+        kind: Kind::Durability(|c| &mut c.log.durability),
+    },
+    Key {
         path: "drain.period",
         about: "Over which time clients are sent away when the server is told to end.",
         kind: Kind::Time(|c| &mut c.drain.period, secs(0), secs(3600)),
@@ -231,6 +242,7 @@ impl Kind {
             Self::Size(field, min, max) => store(field(config), parse_size(text), min, max),
             Self::Time(field, min, max) => store(field(config), parse_duration(text), min, max),
             Self::Switch(field) => parsed(field(config), parse_switch(text)),
+            Self::Durability(field) => parsed(field(config), parse_durability(text)),
             Self::WhenFull(field) => parsed(field(config), WhenFull::parse(text)),
             Self::LogFilter(field) => parsed(field(config), parse_filter(text).ok().map(|_| text.to_owned())),
             Self::LogFormat(field) => parsed(field(config), text.parse().ok()),
@@ -252,6 +264,14 @@ impl Kind {
                 format!("a duration from {min} to {max}, written like 500ms, 30s or 1h 30m")
             }
             Self::Switch(_) => "\"on\" or \"off\"".into(),
+            Self::Durability(_) => {
+                let (min, max) = (limits::DURABILITY_INTERVAL_MIN, limits::DURABILITY_INTERVAL_MAX);
+                let (min, max) = (show_duration(min), show_duration(max));
+                format!(
+                    "\"sync\", or \"interval(TIME)\" or \"interval:TIME\" with a TIME from {min} to {max}, such as \
+                     interval(100ms)"
+                )
+            }
             Self::WhenFull(_) => "\"wait\" or \"reject\"".into(),
             Self::LogFilter(_) => {
                 "error, warn, info, debug or trace, or a list such as \"info,relaymesh::queue=debug\"".into()
@@ -269,6 +289,7 @@ impl Kind {
             Self::Size(field, ..) => show_size(*field(config)),
             Self::Time(field, ..) => show_duration(*field(config)),
             Self::Switch(field) => if *field(config) { "on" } else { "off" }.to_owned(),
+            Self::Durability(field) => show_durability(*field(config)),
             Self::WhenFull(field) => field(config).as_str().to_owned(),
             Self::LogFilter(field) => field(config).clone(),
             Self::LogFormat(field) => field(config).as_str().to_owned(),

@@ -25,6 +25,7 @@ pub use auth::{Auth, Token};
 pub use error::{ConfigError, Origin};
 
 use crate::limits;
+use crate::log::Durability;
 use crate::telemetry::logging::LogFormat;
 use keys::KEYS;
 
@@ -163,6 +164,8 @@ pub struct Memory {
 pub struct LogFiles {
     /// Bytes of one segment.
     pub segment_bytes: u64,
+    /// When a publish, an ack and the like are answered.
+    pub durability: Durability,
 }
 
 /// How a server ends.
@@ -216,7 +219,7 @@ impl Default for Config {
                 when_full: WhenFull::Reject,
             },
             memory: Memory { body_bytes_max: limits::BODY_MEMORY_BYTES_MAX },
-            log: LogFiles { segment_bytes: limits::SEGMENT_BYTES as u64 },
+            log: LogFiles { segment_bytes: limits::SEGMENT_BYTES as u64, durability: Durability::Sync },
             drain: Drain { period: Duration::from_secs(10) },
             logging: Logging { filter: "info".into(), format: LogFormat::Text },
         }

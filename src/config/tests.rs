@@ -37,6 +37,12 @@ fn wrong_files_are_refused_with_key_value_and_what_is_allowed() {
         ("[queue]\nlease = \"13h\"", &["queue.lease is \"13h\"", "12h"]),
         ("[log]\nsegment_bytes = \"1MiB\"", &["log.segment_bytes is \"1MiB\"", "4MiB"]),
         ("[log]\nsegment_bytes = 8388609", &["log.segment_bytes is 8388609B", "multiple of 4KiB"]),
+        ("[log]\ndurability = \"async\"", &["log.durability is \"async\"", "\"sync\"", "interval(100ms)"]),
+        ("[log]\ndurability = \"interval\"", &["log.durability is \"interval\"", "from 1ms to 10s"]),
+        ("[log]\ndurability = \"interval(0ms)\"", &["log.durability is \"interval(0ms)\"", "1ms"]),
+        ("[log]\ndurability = \"interval(11s)\"", &["log.durability is \"interval(11s)\"", "10s"]),
+        ("[log]\ndurability = \"interval(100ms\"", &["log.durability", "interval(TIME)"]),
+        ("[log]\ndurability = 100", &["log.durability is 100", "interval(TIME)"]),
         (
             "[session]\nframe_bytes_max = \"16MiB\"\npublish_window_bytes = \"16MiB\"\n[mailbox]\nbytes_max=\"16MiB\"\n\
           [log]\nsegment_bytes = \"60MiB\"",
@@ -154,6 +160,7 @@ fn every_flag_stands_for_a_key_and_a_variable() {
         admin: value(),
         loops: value(),
         max_sessions: value(),
+        durability: value(),
         log: value(),
         log_format: value(),
         ..ServeArgs::default()
@@ -163,7 +170,7 @@ fn every_flag_stands_for_a_key_and_a_variable() {
         .filter_map(|arg| Some((format!("--{}", arg.get_long()?), arg.get_env()?.to_str()?.to_owned())))
         .collect();
     let given: Vec<_> = args.given().collect();
-    assert_eq!(given.len(), 7);
+    assert_eq!(given.len(), 8);
     for flag in given {
         assert!(KEYS.iter().any(|key| key.path == flag.key), "{}", flag.key);
         assert_eq!(variables[flag.flag], flag.env);
@@ -177,6 +184,7 @@ fn the_printed_configuration_makes_itself_again() {
     let mut config = Config { data_dir: "a \"quoted\" \\ path".into(), ..Config::default() };
     config.session.grace = Duration::from_millis(1500);
     config.queue.bytes_max = 20_001_000;
+    config.log.durability = Durability::Interval(Duration::from_millis(1500));
     let printed = config.to_commented_toml();
     let again = from_file(&printed).unwrap();
     assert_eq!(format!("{config:?}"), format!("{again:?}"));
@@ -214,4 +222,22 @@ fn a_token_opens_what_it_is_for() {
             && Token::parse("a b").is_none()
             && Token::parse(&"x".repeat(1025)).is_none()
     );
+}
+
+#[test]
+fn durability_is_read_in_every_form_a_user_would_try() {
+    let with = |text: &str| from_file(&format!("[log]\ndurability = {text:?}")).unwrap().log.durability;
+    let interval = |millis| Durability::Interval(Duration::from_millis(millis));
+    assert_eq!(Config::default().log.durability, Durability::Sync);
+    assert_eq!(with("sync"), Durability::Sync);
+    for text in ["interval(100ms)", "interval(100)", "interval:100ms", "interval:100"] {
+        assert_eq!(with(text), interval(100), "{text}");
+    }
+    assert_eq!(with("interval(1s 500ms)"), interval(1500));
+    let flag = ServeArgs { durability: Some("interval:2s".into()), ..ServeArgs::default() };
+    assert_eq!(Config::load(&flag).unwrap().log.durability, interval(2000));
+    let flag = ServeArgs { durability: Some("fsync".into()), ..ServeArgs::default() };
+    let error = Config::load(&flag).unwrap_err().to_string();
+    let said = "--durability or RELAYMESH_SERVE_DURABILITY: log.durability is \"fsync\"; allowed is \"sync\"";
+    assert!(error.contains(said), "{error}");
 }

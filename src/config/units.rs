@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::limits::{DURABILITY_INTERVAL_MAX, DURABILITY_INTERVAL_MIN};
+use crate::log::Durability;
+
 /// Units of size, the longest names first.
 const SIZE_UNITS: [(&str, u64); 8] = [
     ("KiB", 1 << 10),
@@ -45,4 +48,27 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 
 pub(super) fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
+}
+
+/// `sync`, `interval(100ms)`, or `interval:100ms`, which a shell takes without quotes. A number alone is milliseconds.
+pub(super) fn parse_durability(text: &str) -> Option<Durability> {
+    if text == "sync" {
+        return Some(Durability::Sync);
+    }
+    let rest = text.strip_prefix("interval")?;
+    let in_brackets = || rest.strip_prefix('(')?.strip_suffix(')');
+    let time = rest.strip_prefix(':').or_else(in_brackets)?;
+    let interval = match parse_count(time) {
+        Some(millis) => Duration::from_millis(millis),
+        None => parse_duration(time)?,
+    };
+    let is_allowed = (DURABILITY_INTERVAL_MIN..=DURABILITY_INTERVAL_MAX).contains(&interval);
+    is_allowed.then_some(Durability::Interval(interval))
+}
+
+pub(super) fn show_durability(durability: Durability) -> String {
+    match durability {
+        Durability::Sync => "sync".to_owned(),
+        Durability::Interval(interval) => format!("interval({})", show_duration(interval)),
+    }
 }

@@ -3,6 +3,7 @@
 //! [`Shard::recover`] first. Then, in any order: [`Shard::apply`] a batch of commands, [`Shard::expire`] at
 //! [`Shard::next_deadline`], [`Shard::seal`] whenever no batch is being written and [`Shard::batch_done`] after it
 //! was, [`Shard::next_chore`] and [`Shard::chore_done`] likewise; after each, [`Shard::effects`] for every loop.
+//! A shard that is to end is told so with [`Shard::sync_now`] until it [is settled](Shard::is_settled).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use crate::host::Block;
 use crate::ids::{Boot, LoopId};
 use crate::limits;
 use crate::log::{
-    Batch, Chore, ChoreDone, ChoreOutcome, Journal, Log, LogError, Position, Recovery, Room, Storage,
+    Batch, Chore, ChoreDone, ChoreOutcome, Durability, Journal, Log, LogError, Position, Recovery, Room,
+    Storage,
 };
 use crate::mail::{CommandBatch, EffectBatch};
 use crate::queue::{Brain, Outbox, ReplayError, Turn};
@@ -57,6 +59,9 @@ pub struct Shard {
     outbox: Outbox,
     /// When to ask a full disk for space again.
     space_retry_at: Option<Time>,
+    durability: Durability,
+    /// When what was written is to be synced.
+    sync_at: Option<Time>,
     /// Effects left since the brain was last asked for more.
     has_new_room: bool,
     metrics: Arc<ShardMetrics>,
@@ -86,9 +91,19 @@ impl Shard {
             return Err(error);
         }
         let time = brain.shard_time(wall);
-        let mut shard =
-            Self { brain, log, outbox: Outbox::new(), space_retry_at: None, has_new_room: false, metrics };
+        let mut shard = Self {
+            brain,
+            log,
+            outbox: Outbox::new(),
+            space_retry_at: None,
+            durability: config.log.durability,
+            sync_at: None,
+            has_new_room: false,
+            metrics,
+        };
         let boot = shard.turn(Now { time, wall }, |brain, turn| brain.start(turn));
+        // No boot may ever follow itself, whatever a power loss takes: tokens, epochs and leases carry its number.
+        shard.log.request_sync();
         Ok((shard, Started { recovery, boot, time }))
     }
 
@@ -102,6 +117,9 @@ impl Shard {
         if self.space_retry_at.is_some_and(|at| at <= now.time) {
             self.space_retry_at = None;
             self.log.retry_space();
+        }
+        if self.sync_at.take_if(|at| *at <= now.time).is_some() {
+            self.log.request_sync();
         }
         self.has_new_room = false;
         self.turn(now, |brain, turn| brain.expire(turn));
@@ -117,7 +135,8 @@ impl Shard {
         let held_back = (self.has_new_room && self.brain.is_holding_back()).then_some(Time(0));
         // Also at once, when an operator's request goes on: the committer rings when the log takes more again.
         let jobs = (self.brain.has_jobs() && !self.is_congested()).then_some(Time(0));
-        self.brain.next_deadline().into_iter().chain(self.space_retry_at).chain(held_back).chain(jobs).min()
+        let own = self.space_retry_at.into_iter().chain(self.sync_at).chain(held_back).chain(jobs);
+        self.brain.next_deadline().into_iter().chain(own).min()
     }
 
     /// Whether so much waits for the committer that no more commands should be taken.
@@ -126,10 +145,16 @@ impl Shard {
         self.log.open_bytes() >= 2 * limits::LOG_BATCH_BYTES_MAX
     }
 
-    /// Whether nothing waits to be written.
+    /// Whether nothing waits to be written or synced.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.log.open_bytes() == 0
+        self.log.open_bytes() == 0 && !self.log.is_unsynced()
+    }
+
+    /// Lets what was written be synced without waiting for its time. Whether there is a batch to seal that was not there
+    /// before.
+    pub fn sync_now(&mut self) -> bool {
+        self.log.request_sync()
     }
 
     /// The next batch to write, or `None`. One at a time.
@@ -137,14 +162,20 @@ impl Shard {
         self.log.seal()
     }
 
-    /// The batch is durable: what waited for it may leave.
+    /// The batch is committed: what waited for it may leave.
     pub fn batch_done(&mut self, now: Now, batch: Batch) {
         self.log.batch_done(batch);
+        match self.durability {
+            Durability::Interval(interval) if self.log.is_unsynced() => {
+                self.sync_at.get_or_insert(now.time + interval);
+            }
+            Durability::Interval(_) | Durability::Sync => self.sync_at = None,
+        }
         self.turn(now, |brain, turn| brain.committed(turn));
         self.publish_stats();
     }
 
-    /// The batch could not be written; nothing is sealed and nothing that is not durable leaves any more.
+    /// The batch could not be written or synced; nothing is sealed and nothing that is not committed leaves any more.
     pub fn batch_failed(&mut self, batch: Batch) {
         self.log.batch_failed(batch);
     }
@@ -224,6 +255,7 @@ impl Shard {
         let stats = self.log.stats();
         self.metrics.log_live_bytes.set(stats.live_bytes);
         self.metrics.log_segments.set(stats.segments);
+        self.metrics.log_unsynced_bytes.set(stats.unsynced_bytes);
         self.metrics.effects_held.set(self.outbox.held() as u64);
     }
 }

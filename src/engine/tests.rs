@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::clock::{Clock, Now, Time, Wall};
 use crate::ids::{Boot, ClientId, ConnKey, LoopId, MessageId, Namespace, QueueName, SubscriptionId};
-use crate::log::LogConfig;
 use crate::log::sim_storage::{Fault, SimStorage};
+use crate::log::{Durability, LogConfig};
 use crate::mail::{
     Attach, Bell, Command, CommandBatch, CommandSender, Effect, EffectReceiver, MessageHeader, Publish,
     PublishMessage, command_lanes, effect_lane,
@@ -21,14 +21,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const BODY: &[u8] = b"\x0a\x05hello";
 
 fn config() -> EngineConfig {
-    let log = LogConfig { segment_bytes: 4 << 20, seed: 1 };
+    let log = LogConfig { segment_bytes: 4 << 20, seed: 1, durability: Durability::Sync };
     EngineConfig { log, queue: QueueConfig::default(), seed: 1 }
 }
 
 fn start(storage: &SimStorage) -> (Shard, Started) {
-    let (mut shard, started) = Shard::recover(storage, config(), Arc::default(), Wall(1000)).unwrap();
+    start_with(storage, config())
+}
+
+fn start_with(storage: &SimStorage, config: EngineConfig) -> (Shard, Started) {
+    let (mut shard, started) = Shard::recover(storage, config, Arc::default(), Wall(1000)).unwrap();
     commit(&mut shard);
     (shard, started)
+}
+
+/// Synced 100 ms after the write.
+fn later() -> EngineConfig {
+    let mut config = config();
+    config.log.durability = Durability::Interval(Duration::from_millis(100));
+    config.queue.ids_ahead = 1 << 28;
+    config
 }
 
 fn commit(shard: &mut Shard) {
@@ -127,6 +139,102 @@ fn each_start_has_a_boot_of_its_own_and_time_goes_on() {
     assert!(second.time.0 >= first.time.0 + 60_000, "the minute in between has passed");
 }
 
+#[test]
+fn with_an_interval_effects_leave_with_the_write_and_a_sync_follows_in_time() {
+    let storage = SimStorage::new(1);
+    let (mut shard, started) = start_with(&storage, later());
+    assert!(shard.is_settled(), "the boot is synced before anybody is let in");
+    let now = |ms| Now { time: Time(started.time.0 + ms), wall: Wall(1000 + ms) };
+    shard.apply(now(1), &mut attach());
+    shard.apply(now(1), &mut publish(1));
+    let batch = shard.seal().unwrap();
+    batch.write().unwrap();
+    assert!(!has_ack(&shard.effects(LOOP).unwrap_or_default().effects));
+    shard.batch_done(now(3), batch);
+    assert!(has_ack(&shard.effects(LOOP).unwrap().effects));
+    assert!(shard.seal().is_none() && !shard.is_settled());
+    assert_eq!(shard.next_deadline(), Some(now(103).time));
+    // A later write does not put it off.
+    shard.apply(now(50), &mut publish(2));
+    let batch = shard.seal().unwrap();
+    batch.write().unwrap();
+    shard.batch_done(now(51), batch);
+    assert_eq!(shard.next_deadline(), Some(now(103).time));
+    shard.apply(now(102), &mut publish(3));
+    shard.expire(now(103));
+    let sync = shard.seal().unwrap();
+    assert!(sync.is_sync(), "before what waits is written");
+    sync.write().unwrap();
+    shard.batch_done(now(104), sync);
+    assert!(shard.seal().is_some_and(|batch| !batch.is_sync()));
+}
+
+#[test]
+fn no_boot_and_no_id_is_given_twice_whatever_the_power_takes() {
+    for seed in 0..50 {
+        let storage = SimStorage::new(seed);
+        let mut last = (Boot(0), MessageId(0));
+        for _ in 0..4 {
+            let (mut shard, started) = start_with(&storage, later());
+            shard.check_invariants();
+            assert!(started.boot > last.0, "{:?} after {last:?}", started.boot);
+            shard.apply(now(1), &mut attach());
+            shard.apply(now(1), &mut publish(1));
+            let batch = shard.seal().unwrap();
+            batch.write().unwrap();
+            shard.batch_done(now(2), batch);
+            let effects = shard.effects(LOOP).unwrap().effects;
+            let id = effects.iter().find_map(|effect| match effect {
+                Effect::PublishAcked(acked) => Some(acked.first_id),
+                _ => None,
+            });
+            assert!(id.unwrap() > last.1, "{id:?} after {last:?}");
+            last = (started.boot, id.unwrap());
+            storage.power_loss();
+        }
+    }
+}
+
+#[test]
+fn on_threads_with_an_interval_a_stop_syncs_and_a_kill_loses_nothing() {
+    let storage = SimStorage::new(1);
+    let mut long = later();
+    long.log.durability = Durability::Interval(Duration::from_secs(10));
+    let running = run_with(&storage, long.clone());
+    running.commands.send(attach()).unwrap();
+    running.commands.send(publish(1)).unwrap();
+    let is_acked = |effect: &Effect| matches!(effect, Effect::PublishAcked(_));
+    assert!(running.next(is_acked).is_some());
+    // As a kill leaves it: what was written is there.
+    let killed = storage.fork(1);
+    killed.kill();
+    let clock = Clock::starting_at(Time(0));
+    assert!(matches!(running.engine.stop(), Ended::Stopped));
+    assert!(clock.micros() < 5_000_000, "a stop does not wait for the interval");
+    storage.power_loss();
+    for left in [killed, storage] {
+        let running = run_with(&left, long.clone());
+        running.commands.send(attach()).unwrap();
+        running.commands.send(subscribe(1)).unwrap();
+        assert!(running.next(is_delivery).is_some());
+        running.engine.stop();
+    }
+}
+
+#[test]
+fn on_threads_a_sync_comes_by_itself_and_a_failed_one_ends_the_shard() {
+    let storage = SimStorage::new(1);
+    let running = run_with(&storage, later());
+    running.commands.send(attach()).unwrap();
+    running.commands.send(publish(1)).unwrap();
+    assert!(running.next(|effect| matches!(effect, Effect::PublishAcked(_))).is_some());
+    storage.fail(Fault::FailSync, 0);
+    running.commands.send(publish(2)).unwrap();
+    let reason = running.failures.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(reason.contains("syncing"), "{reason}");
+    assert!(matches!(running.engine.stop(), Ended::Failed(_)));
+}
+
 struct Running {
     engine: Engine,
     commands: CommandSender,
@@ -136,7 +244,11 @@ struct Running {
 }
 
 fn run(storage: &SimStorage) -> Running {
-    let (shard, started) = start(storage);
+    run_with(storage, config())
+}
+
+fn run_with(storage: &SimStorage, config: EngineConfig) -> Running {
+    let (shard, started) = start_with(storage, config);
     let (ring, rung) = mpsc::sync_channel(1024);
     let loop_bell = Bell::new(move || ring.send(()).unwrap());
     let (tell, failures) = mpsc::sync_channel(1);

@@ -234,8 +234,13 @@ impl BrainThread {
             if worked {
                 continue;
             }
-            if self.stop.load(Ordering::Acquire) && self.is_done() {
-                return Ok(());
+            if self.stop.load(Ordering::Acquire) {
+                if self.is_done() {
+                    return Ok(());
+                }
+                if self.shard.sync_now() {
+                    continue;
+                }
             }
             self.sleep();
         }
@@ -250,7 +255,10 @@ impl BrainThread {
                 self.shard.batch_failed(batch);
                 return Err(error);
             }
-            self.metrics.commit_latency_us.record(self.clock.micros() - self.commit_started_us);
+            let took_us = self.clock.micros() - self.commit_started_us;
+            let latency =
+                if batch.is_sync() { &self.metrics.sync_latency_us } else { &self.metrics.commit_latency_us };
+            latency.record(took_us);
             self.shard.batch_done(self.clock.now(), batch);
         }
         if let Some(done) = self.housekeeper.take() {
@@ -292,9 +300,11 @@ impl BrainThread {
         if !self.committer.busy
             && let Some(batch) = self.shard.seal()
         {
-            self.metrics.commit_records.record(u64::from(batch.records));
-            self.metrics.commit_bytes.record(batch.bytes() as u64);
-            self.metrics.log_written_bytes.add(batch.bytes() as u64);
+            if !batch.is_sync() {
+                self.metrics.commit_records.record(u64::from(batch.records));
+                self.metrics.commit_bytes.record(batch.bytes() as u64);
+                self.metrics.log_written_bytes.add(batch.bytes() as u64);
+            }
             self.commit_started_us = self.clock.micros();
             self.committer.give(batch);
         }

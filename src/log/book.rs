@@ -22,8 +22,8 @@ pub(super) struct Segment {
     pub(super) salt: u64,
     /// Bytes of records that were not released.
     pub(super) live_bytes: u64,
-    /// Where the durable batches end.
-    pub(super) durable_end: u64,
+    /// Where the batches that were written end.
+    pub(super) written_end: u64,
     /// All that was appended before the last release is durable once this is.
     pub(super) released_in: Ticket,
     /// Reads asked for and not answered.
@@ -37,7 +37,7 @@ impl Segment {
         Self {
             salt,
             live_bytes: 0,
-            durable_end: LOG_BLOCK_BYTES as u64,
+            written_end: LOG_BLOCK_BYTES as u64,
             released_in: Ticket::DURABLE,
             reads: 0,
             relocated: false,

@@ -29,6 +29,23 @@ pub struct Chore(pub(super) Work);
 #[must_use]
 pub struct ChoreDone(pub(super) Done);
 
+/// What came of a chore.
+#[derive(Debug)]
+#[must_use]
+pub enum ChoreOutcome {
+    /// Nothing to be passed on; [`Journal::room`](super::Journal::room) may have changed.
+    Quiet,
+    /// Records that were asked for.
+    Reads(Reads),
+    /// Records of the oldest segment: those still needed are to be appended again and released where they were; then
+    /// it goes back through [`Log::relocated`](super::Log::relocated).
+    Relocation(Relocation),
+    /// No segment could be prepared; the engine says when to try again with [`Log::retry_space`](super::Log::retry_space).
+    NoSpace(LogError),
+    /// A segment in use failed: the process must stop.
+    Failed(LogError),
+}
+
 #[derive(Debug)]
 pub(super) enum Work {
     Prepare(Preparation),
@@ -52,6 +69,13 @@ pub(super) enum Done {
     Read(Reading, Reads),
     Scanned(Relocation),
     Failed(LogError),
+}
+
+/// A segment that is ready for use.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) identity: Identity,
+    pub(super) file: Arc<dyn StorageFile>,
 }
 
 impl Chore {
@@ -177,14 +201,14 @@ pub(super) struct Want {
     pub(super) len: u32,
 }
 
-/// Some reads of durable records, and the buffer that the last ones left behind.
+/// Some reads of records that were written, and the buffer that the last ones left behind.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) wants: Vec<(Want, Identity, u64)>,
     pub(super) ahead: ReadAhead,
 }
 
-/// Durable bytes of one segment.
+/// Bytes of one segment that were written.
 #[derive(Debug, Default)]
 pub(super) struct ReadAhead {
     buffer: AlignedBuffer,
@@ -237,7 +261,7 @@ impl ReadAhead {
             && offset + bytes <= self.start + self.buffer.len() as u64
     }
 
-    /// Reads on from the block of `offset`: at least `bytes` of it as far as `end`, beyond which nothing is durable.
+    /// Reads on from the block of `offset`: at least `bytes` of it as far as `end`, where what was written ends.
     fn fill(
         &mut self,
         file: &dyn StorageFile,

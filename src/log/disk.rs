@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::ReadWriteFlags;
 
-use super::LogError;
 use super::storage::{Entry, Storage, StorageFile};
+use super::{Durability, LogError};
 use crate::limits::LOG_BLOCK_BYTES;
 
 /// Holds a data directory for this process until it is dropped.
@@ -56,11 +56,12 @@ pub struct DiskStorage {
 }
 
 impl DiskStorage {
-    /// Locks the data directory and makes what is missing.
+    /// Locks the data directory and makes what is missing. Where a commit does not wait for the disk, files are written
+    /// through the page cache: then a write is a copy.
     ///
     /// # Errors
     /// As [`DirectoryLock::take`].
-    pub fn open(data_directory: &Path) -> Result<Self, LogError> {
+    pub fn open(data_directory: &Path, durability: Durability) -> Result<Self, LogError> {
         let lock = DirectoryLock::take(data_directory)?;
         let directory = data_directory.join("log");
         let failed = |what| {
@@ -69,7 +70,8 @@ impl DiskStorage {
         };
         fs::create_dir_all(&directory).map_err(failed("making the log directory"))?;
         sync(data_directory).map_err(failed("syncing the data directory"))?;
-        let is_direct = probe_direct(data_directory).map_err(failed("trying direct writes"))?;
+        let is_direct = durability == Durability::Sync
+            && probe_direct(data_directory).map_err(failed("trying direct writes"))?;
         Ok(Self { directory, is_direct, _lock: lock })
     }
 
@@ -185,6 +187,7 @@ impl StorageFile for DiskFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        // A file's length and place count as data where they are needed to read it again; its times do not.
+        self.file.sync_data()
     }
 }

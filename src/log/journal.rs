@@ -31,7 +31,7 @@ pub enum Room {
 /// The log as the queue's brain writes to it. Appending never blocks and never fails: what could go wrong is asked
 /// before ([`Journal::room`]) or stops the process (a failed write).
 pub trait Journal {
-    /// Adds a record, the concatenation of `parts`, to the open batch. It is durable once
+    /// Adds a record, the concatenation of `parts`, to the open batch. It may be answered for once
     /// [`Journal::open_ticket`], as it is now, is committed. Counts as live until released; a record that only
     /// cancels or amends an older one is released at once.
     fn append(&mut self, parts: &[&[u8]]) -> Position;
@@ -40,7 +40,8 @@ pub trait Journal {
     /// between turns. A batch to which nothing is appended is never committed.
     fn open_ticket(&self) -> Ticket;
 
-    /// Everything up to this ticket is durable.
+    /// Everything up to this ticket is committed: durable, or, where the log's durability is an interval, written and
+    /// durable at most that much later.
     fn committed(&self) -> Ticket;
 
     /// Says, after a recovery and before the first append, that `len` bytes of the record at `position` are still

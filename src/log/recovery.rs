@@ -3,17 +3,20 @@
 //! The log is one chain of batches, each with the checksum of the one before. It ends where the next batch, behind the
 //! last one or at the start of the next segment, is not whole. Every header found anywhere, whole segments scanned,
 //! says up to where the log was durable when it was written: if that is beyond the end, durable bytes were damaged and
-//! the start is refused. Otherwise what lies beyond was never answered; it is left where it is, and fits no batch that
-//! is written later.
+//! the start is refused. Otherwise what lies beyond was never said to be durable, and is cut. Where durability is an
+//! interval and the power went, that may be several batches, some of them whole behind one that is not: their headers
+//! are wiped before anything new is written, so that none of them is ever taken for a successor of a new batch.
+//!
+//! What was read may lie in the page cache only, left there by a process that was killed. So it is synced before a
+//! new batch names it as durable.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::book::{Book, Segment, file_name, unfinished_name};
-use super::chore::{Done, Preparation};
+use super::chore::{Done, Preparation, Prepared};
 use super::format::{self, BatchHeader, Flaw, Identity};
 use super::storage::{Storage, StorageFile};
-use super::wal::{Prepared, Start};
 use super::{AlignedBuffer, Log, LogConfig, LogError, Position};
 use crate::limits::LOG_BLOCK_BYTES;
 
@@ -31,7 +34,7 @@ pub struct Recovery {
     pub records: u64,
     /// Bytes of their data.
     pub data_bytes: u64,
-    /// The unfinished batch at the end, if there is a trace of one.
+    /// What was cut off at the end, if there is a trace of it.
     pub cut: Option<Cut>,
     /// Whether commits go around the page cache; they cost more where they do not.
     pub is_direct: bool,
@@ -39,7 +42,8 @@ pub struct Recovery {
     pub is_new: bool,
 }
 
-/// A batch that was being written when the process or the machine stopped; nothing in it was ever answered.
+/// What was being written when the process or the machine stopped, and never said to be durable: one batch that nobody
+/// was answered for, or, where durability is an interval, what was written since the last sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     /// The segment's file name.
@@ -55,7 +59,7 @@ impl Log {
     /// first segment of a new log.
     ///
     /// # Errors
-    /// [`LogError`] says what is wrong and what to do. Nothing was changed then.
+    /// [`LogError`] says what is wrong and what to do. Nothing was changed then, but for what was to be cut.
     pub fn recover(
         storage: &dyn Storage,
         config: LogConfig,
@@ -139,13 +143,24 @@ fn make(storage: &dyn Storage, config: LogConfig) -> Result<Log, LogError> {
     Ok(Log::new(Start { config, book, file, offset: BLOCK, prepared: VecDeque::new(), last }))
 }
 
+/// What a log starts from.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) config: LogConfig,
+    pub(super) book: Book,
+    /// The file of the newest segment.
+    pub(super) file: Arc<dyn StorageFile>,
+    pub(super) offset: u64,
+    pub(super) prepared: VecDeque<Prepared>,
+    pub(super) last: BatchHeader,
+}
+
 /// Where the log ends, as far as it was followed.
 struct End {
     segment: u64,
     offset: u64,
     flaw: Flaw,
     file: Arc<dyn StorageFile>,
-    cut_bytes: u64,
 }
 
 /// Follows the chain from segment to segment.
@@ -157,6 +172,9 @@ struct Walk {
     end: Option<End>,
     /// Segments behind the end; the chain may still go on in the first of them.
     behind: VecDeque<Prepared>,
+    /// Batch headers that a later batch need not overwrite: file, segment and offset of each.
+    leftovers: Vec<(Arc<dyn StorageFile>, u64, u64)>,
+    cut: Option<Cut>,
     /// Highest position named as durable, and highest segment named as the oldest one needed.
     durable: u64,
     oldest_needed: u64,
@@ -171,6 +189,8 @@ impl Walk {
             last: None,
             end: None,
             behind: VecDeque::new(),
+            leftovers: Vec::new(),
+            cut: None,
             durable: 0,
             oldest_needed: 0,
         }
@@ -213,15 +233,20 @@ impl Walk {
             self.last = Some(header);
             self.note(&header);
         }
-        let cut_bytes = self.scan(&identity, offset)?;
-        if offset == BLOCK && self.end.is_some() {
+        let is_behind = offset == BLOCK && self.end.is_some();
+        let cut_bytes = self.scan(&identity, file, offset, is_behind)?;
+        // What was cut may begin in the segment after the one that the log ends in.
+        if !is_behind || (self.behind.is_empty() && cut_bytes > 0) {
+            self.cut = (cut_bytes > 0).then(|| Cut { file: file_name(number), offset, bytes: cut_bytes });
+        }
+        if is_behind {
             self.behind.push_back(Prepared { identity, file: Arc::clone(file) });
             return Ok(());
         }
         let mut segment = Segment::new(identity.salt);
-        segment.durable_end = offset;
+        segment.written_end = offset;
         self.book.push(segment);
-        self.end = Some(End { segment: number, offset, flaw, file: Arc::clone(file), cut_bytes });
+        self.end = Some(End { segment: number, offset, flaw, file: Arc::clone(file) });
         Ok(())
     }
 
@@ -253,16 +278,24 @@ impl Walk {
         Ok(identity)
     }
 
-    /// Looks for headers from `offset` on; returns how many bytes a batch at `offset` itself would have.
-    fn scan(&mut self, identity: &Identity, offset: u64) -> Result<u64, LogError> {
+    /// Looks for headers from `offset` on; returns how many bytes from there the batches they speak of reach.
+    fn scan(
+        &mut self,
+        identity: &Identity,
+        file: &Arc<dyn StorageFile>,
+        offset: u64,
+        is_behind: bool,
+    ) -> Result<u64, LogError> {
         let mut cut_bytes = 0;
         for at in (offset..identity.segment_bytes).step_by(LOG_BLOCK_BYTES) {
             match format::read_batch_header(&self.buffer.as_slice()[at as usize..], identity, at) {
                 Ok(header) => {
                     self.note(&header);
-                    if at == offset {
-                        cut_bytes = header.batch_bytes() as u64;
+                    // The one at the end itself is not whole, or follows nothing.
+                    if at > offset || is_behind {
+                        self.leftovers.push((Arc::clone(file), identity.segment, at));
                     }
+                    cut_bytes = at + header.batch_bytes() as u64 - offset;
                 }
                 Err(Flaw::Newer(found)) => {
                     let file = file_name(identity.segment);
@@ -280,8 +313,23 @@ impl Walk {
         self.oldest_needed = self.oldest_needed.max(header.oldest_segment);
     }
 
-    fn finish(self, report: &mut Recovery) -> Result<Log, LogError> {
-        let end = self.end.expect("there is a segment, and the first one sets the end");
+    /// Makes sure that no batch is made of what lies beyond the end, and that all before it is durable.
+    fn settle(&self, end: &End) -> Result<(), LogError> {
+        let mut zeroes = AlignedBuffer::with_capacity(LOG_BLOCK_BYTES);
+        zeroes.resize(LOG_BLOCK_BYTES);
+        for (file, segment, offset) in &self.leftovers {
+            let written = file.write(*offset, zeroes.as_slice());
+            written.map_err(LogError::io("wiping what was cut", &file_name(*segment)))?;
+        }
+        for same in self.leftovers.chunk_by(|a, b| a.1 == b.1) {
+            let (file, segment, _) = &same[0];
+            file.sync().map_err(LogError::io("syncing", &file_name(*segment)))?;
+        }
+        end.file.sync().map_err(LogError::io("syncing", &file_name(end.segment)))
+    }
+
+    fn finish(mut self, report: &mut Recovery) -> Result<Log, LogError> {
+        let end = self.end.take().expect("there is a segment, and the first one sets the end");
         let file = file_name(end.segment);
         if self.book.oldest() > self.oldest_needed && self.oldest_needed > 0 {
             return Err(LogError::Missing { file: file_name(self.oldest_needed) });
@@ -290,10 +338,9 @@ impl Walk {
             let flaw = end.flaw.to_string();
             return Err(LogError::Damaged { file, offset: end.offset, flaw, durable: self.durable });
         }
+        self.settle(&end)?;
         report.segments = end.segment - self.book.oldest() + 1;
-        if end.cut_bytes > 0 {
-            report.cut = Some(Cut { file, offset: end.offset, bytes: end.cut_bytes });
-        }
+        report.cut = self.cut.take();
         Ok(Log::new(Start {
             config: self.config,
             book: self.book,

@@ -1,7 +1,20 @@
 //! What the log is told, and what it tells of itself.
 
+use std::time::Duration;
+
 use super::format::{BATCH_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::limits::LOG_BLOCK_BYTES;
+
+/// When a commit is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Once it is on disk: it survives a power loss.
+    #[default]
+    Sync,
+    /// Once it is written: it survives the end of the process, however sudden. It is synced at most this much later,
+    /// and a power loss takes what was not.
+    Interval(Duration),
+}
 
 /// What the log is told at start.
 #[derive(Debug, Clone, Copy)]
@@ -10,6 +23,8 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// Random; the salts of new segments come from it.
     pub seed: u64,
+    /// What makes a ticket committed.
+    pub durability: Durability,
 }
 
 impl LogConfig {
@@ -42,4 +57,6 @@ pub struct LogStats {
     pub waits: u64,
     /// Reads asked for and not answered.
     pub reads: u64,
+    /// Bytes of batches that a power loss would take.
+    pub unsynced_bytes: u64,
 }

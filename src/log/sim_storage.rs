@@ -320,6 +320,9 @@ impl StorageFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.storage.state();
         let fails = state.strikes(Fault::FailSync);
+        if !fails && state.node(self.id)?.dirty.is_empty() {
+            return Ok(());
+        }
         let mut rng = state.rng.fork();
         state.node(self.id)?.settle(|| !fails || rng.bool());
         if fails { Err(io::Error::other("simulated sync failure")) } else { Ok(()) }

@@ -1,13 +1,16 @@
 //! The log over the simulated storage, and once over a real directory.
 
+mod interval;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::book::file_name;
 use super::sim_storage::{Fault, SECTOR_BYTES, SimStorage};
 use super::*;
 use crate::limits::{LOG_BLOCK_BYTES, SPARE_SEGMENTS_MAX};
 
-const CONFIG: LogConfig = LogConfig { segment_bytes: 64 << 10, seed: 7 };
+const CONFIG: LogConfig = LogConfig { segment_bytes: 64 << 10, seed: 7, durability: Durability::Sync };
 type Records = Vec<(Position, Vec<u8>)>;
 
 fn open(storage: &dyn Storage) -> Result<(Log, Recovery, Records), LogError> {
@@ -472,6 +475,19 @@ impl Model {
         }
     }
 
+    /// Writes or removes some key.
+    fn change(&mut self, log: &mut Log, rng: &mut fastrand::Rng) -> u8 {
+        let key = rng.u8(0..20);
+        if rng.u8(0..3) > 0 {
+            let mut record = vec![rng.u8(1..255); rng.usize(2..3000)];
+            record[1] = key;
+            self.put(log, &record);
+        } else {
+            self.remove(log, key);
+        }
+        key
+    }
+
     fn relocate(&mut self, log: &mut Log, position: Position, record: &[u8]) {
         if self.0.get(&record[1]).is_some_and(|(at, _)| *at == position) {
             self.put(log, record);
@@ -498,37 +514,37 @@ fn model_chore(log: &mut Log, storage: &SimStorage, model: &mut Model) {
     }
 }
 
-/// Random work with crashes anywhere: what was committed is there after each, and what was not may be.
+/// Random work with crashes anywhere: what was committed, or synced if the power goes, is there after each, and what was
+/// not may be.
 fn model_run(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let storage = SimStorage::new(seed);
     for _ in 0..6 {
+        let durability =
+            if rng.bool() { Durability::Sync } else { Durability::Interval(Duration::from_millis(1)) };
         let mut model = Model::default();
-        let (mut log, _) = Log::recover(&storage, LogConfig { seed: rng.u64(..), ..CONFIG }, &mut |at, r| {
-            model.replay(at, r)
-        })
-        .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let (mut log, _) =
+            Log::recover(&storage, LogConfig { seed: rng.u64(..), durability, ..CONFIG }, &mut |at, r| {
+                model.replay(at, r)
+            })
+            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         for (position, value) in model.0.values() {
             log.retain(*position, value.len() as u32);
         }
         let mut states = vec![model.values()];
         let mut history: Vec<(usize, u8, Option<Vec<u8>>)> = Vec::new();
-        let mut durable = 0;
+        let (mut committed, mut synced) = (0, 0);
         let mut sealed: Vec<(Ticket, usize)> = Vec::new();
         for _ in 0..rng.usize(10..300) {
             for _ in 0..rng.usize(0..6) {
-                let key = rng.u8(0..20);
-                if rng.u8(0..3) > 0 {
-                    let mut record = vec![rng.u8(1..255); rng.usize(2..3000)];
-                    record[1] = key;
-                    model.put(&mut log, &record);
-                } else {
-                    model.remove(&mut log, key);
-                }
+                let key = model.change(&mut log, &mut rng);
                 history.push((states.len(), key, model.values().remove(&key)));
             }
             states.push(model.values());
             sealed.push((log.open_ticket(), states.len() - 1));
+            if rng.u8(0..8) == 0 {
+                log.request_sync();
+            }
             while rng.u8(0..4) > 0 {
                 let Some(batch) = log.seal() else { break };
                 batch.write().unwrap();
@@ -537,10 +553,10 @@ fn model_run(seed: u64) {
             for _ in 0..rng.usize(0..4) {
                 model_chore(&mut log, &storage, &mut model);
             }
-            for (ticket, state) in &sealed {
-                if *ticket <= log.committed() {
-                    durable = *state;
-                }
+            let is_committed = |(ticket, _): &&(Ticket, usize)| *ticket <= log.committed();
+            committed = sealed.iter().rfind(is_committed).map_or(committed, |(_, state)| *state);
+            if !log.is_unsynced() {
+                synced = committed;
             }
             if rng.u8(0..100) == 0 {
                 // The process dies in the middle of a write.
@@ -553,8 +569,10 @@ fn model_run(seed: u64) {
         }
         drop(log);
         storage.heal();
+        let mut durable = committed;
         if rng.bool() {
             storage.power_loss();
+            durable = synced;
         }
         let mut found = Model::default();
         Log::recover(&storage, CONFIG, &mut |at, r| found.replay(at, r))
@@ -668,15 +686,15 @@ fn the_format_is_what_it_was() {
 #[test]
 fn a_real_directory_is_locked_written_and_read_again() {
     let home = tempfile::tempdir().unwrap();
-    let storage = DiskStorage::open(home.path()).unwrap();
-    let refused = DiskStorage::open(home.path()).unwrap_err().to_string();
+    let storage = DiskStorage::open(home.path(), Durability::Sync).unwrap();
+    let refused = DiskStorage::open(home.path(), Durability::Sync).unwrap_err().to_string();
     assert!(refused.contains(&home.path().display().to_string()), "{refused}");
     assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
     let (mut log, records) = filled(&storage, 40, 5000);
     let asked = log.read(records[3].0, 10, 100);
     assert_eq!(quiet(&mut log, &storage)[&asked], records[3].1[10..110]);
     drop((log, storage));
-    let storage = DiskStorage::open(home.path()).unwrap();
+    let storage = DiskStorage::open(home.path(), Durability::Sync).unwrap();
     let (mut log, report, found) = open(&storage).unwrap();
     assert_eq!(found, records);
     assert!(!report.is_new);

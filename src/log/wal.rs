@@ -3,12 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::book::{Book, Segment, file_name};
-use super::chore::{Chore, ChoreDone, Done, Preparation, ReadAhead, Reading, Want, Work};
+use super::batch::{Batch, How};
+use super::book::{Book, Segment};
+use super::chore::{
+    Chore, ChoreDone, ChoreOutcome, Done, Preparation, Prepared, ReadAhead, Reading, Want, Work,
+};
 use super::format::{self, BATCH_HEADER_BYTES, BatchHeader, Identity, RECORD_HEADER_BYTES};
-use super::settings::{LogConfig, LogStats};
+use super::recovery::Start;
+use super::settings::{Durability, LogConfig, LogStats};
 use super::storage::StorageFile;
-use super::{AlignedBuffer, Journal, LogError, Position, ReadTicket, Reads, Relocation, Room, Ticket};
+use super::{AlignedBuffer, Journal, Position, ReadTicket, Relocation, Room, Ticket};
 use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BLOCK_BYTES, RESERVED_SEGMENTS, SPARE_SEGMENTS_MAX};
 
 const BLOCK: u64 = LOG_BLOCK_BYTES as u64;
@@ -20,61 +24,6 @@ const POOLED_BUFFERS_MAX: usize = 4;
 const READS_PER_CHORE_MAX: usize = 256;
 const READ_BYTES_PER_CHORE_MAX: u64 = 1 << 20;
 
-/// A batch on its way to the disk.
-#[derive(Debug)]
-#[must_use]
-pub struct Batch {
-    /// What is durable with it, if it is the [last](Self::completes) of its ticket.
-    pub ticket: Ticket,
-    /// The ticket is committed once this batch is durable.
-    pub completes: bool,
-    /// Records in it.
-    pub records: u32,
-    segment: u64,
-    offset: u64,
-    oldest_segment: u64,
-    bytes: AlignedBuffer,
-    file: Arc<dyn StorageFile>,
-}
-
-impl Batch {
-    /// Writes it; durable on return. Batches must be written one at a time in the order they were sealed, and after an
-    /// error no other one may be written.
-    ///
-    /// # Errors
-    /// [`LogError::Io`]: the process must stop.
-    pub fn write(&self) -> Result<(), LogError> {
-        self.file.write_durable(self.offset, self.bytes.as_slice()).map_err(|source| LogError::Io {
-            what: "writing a batch",
-            file: file_name(self.segment),
-            source,
-        })
-    }
-
-    /// Its bytes on disk.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-/// What came of a chore.
-#[derive(Debug)]
-#[must_use]
-pub enum ChoreOutcome {
-    /// Nothing to be passed on; [`Log::room`](Journal::room) may have changed.
-    Quiet,
-    /// Records that were asked for.
-    Reads(Reads),
-    /// Records of the oldest segment: those still needed are to be appended again and released where they were; then
-    /// it goes back through [`Log::relocated`].
-    Relocation(Relocation),
-    /// No segment could be prepared; the engine says when to try again with [`Log::retry_space`].
-    NoSpace(LogError),
-    /// A segment in use failed: the process must stop.
-    Failed(LogError),
-}
-
 /// A batch that is being filled, or waits to be written.
 #[derive(Debug)]
 struct Piece {
@@ -82,25 +31,6 @@ struct Piece {
     offset: u64,
     bytes: AlignedBuffer,
     records: u32,
-}
-
-/// What a log starts from: made by recovery.
-#[derive(Debug)]
-pub(super) struct Start {
-    pub(super) config: LogConfig,
-    pub(super) book: Book,
-    /// The file of the newest segment.
-    pub(super) file: Arc<dyn StorageFile>,
-    pub(super) offset: u64,
-    pub(super) prepared: VecDeque<Prepared>,
-    pub(super) last: BatchHeader,
-}
-
-/// A segment that is ready for use.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) identity: Identity,
-    pub(super) file: Arc<dyn StorageFile>,
 }
 
 /// The log. See the module for the order of calls.
@@ -118,10 +48,18 @@ pub struct Log {
     committed: Ticket,
     pool: Vec<AlignedBuffer>,
     last: BatchHeader,
-    /// Where the batch sealed last ends.
-    sealed_to: u64,
-    /// What the newest durable batch names as needed.
+    /// Where the batch written last ends, and the bytes of it and those before that are not synced.
+    written_to: u64,
+    unsynced_bytes: u64,
+    /// Everything below is durable. Only this is ever named so: recovery refuses a log that ends before.
+    synced_to: u64,
+    /// Everything up to this ticket is durable.
+    synced: Ticket,
+    /// What the newest batch that was written names as needed, and the newest one that is durable.
+    oldest_written: u64,
     oldest_durable: u64,
+    /// The next batch is a sync, if there is anything to sync.
+    sync_wanted: bool,
     /// The segment that is written to; the newest one may be ahead of it.
     writing: u64,
     file: Arc<dyn StorageFile>,
@@ -148,6 +86,7 @@ pub struct Log {
 impl Log {
     pub(super) fn new(start: Start) -> Self {
         let writing = start.book.newest();
+        let end = start.book.identity(writing).position(start.offset);
         Self {
             config: start.config,
             open: VecDeque::new(),
@@ -157,8 +96,13 @@ impl Log {
             committed: Ticket::DURABLE,
             pool: Vec::new(),
             last: start.last,
-            sealed_to: start.book.identity(writing).position(start.offset),
+            written_to: end,
+            unsynced_bytes: 0,
+            synced_to: end,
+            synced: Ticket::DURABLE,
+            oldest_written: 0,
             oldest_durable: 0,
+            sync_wanted: false,
             writing,
             file: start.file,
             prepared: start.prepared,
@@ -187,6 +131,9 @@ impl Log {
         if self.failed {
             return None;
         }
+        if self.sync_wanted && self.is_unsynced() {
+            return Some(self.seal_sync());
+        }
         if self.closed.is_empty() {
             if self.open.is_empty() {
                 return None;
@@ -196,15 +143,20 @@ impl Log {
             self.open_ticket.0 += 1;
         }
         let segment = self.closed.front()?.identity.segment;
-        if segment != self.writing && !self.move_on(segment) {
-            return None;
+        if segment != self.writing {
+            // What is not synced lies in one file only.
+            if self.is_unsynced() {
+                return Some(self.seal_sync());
+            }
+            if !self.move_on(segment) {
+                return None;
+            }
         }
         let mut piece = self.closed.pop_front()?;
         let oldest_segment = self.book.oldest_needed(segment);
         let header = BatchHeader {
             number: self.last.number + 1,
-            // Batches are written one at a time: all before this one are durable when it is written.
-            durable: self.sealed_to,
+            durable: self.synced_to,
             oldest_segment,
             payload_bytes: (piece.bytes.len() - BATCH_HEADER_BYTES) as u32,
             records: piece.records,
@@ -217,8 +169,12 @@ impl Log {
         let crc =
             format::write_batch_header(piece.bytes.as_mut_slice(), &piece.identity, piece.offset, &header);
         self.last = BatchHeader { crc, ..header };
-        self.sealed_to = piece.identity.position(piece.offset + piece.bytes.len() as u64);
+        let how = match self.config.durability {
+            Durability::Sync => How::WriteDurably,
+            Durability::Interval(_) => How::Write,
+        };
         Some(Batch {
+            how,
             ticket: Ticket(self.open_ticket.0 - 1),
             completes: self.closed.is_empty(),
             records: piece.records,
@@ -230,22 +186,63 @@ impl Log {
         })
     }
 
-    /// The batch is durable.
-    pub fn batch_done(&mut self, batch: Batch) {
-        self.stats.written_bytes += batch.bytes.len() as u64;
-        self.book.of_mut(batch.segment).durable_end = batch.offset + batch.bytes.len() as u64;
-        self.oldest_durable = batch.oldest_segment;
-        if batch.completes {
-            self.committed = batch.ticket;
+    fn seal_sync(&mut self) -> Batch {
+        self.sync_wanted = false;
+        Batch {
+            ticket: self.committed,
+            completes: false,
+            records: 0,
+            how: How::Sync,
+            segment: self.writing,
+            offset: self.written_to % self.config.segment_bytes,
+            oldest_segment: self.oldest_written,
+            bytes: AlignedBuffer::default(),
+            file: Arc::clone(&self.file),
         }
-        if self.pool.len() < POOLED_BUFFERS_MAX && batch.bytes.capacity() <= 2 * LOG_BATCH_BYTES_MAX {
+    }
+
+    /// Lets the next batch be a sync, before whatever waits to be written; if nothing is unsynced, the first one after
+    /// a batch that is. Whether that is news to a log with something to sync.
+    pub fn request_sync(&mut self) -> bool {
+        let is_new = !std::mem::replace(&mut self.sync_wanted, true);
+        is_new && self.is_unsynced()
+    }
+
+    /// Whether a power loss would take something that was written.
+    #[must_use]
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced_bytes > 0
+    }
+
+    /// The batch is written, or the sync done.
+    pub fn batch_done(&mut self, batch: Batch) {
+        if batch.how != How::Sync {
+            let end = batch.offset + batch.bytes.len() as u64;
+            self.stats.written_bytes += batch.bytes.len() as u64;
+            self.unsynced_bytes += batch.bytes.len() as u64;
+            self.book.of_mut(batch.segment).written_end = end;
+            self.written_to = self.book.identity(batch.segment).position(end);
+            self.oldest_written = batch.oldest_segment;
+            if batch.completes {
+                self.committed = batch.ticket;
+            }
+        }
+        if batch.how != How::Write {
+            // One batch at a time: nothing was written since this one was sealed.
+            self.synced_to = self.written_to;
+            self.unsynced_bytes = 0;
+            self.synced = self.committed;
+            self.oldest_durable = self.oldest_written;
+        }
+        let is_usual = (LOG_BATCH_BYTES_MAX..=2 * LOG_BATCH_BYTES_MAX).contains(&batch.bytes.capacity());
+        if self.pool.len() < POOLED_BUFFERS_MAX && is_usual {
             let mut buffer = batch.bytes;
             buffer.clear();
             self.pool.push(buffer);
         }
     }
 
-    /// The batch could not be written: nothing is sealed any more, and the process must stop.
+    /// The batch could not be written or synced: nothing is sealed any more, and the process must stop.
     pub fn batch_failed(&mut self, _batch: Batch) {
         self.failed = true;
     }
@@ -264,6 +261,7 @@ impl Log {
             segments: self.segments_total(),
             prepared: self.prepared.len() as u64,
             reads: self.reads.len() as u64,
+            unsynced_bytes: self.unsynced_bytes,
             ..self.stats
         }
     }
@@ -338,7 +336,7 @@ impl Log {
         self.scanned_to = Some(slice.next);
         let oldest = self.book.oldest();
         let segment = self.book.of_mut(oldest);
-        if slice.next >= segment.durable_end {
+        if slice.next >= segment.written_end {
             segment.relocated = true;
             self.scanned_to = None;
         }
@@ -444,7 +442,7 @@ impl Log {
         self.book.of(oldest).is_some_and(|segment| {
             segment.live_bytes == 0
                 && segment.reads == 0
-                && segment.released_in <= self.committed
+                && segment.released_in <= self.synced
                 && oldest < self.writing
                 && oldest < self.oldest_durable
                 && !self.scan_busy
@@ -468,7 +466,7 @@ impl Log {
             }
             self.garbage -= cost;
         }
-        let (from, to) = (self.scanned_to.unwrap_or(BLOCK), segment.durable_end);
+        let (from, to) = (self.scanned_to.unwrap_or(BLOCK), segment.written_end);
         let identity = self.book.identity(oldest);
         self.scan_busy = true;
         let durable = self.last.durable;
@@ -480,7 +478,7 @@ impl Log {
         let mut wants = Vec::new();
         while let Some(&want) = self.reads.front() {
             let (segment, offset) = self.book.place(want.position);
-            let end = self.book.of_mut(segment).durable_end;
+            let end = self.book.of_mut(segment).written_end;
             bytes += u64::from(want.len);
             let full =
                 wants.len() >= READS_PER_CHORE_MAX || (bytes > READ_BYTES_PER_CHORE_MAX && !wants.is_empty());

@@ -59,6 +59,9 @@ pub struct QueueConfig {
     pub parked_bytes_per_namespace_max: u64,
     /// Bytes of bodies kept in memory; beyond it they are read back from the log.
     pub body_memory_bytes_max: u64,
+    /// How far ahead of the ids in use the log says that they are: what is lost with a power loss, as far as the log's
+    /// durability allows it, leaves no id behind that is given again.
+    pub ids_ahead: u64,
     /// Bodies being read back at once for deliveries.
     pub reads_max: usize,
     /// Dead letters that a redrive or a purge moves before others have their turn.
@@ -107,6 +110,7 @@ impl Default for QueueConfig {
             producers_per_namespace_max: limits::PRODUCERS_PER_NAMESPACE_MAX,
             parked_bytes_per_namespace_max: limits::PARKED_BYTES_PER_NAMESPACE_MAX,
             body_memory_bytes_max: limits::BODY_MEMORY_BYTES_MAX,
+            ids_ahead: 0,
             reads_max: 256,
             operator_slice: limits::OPERATOR_SLICE,
             full_retry: limits::QUEUE_FULL_RETRY,

@@ -387,7 +387,8 @@ impl Brain {
 
     fn append_clock(&mut self, turn: &mut Turn<'_>) {
         self.scratch.clear();
-        record::encode_clock(&mut self.scratch, turn.now.time, turn.now.wall, self.next_id);
+        let next_id = self.next_id + self.config.ids_ahead;
+        record::encode_clock(&mut self.scratch, turn.now.time, turn.now.wall, next_id);
         let position = turn.journal.append(&[&self.scratch]);
         release(turn, self.clock_held);
         self.clock = (turn.now.time, turn.now.wall);

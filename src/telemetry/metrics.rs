@@ -301,9 +301,15 @@ impl Scrape {
         page.histogram("commit_size", "Bytes in a commit", Scale::Bytes, &merged(|m| &m.commit_bytes))?;
         page.histogram(
             "commit_latency",
-            "From handing a batch to the committer until it is durable",
+            "From handing a batch to the committer until what waits for it is answered",
             Scale::Micros,
             &merged(|m| &m.commit_latency_us),
+        )?;
+        page.histogram(
+            "sync_latency",
+            "Syncs of what was answered before, where log.durability is an interval",
+            Scale::Micros,
+            &merged(|m| &m.sync_latency_us),
         )?;
         let sum = |cell: fn(&ShardMetrics) -> &Counter| count(self.shard_sum(|source| cell(source).value()));
         page.counter("log_written", "Written to the log", Some(&Unit::Bytes), sum(|m| &m.log_written_bytes))?;
@@ -321,6 +327,12 @@ impl Scrape {
             sum(|m| &m.log_live_bytes),
         )?;
         page.gauge("log_segments", "Segments of the log", None, sum(|m| &m.log_segments))?;
+        page.gauge(
+            "log_unsynced",
+            "Answered, and lost if the power went now; 0 unless log.durability is an interval",
+            Some(&Unit::Bytes),
+            sum(|m| &m.log_unsynced_bytes),
+        )?;
         page.gauge("disk_full", "Shards without room on disk for publishes", None, sum(|m| &m.disk_full))
     }
 

@@ -165,8 +165,12 @@ pub struct ShardMetrics {
     pub commit_records: Histogram,
     /// Bytes in a commit.
     pub commit_bytes: Histogram,
-    /// From handing a batch to the committer until it is durable, in microseconds.
+    /// From handing a batch to the committer until it is committed, in microseconds.
     pub commit_latency_us: Histogram,
+    /// As long for a sync of what was committed before; there is none where a commit is one.
+    pub sync_latency_us: Histogram,
+    /// Bytes that were committed and would not survive a power loss.
+    pub log_unsynced_bytes: Gauge,
     /// Bytes written to the log.
     pub log_written_bytes: Counter,
     /// Bytes of records that recovery needs.

@@ -1,7 +1,8 @@
 //! The crash campaign: SIGKILL at random moments under load, and no word the server gave is broken.
 //!
 //! `cargo test --release --test crash -- --ignored --nocapture` kills 200 times, `RELAYMESH_CRASH_KILLS` says
-//! how often instead, `RELAYMESH_CRASH_SEED` repeats the moments of a run. A short campaign is part of every test
+//! how often instead, `RELAYMESH_CRASH_SEED` repeats the moments of a run, `RELAYMESH_CRASH_DURABILITY` is what `serve
+//! --durability` takes. A short campaign is part of every test
 //! run. What is shown: every answered publish is there at the end or was acked, no answered ack is followed by
 //! another delivery, no publish that was sent again is there twice, and every start is clean.
 //!
@@ -48,22 +49,28 @@ fn number_from(variable: &str, default: u64) -> u64 {
 
 #[test]
 fn five_kills_break_no_word() {
-    campaign(5);
+    campaign(5, "sync");
+}
+
+#[test]
+fn kills_break_no_word_where_the_sync_comes_later() {
+    campaign(3, "interval:10s");
 }
 
 #[test]
 #[ignore = "takes minutes: the full campaign"]
 fn many_kills_break_no_word() {
-    campaign(number_from("RELAYMESH_CRASH_KILLS", 200));
+    let durability = std::env::var("RELAYMESH_CRASH_DURABILITY");
+    campaign(number_from("RELAYMESH_CRASH_KILLS", 200), durability.as_deref().unwrap_or("sync"));
 }
 
-fn campaign(kills: u64) {
+fn campaign(kills: u64, durability: &str) {
     let seed = number_from("RELAYMESH_CRASH_SEED", fastrand::u64(..));
     println!("{kills} kills; RELAYMESH_CRASH_SEED={seed} repeats their moments");
     let started = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
     let shared = Shared::new();
-    let home = Home::new().config(CONFIG);
+    let home = Home::new().config(CONFIG).arguments(&["--durability", durability]);
     let (producer_ids, worker_seeds): (Vec<u64>, Vec<u64>) =
         (0..PRODUCERS.max(WORKERS)).map(|_| (random.u64(1..), random.u64(..))).unzip();
     thread::scope(|scope| {

@@ -69,7 +69,7 @@ impl World {
                 }
             }
             Phase::Listing if !self.operator.is_waiting() => Phase::Showing,
-            Phase::Showing if !self.operator.is_waiting() => {
+            Phase::Showing if !self.operator.is_waiting() && self.is_server_settled() => {
                 self.ledger.check_all(&self.operator);
                 Phase::Restarted
             }
@@ -142,8 +142,11 @@ impl World {
     fn are_clients_quiet(&mut self) -> bool {
         // A rival that was taken over in the meantime may have been the last of its name.
         self.revive_clients();
-        let is_up = self.server.as_ref().is_some_and(|server| server.is_listening && server.is_settled());
-        is_up && self.clients.iter().all(|client| client.is_quiet())
+        self.is_server_settled() && self.clients.iter().all(|client| client.is_quiet())
+    }
+
+    fn is_server_settled(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.is_listening && server.is_settled())
     }
 
     fn are_queues_empty(&self) -> bool {
@@ -175,6 +178,7 @@ impl World {
             ("parked_bytes", shard.parked_bytes.value()),
             ("effects_held", shard.effects_held.value()),
             ("disk_full", shard.disk_full.value()),
+            ("log_unsynced_bytes", shard.log_unsynced_bytes.value()),
             ("sessions_in_grace", shard.sessions_in_grace.value()),
         ];
         // Prepared segments come and go around the bound; one more may be under way.

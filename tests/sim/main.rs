@@ -104,6 +104,11 @@ fn a_disk_that_only_caches_is_found() {
 }
 
 #[test]
+fn skipped_syncs_are_found() {
+    is_found(Flaw::SyncsSkipped, LOST);
+}
+
+#[test]
 fn effects_that_leave_before_their_commit_are_found() {
     is_found(Flaw::EffectsLeaveEarly, LOST);
 }

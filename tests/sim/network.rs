@@ -283,6 +283,14 @@ impl Network {
         self.abandon(conn, side, now.saturating_sub(LINGER));
     }
 
+    /// The server's machine lost its power, and with it what it had said and nobody has read.
+    pub(crate) fn silence_server(&mut self, now: Micros) {
+        for conn in 0..self.conns.len() as u32 {
+            self.vanish(ConnId(conn), Side::Server, now);
+            self.pipe_from(ConnId(conn), Side::Server).received.clear();
+        }
+    }
+
     fn abandon(&mut self, conn: ConnId, side: Side, now: Micros) {
         self.pipe_from(conn, side).writer_gone = true;
         let reading = self.pipe_from(conn, side.peer());

@@ -10,7 +10,8 @@ use relaymesh::client::{Backoff, Jitter};
 use relaymesh::config::Auth;
 use relaymesh::engine::EngineConfig;
 use relaymesh::gateway::GatewayConfig;
-use relaymesh::log::LogConfig;
+use relaymesh::limits;
+use relaymesh::log::{Durability, LogConfig};
 use relaymesh::queue::{QueueConfig, QueueRules, WhenFull};
 use relaymesh::session::ResumeKey;
 
@@ -25,6 +26,7 @@ pub(crate) struct Plan {
     pub(crate) gateway: Arc<GatewayConfig>,
     pub(crate) queue: QueueConfig,
     pub(crate) segment_bytes: u64,
+    pub(crate) durability: Durability,
     pub(crate) network: NetworkPlan,
     /// Shortest and longest commit.
     pub(crate) commit: (Micros, Micros),
@@ -86,12 +88,14 @@ impl Plan {
         // Drawn aside, so that the other worlds of kept seeds stay as they were.
         let mut aside = fastrand::Rng::with_seed(!random.clone().u64(..));
         let workers_publish = aside.u8(0..6) == 1;
+        let durability = durability(&mut aside);
         let commit_max = [MS, 5 * MS, 30 * MS, 200 * MS][random.usize(0..4)];
         let mut plan = Self {
             loops: random.u16(1..=2),
             gateway: Arc::new(gateway(random)),
             queue: queue(random),
             segment_bytes: [64, 64, 128, 256][random.usize(0..4)] << 10,
+            durability,
             network: network(random),
             commit: (50, commit_max),
             lane_batches: [1, 2, 64][random.usize(0..3)],
@@ -136,9 +140,11 @@ impl Plan {
     }
 
     pub(crate) fn engine(&self, random: &mut fastrand::Rng) -> EngineConfig {
+        let (segment_bytes, durability) = (self.segment_bytes, self.durability);
+        let ids_ahead = if durability == Durability::Sync { 0 } else { limits::IDS_AHEAD };
         EngineConfig {
-            log: LogConfig { segment_bytes: self.segment_bytes, seed: random.u64(..) },
-            queue: self.queue.clone(),
+            log: LogConfig { segment_bytes, seed: random.u64(..), durability },
+            queue: QueueConfig { ids_ahead, ..self.queue.clone() },
             seed: random.u64(..),
         }
     }
@@ -146,6 +152,14 @@ impl Plan {
 
 fn percent(random: &mut fastrand::Rng, max: u32) -> u32 {
     if random.bool() { 0 } else { random.u32(0..=max) }
+}
+
+/// Some worlds are answered before they are synced.
+fn durability(random: &mut fastrand::Rng) -> Durability {
+    match random.u8(0..4) {
+        0 => Durability::Interval(Duration::from_millis([2, 50, 500, 5000][random.usize(0..4)])),
+        _ => Durability::Sync,
+    }
 }
 
 fn gateway(random: &mut fastrand::Rng) -> GatewayConfig {

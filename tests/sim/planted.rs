@@ -1,7 +1,10 @@
 //! Faults put in on purpose, to show that the shadow model finds them: a disk that lies, and commands that are changed
 //! on their way into the shard, behind the back of everyone who watches.
 
+use std::time::Duration;
+
 use relaymesh::ids::ClientId;
+use relaymesh::log::Durability;
 use relaymesh::mail::{Command, CommandBatch, Settlement};
 
 use crate::plan::Plan;
@@ -15,6 +18,8 @@ pub(crate) enum Flaw {
     None,
     /// Writes that are said to be durable lie in a cache.
     DiskCaches,
+    /// Where commits are synced later, they are not.
+    SyncsSkipped,
     /// Effects leave before their commit: the process answers for writes that it has not made.
     EffectsLeaveEarly,
     /// Acks are answered and not recorded.
@@ -57,6 +62,7 @@ impl Planted {
         match self.flaw {
             Flaw::DiskCaches => Some(Lie::Cached),
             Flaw::EffectsLeaveEarly => Some(Lie::Late),
+            Flaw::SyncsSkipped => Some(Lie::Unsynced),
             _ => None,
         }
     }
@@ -66,6 +72,10 @@ impl Planted {
         if self.flaw == Flaw::None {
             return plan;
         }
+        plan.durability = match self.flaw {
+            Flaw::SyncsSkipped => Durability::Interval(Duration::from_millis(200)),
+            _ => Durability::Sync,
+        };
         plan.duration = 20 * SECOND;
         plan.trouble_every = SECOND;
         plan.troubles = crate::chaos::Trouble::ALL.to_vec();

@@ -23,7 +23,7 @@ use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
 use crate::gateway::Gateway;
 use crate::host;
 use crate::ids::LoopId;
-use crate::log::{DiskStorage, Storage};
+use crate::log::{DiskStorage, Durability, Storage};
 use crate::mail::{Bell, CommandSender, EffectReceiver, command_lanes, effect_lane};
 use crate::reactor::{self, BoundLoop, LoopHandle, ShardLane};
 use crate::session::ResumeKey;
@@ -65,7 +65,7 @@ struct FarEnds {
 impl Server {
     pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
         let descriptors = host::raise_descriptor_limit();
-        let storage = Arc::new(DiskStorage::open(&config.data_dir)?);
+        let storage = Arc::new(DiskStorage::open(&config.data_dir, config.log.durability)?);
         let resume_key = keyfile::load_or_make(&config.data_dir)?;
         let sessions_max = settings::sessions_max(config, descriptors);
         let metrics = Arc::new(ShardMetrics::default());
@@ -146,7 +146,7 @@ fn log_failed(lifecycle: &Lifecycle, error: &str) -> anyhow::Error {
     lifecycle.advance(Stage::Failed);
     anyhow!(
         "{error}. Nothing was acknowledged after this. Look at the disk, then start the server again: it recovers \
-         everything it acknowledged"
+         everything it acknowledged, but for what was not synced where log.durability is an interval"
     )
 }
 
@@ -175,10 +175,17 @@ fn recover(
     if let Some(cut) = &recovery.cut {
         tracing::info!(
             ?cut,
-            "an unfinished write at the end of the log was cut off; nothing in it was acknowledged"
+            "an unfinished write at the end of the log was cut off; nothing in it was acknowledged, unless \
+             log.durability was an interval and the machine lost its power"
         );
     }
-    if !recovery.is_direct {
+    if let Durability::Interval(interval) = config.log.durability {
+        tracing::warn!(
+            ?interval,
+            "log.durability: what is acknowledged survives the end of this process, but a power loss may take what \
+             was acknowledged within the interval"
+        );
+    } else if !recovery.is_direct {
         tracing::warn!(
             "the file system of the data directory takes no direct writes: commits will be slower"
         );

@@ -8,7 +8,7 @@ use crate::gateway::GatewayConfig;
 use crate::host::doctor::{self, Machine};
 use crate::host::{self, DescriptorLimit};
 use crate::limits;
-use crate::log::LogConfig;
+use crate::log::{Durability, LogConfig};
 use crate::queue::{self, QueueConfig, QueueRules};
 use crate::reactor::ReactorConfig;
 use crate::session::ResumeKey;
@@ -78,15 +78,19 @@ pub(super) fn engine(config: &Config, sessions_max: usize) -> EngineConfig {
         ttl: Some(config.mailbox.ttl),
         ..work_queue.clone()
     };
+    let durability = config.log.durability;
+    // What a power loss may take had ids; they are not given again.
+    let ids_ahead = if durability == Durability::Sync { 0 } else { limits::IDS_AHEAD };
     let queue = QueueConfig {
         work_queue,
         mailbox,
         sessions_max,
         grace: config.session.grace,
         body_memory_bytes_max: config.memory.body_bytes_max,
+        ids_ahead,
         ..QueueConfig::default()
     };
-    let log = LogConfig { segment_bytes: config.log.segment_bytes, seed: fastrand::u64(..) };
+    let log = LogConfig { segment_bytes: config.log.segment_bytes, seed: fastrand::u64(..), durability };
     EngineConfig { log, queue, seed: fastrand::u64(..) }
 }
 

@@ -11,7 +11,7 @@ use relaymesh::clock::{Now, Time, Wall};
 use relaymesh::engine::Shard;
 use relaymesh::gateway::{CloseCause, Gateway, SlotKey};
 use relaymesh::ids::LoopId;
-use relaymesh::log::{Batch, Chore};
+use relaymesh::log::{Batch, Chore, Durability};
 use relaymesh::mail::{CommandBatch, EffectBatch};
 use relaymesh::telemetry::{LoopMetrics, ShardMetrics};
 
@@ -31,6 +31,10 @@ pub(crate) struct Server {
     /// From the loops to the shard.
     commands: VecDeque<(LoopId, CommandBatch)>,
     committing: Option<Batch>,
+    /// When the first batch was written that is not synced.
+    unsynced_since: Option<Micros>,
+    /// A sync failed: as after a power loss, nobody knows what of the unsynced is there.
+    has_failed_sync: bool,
     chore: Option<Chore>,
     began: Micros,
     shard_origin: Time,
@@ -112,6 +116,8 @@ impl World {
             loops,
             commands: VecDeque::new(),
             committing: None,
+            unsynced_since: None,
+            has_failed_sync: false,
             chore: None,
             began: now,
             shard_origin: started.time,
@@ -155,6 +161,13 @@ impl World {
                 Crash::PowerLoss => self.network.vanish(conn, Side::Server, self.scheduler.now),
             }
         }
+        // No more than what was answered since the first write that is not synced.
+        if server.unsynced_since.is_some() && (crash == Crash::PowerLoss || server.has_failed_sync) {
+            note!(self, "what is not synced may be lost");
+            self.network.silence_server(self.scheduler.now);
+            self.ledger.take_back();
+            self.watch.take_back();
+        }
         self.disk.crash(crash, server.committing.take(), server.chore.take());
         self.operator.server_gone(&mut self.ledger);
         self.scheduler.after(down, Event::ServerStart);
@@ -173,11 +186,17 @@ impl World {
 
     /// Ends a server that has drained; all it took is durable then.
     pub(crate) fn check_drain(&mut self, life: u32) {
-        let Some(server) = self.server.as_ref().filter(|server| server.life == life) else { return };
+        let Some(server) = self.server.as_mut().filter(|server| server.life == life) else { return };
         let is_drained = server.loops.iter().all(|own| own.gateway.is_drained());
         if is_drained && server.is_settled() && server.chore.is_none() {
-            self.crash_server(Crash::Kill, 50 * MS);
+            // All of it is synced: what comes next takes nothing.
+            let is_synced_late = self.plan.durability != Durability::Sync;
+            let crash = if is_synced_late { Crash::PowerLoss } else { Crash::Kill };
+            self.crash_server(crash, 50 * MS);
         } else {
+            if is_drained && server.shard.sync_now() {
+                self.wake_shard(0);
+            }
             self.scheduler.after(100 * MS, Event::DrainCheck { life });
         }
     }

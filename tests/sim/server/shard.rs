@@ -1,6 +1,7 @@
 //! One turn of the shard's thread, its committer and its housekeeper, as the engine does it.
 
 use relaymesh::ids::LoopId;
+use relaymesh::log::{Batch, Durability};
 use relaymesh::mail::CommandBatch;
 
 use super::Server;
@@ -76,10 +77,18 @@ impl World {
     /// Hands out work and lets effects go.
     fn after_shard_step(&mut self, server: &mut Server) {
         let life = server.life;
-        if server.committing.is_none()
-            && let Some(batch) = server.shard.seal()
-        {
-            note!(self, "commit of {} records, {} bytes", batch.records, batch.bytes());
+        let sealed = if server.committing.is_none() { server.shard.seal() } else { None };
+        if server.committing.is_none() {
+            self.check_sync_time(server, sealed.as_ref());
+        }
+        if let Some(batch) = sealed {
+            note!(
+                self,
+                "{} of {} records, {} bytes",
+                if batch.is_sync() { "sync" } else { "commit" },
+                batch.records,
+                batch.bytes()
+            );
             server.committing = Some(batch);
             let (shortest, longest) = self.plan.commit;
             let takes = self.random.u64(shortest..=longest) + self.slow_disk();
@@ -99,6 +108,30 @@ impl World {
             note!(self, "server {life} listens");
         }
         self.let_effects_go(server);
+    }
+
+    /// Nothing is written any more, and nothing else waited for, once a sync is due.
+    fn check_sync_time(&self, server: &Server, sealed: Option<&Batch>) {
+        let (Some(since), Durability::Interval(interval)) = (server.unsynced_since, self.plan.durability)
+        else {
+            return;
+        };
+        // Shard time counts whole milliseconds.
+        let latest = since + interval.as_micros() as Micros + 2 * MS;
+        let is_late = self.scheduler.now > latest && !sealed.is_some_and(Batch::is_sync);
+        assert!(!is_late, "a write of {since} is not synced at {}, after {interval:?}", self.scheduler.now);
+    }
+
+    /// A batch was written, or what was written before is synced.
+    fn note_written(&mut self, server: &mut Server, batch: &Batch) {
+        if batch.is_sync() {
+            server.unsynced_since = None;
+        } else if self.plan.durability != Durability::Sync && server.unsynced_since.is_none() {
+            server.unsynced_since = Some(self.scheduler.now);
+            // All that was said so far is on disk.
+            self.ledger.keep();
+            self.watch.keep();
+        }
     }
 
     fn let_effects_go(&mut self, server: &mut Server) {
@@ -140,8 +173,12 @@ impl World {
         if let Some(batch) = server.committing.take() {
             let now = server.shard_now(self.scheduler.now, self.wall());
             match batch.write() {
-                Ok(()) => server.shard.batch_done(now, batch),
+                Ok(()) => {
+                    self.note_written(&mut server, &batch);
+                    server.shard.batch_done(now, batch);
+                }
                 Err(error) => {
+                    server.has_failed_sync = batch.is_sync();
                     note!(self, "commit failed: {error}");
                     server.shard.batch_failed(batch);
                     let idle = server.shard.seal().is_none() && server.shard.next_chore().is_none();

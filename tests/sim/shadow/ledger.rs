@@ -53,11 +53,24 @@ struct Entry {
     in_dead_letters: bool,
 }
 
+/// Something the server said that a power loss may undo, where it says so before it syncs.
+#[derive(Debug, Clone, Copy)]
+enum Claim {
+    Answered(u64),
+    Identified(u64),
+    Delivered(u64),
+    Acked(u64),
+    Nacked(u64, (u32, u32)),
+    Rejected(u64),
+}
+
 /// All messages.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     entries: BTreeMap<u64, Entry>,
     keys: BTreeMap<u64, u64>,
+    /// What was said since the first write that is not synced.
+    claims: Vec<Claim>,
     pub(crate) deliveries: u64,
     /// Dead letters that a queue keeps before it forgets the oldest.
     dead_max: u64,
@@ -71,11 +84,30 @@ fn rank(lease: LeaseId) -> (u32, u32) {
 impl Ledger {
     pub(crate) fn new(plan: &Plan) -> Self {
         let dead_max = plan.queue.work_queue.messages_max.min(plan.queue.mailbox.messages_max);
-        Self { entries: BTreeMap::new(), keys: BTreeMap::new(), deliveries: 0, dead_max }
+        Self { entries: BTreeMap::new(), keys: BTreeMap::new(), claims: Vec::new(), deliveries: 0, dead_max }
     }
 
     pub(crate) fn messages(&self) -> u64 {
         self.entries.len() as u64
+    }
+
+    /// All that was said so far holds, whatever happens.
+    pub(crate) fn keep(&mut self) {
+        self.claims.clear();
+    }
+
+    /// What was said since need not hold: it was lost, or it was not.
+    pub(crate) fn take_back(&mut self) {
+        for claim in std::mem::take(&mut self.claims) {
+            match claim {
+                Claim::Answered(key) => self.entry(key).fate = Fate::Abandoned,
+                Claim::Identified(key) => self.entry(key).id = None,
+                Claim::Delivered(key) => self.entry(key).delivered = false,
+                Claim::Acked(key) => self.entry(key).acked = None,
+                Claim::Nacked(key, attempt) => drop(self.entry(key).nacked.remove(&attempt)),
+                Claim::Rejected(key) => self.entry(key).rejected = None,
+            }
+        }
     }
 
     fn entry(&mut self, key: u64) -> &mut Entry {
@@ -118,6 +150,7 @@ impl Ledger {
             let entry = self.entry(key);
             assert_eq!(entry.fate, Fate::Unanswered, "message {key} was answered twice");
             entry.fate = Fate::Answered;
+            self.claims.push(Claim::Answered(key));
             self.identify(key, MessageId(id));
         }
     }
@@ -136,6 +169,10 @@ impl Ledger {
 
     /// The server gave the message this id, once.
     fn identify(&mut self, key: u64, id: MessageId) {
+        let entry = self.entry(key);
+        if entry.id.is_none() {
+            self.claims.push(Claim::Identified(key));
+        }
         let entry = self.entry(key);
         let known = *entry.id.get_or_insert(id);
         assert_eq!(known, id, "message {key} is in the queue twice: a re-send was doubled");
@@ -178,7 +215,9 @@ impl Ledger {
                 "message {key} was rejected for good and delivered again under {lease:?}"
             );
         }
-        entry.delivered = true;
+        if !std::mem::replace(&mut entry.delivered, true) {
+            self.claims.push(Claim::Delivered(key));
+        }
     }
 
     /// A consumer is about to ack or nack.
@@ -200,20 +239,27 @@ impl Ledger {
         let key = entry.facts.key;
         match settlement {
             Settlement::Ack => {
-                let first = *entry.acked.get_or_insert(lease);
+                let before = entry.acked.replace(lease);
+                let first = before.unwrap_or(lease);
                 assert_eq!(
                     rank(first),
                     rank(lease),
                     "message {key} was acked twice, the second time by {lease:?}"
                 );
+                if before.is_none() {
+                    self.claims.push(Claim::Acked(key));
+                }
             }
             Settlement::Nack { reject, .. } => {
-                entry.nacked.insert(rank(lease));
-                if *reject {
-                    entry.rejected = Some(rank(lease));
-                }
                 let after_ack = entry.acked.is_some_and(|acked| rank(acked) < rank(lease));
                 assert!(!after_ack, "message {key} was acked and then nacked under {lease:?}");
+                if *reject {
+                    entry.rejected = Some(rank(lease));
+                    self.claims.push(Claim::Rejected(key));
+                }
+                if self.entry(key).nacked.insert(rank(lease)) {
+                    self.claims.push(Claim::Nacked(key, rank(lease)));
+                }
             }
             Settlement::Extend { .. } => {}
         }

@@ -81,6 +81,9 @@ pub(crate) struct Watch {
     holdings: BTreeMap<u64, Holding<Client>>,
     /// Acked, the ack's answer released.
     done: BTreeMap<u64, LeaseId>,
+    /// Messages answered, and ids acked, since the first write that is not synced.
+    answered_lately: Vec<Key>,
+    done_lately: Vec<u64>,
 }
 
 fn plain(conn: ConnKey) -> Conn {
@@ -108,6 +111,26 @@ impl Watch {
             served: Vec::new(),
             holdings: BTreeMap::new(),
             done: BTreeMap::new(),
+            answered_lately: Vec::new(),
+            done_lately: Vec::new(),
+        }
+    }
+
+    /// As [`Ledger::keep`](super::Ledger::keep).
+    pub(crate) fn keep(&mut self) {
+        self.answered_lately.clear();
+        self.done_lately.clear();
+    }
+
+    /// As [`Ledger::take_back`](super::Ledger::take_back).
+    pub(crate) fn take_back(&mut self) {
+        for key in self.answered_lately.drain(..) {
+            if let Some(message) = self.messages.get_mut(&key) {
+                (message.id, message.answered) = (None, None);
+            }
+        }
+        for id in self.done_lately.drain(..) {
+            self.done.remove(&id);
         }
     }
 
@@ -342,6 +365,9 @@ impl Watch {
     fn published(&mut self, now: Now, key: Key, id: u64) {
         let turn = self.turn;
         let Some(message) = self.messages.get_mut(&key) else { return };
+        if message.answered.is_none() {
+            self.answered_lately.push(key);
+        }
         message.id.get_or_insert(id);
         assert_eq!(message.id, Some(id), "message {key} was answered with two ids");
         let header = message.header;
@@ -365,6 +391,9 @@ impl Watch {
                 let counts = settled.refused.is_none() && !lost.contains(&lease);
                 match settlement {
                     Settlement::Ack if counts => {
+                        if !self.done.contains_key(&lease.message.0) {
+                            self.done_lately.push(lease.message.0);
+                        }
                         let first = *self.done.entry(lease.message.0).or_insert(lease);
                         assert_eq!(first, lease, "message {} was acked twice", lease.message);
                     }
