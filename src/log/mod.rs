@@ -31,6 +31,7 @@ mod disk;
 mod error;
 mod format;
 mod journal;
+mod loading;
 mod recovery;
 mod settings;
 #[doc(hidden)]

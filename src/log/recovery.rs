@@ -1,7 +1,8 @@
 //! What is read at start, and what is refused.
 //!
 //! The log is one chain of batches, each with the checksum of the one before. It ends where the next batch, behind the
-//! last one or at the start of the next segment, is not whole. Every header found anywhere, whole segments scanned,
+//! last one or at the start of the next segment, is not whole. Every header found anywhere, whole segments scanned (but
+//! for those that cannot have been used, because they and the one before them have no first batch),
 //! says up to where the log was durable when it was written: if that is beyond the end, durable bytes were damaged and
 //! the start is refused. Otherwise what lies beyond was never said to be durable, and is cut. Where durability is an
 //! interval and the power went, that may be several batches, some of them whole behind one that is not: their headers
@@ -16,12 +17,12 @@ use std::sync::Arc;
 use super::book::{Book, Segment, file_name, unfinished_name};
 use super::chore::{Done, Preparation, Prepared};
 use super::format::{self, BatchHeader, Flaw, Identity};
+use super::loading::{Piece, for_each_piece};
 use super::storage::{Storage, StorageFile};
 use super::{AlignedBuffer, Log, LogConfig, LogError, Position};
 use crate::limits::LOG_BLOCK_BYTES;
 
 const BLOCK: u64 = LOG_BLOCK_BYTES as u64;
-const READ_BYTES: usize = 8 << 20;
 
 /// What was found at start.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,11 +74,9 @@ impl Log {
             return Ok((make(storage, config)?, report));
         };
         let mut walk = Walk::new(config, oldest);
-        for &number in &numbers {
-            let file =
-                storage.open(&file_name(number)).map_err(LogError::io("opening", &file_name(number)))?;
-            walk.segment(number, &file, &mut report, on_record)?;
-        }
+        for_each_piece(storage, config.segment_bytes, &numbers, |piece| {
+            walk.piece(piece, &mut report, on_record)
+        })?;
         let log = walk.finish(&mut report)?;
         remove_unfinished(storage)?;
         Ok((log, report))
@@ -163,12 +162,30 @@ struct End {
     file: Arc<dyn StorageFile>,
 }
 
+/// How far the segment that is being read was followed.
+struct At {
+    /// Where the next batch begins, or would.
+    offset: u64,
+    /// Why there is none.
+    flaw: Option<Flaw>,
+    /// As in [`Cut`].
+    cut_bytes: u64,
+}
+
+impl Default for At {
+    fn default() -> Self {
+        Self { offset: BLOCK, flaw: None, cut_bytes: 0 }
+    }
+}
+
 /// Follows the chain from segment to segment.
 struct Walk {
     config: LogConfig,
-    buffer: AlignedBuffer,
     book: Book,
     last: Option<BatchHeader>,
+    at: At,
+    /// What the last piece had of a batch that goes on in the next one.
+    rest: Vec<u8>,
     end: Option<End>,
     /// Segments behind the end; the chain may still go on in the first of them.
     behind: VecDeque<Prepared>,
@@ -184,9 +201,10 @@ impl Walk {
     fn new(config: LogConfig, oldest: u64) -> Self {
         Self {
             config,
-            buffer: AlignedBuffer::default(),
             book: Book::new(config.segment_bytes, oldest),
             last: None,
+            at: At::default(),
+            rest: Vec::new(),
             end: None,
             behind: VecDeque::new(),
             leftovers: Vec::new(),
@@ -196,29 +214,68 @@ impl Walk {
         }
     }
 
-    fn segment(
+    /// Follows the chain through a piece, then looks for what lies beyond its end.
+    fn piece(
         &mut self,
-        number: u64,
-        file: &Arc<dyn StorageFile>,
+        piece: &mut Piece,
         report: &mut Recovery,
         on_record: &mut dyn FnMut(Position, &[u8]),
     ) -> Result<(), LogError> {
-        let identity = self.load(number, &**file)?;
-        let mut offset = BLOCK;
-        let mut flaw = Flaw::Foreign;
+        piece.join(&self.rest);
+        self.rest.clear();
+        if self.at.flaw.is_none() {
+            self.at.flaw = self.follow(piece, report, on_record);
+        }
+        let Some(flaw) = self.at.flaw else {
+            self.rest.extend_from_slice(&piece.bytes()[(self.at.offset - piece.offset) as usize..]);
+            return Ok(());
+        };
+        let At { offset, .. } = self.at;
+        let is_behind = offset == BLOCK && self.end.is_some();
+        self.scan(piece, is_behind)?;
+        if !piece.is_last {
+            return Ok(());
+        }
+        let At { cut_bytes, .. } = std::mem::take(&mut self.at);
+        let (identity, file) = (piece.identity, Arc::clone(&piece.file));
+        let number = identity.segment;
+        // What was cut may begin in the segment after the one that the log ends in.
+        if !is_behind || (self.behind.is_empty() && cut_bytes > 0) {
+            self.cut = (cut_bytes > 0).then(|| Cut { file: file_name(number), offset, bytes: cut_bytes });
+        }
+        if is_behind {
+            self.behind.push_back(Prepared { identity, file });
+            return Ok(());
+        }
+        let mut segment = Segment::new(identity.salt);
+        segment.written_end = offset;
+        self.book.push(segment);
+        self.end = Some(End { segment: number, offset, flaw, file });
+        Ok(())
+    }
+
+    /// Hands over the records of the batches in a piece. Returns what ends the chain in this segment, or `None` when the
+    /// next piece may go on with it.
+    fn follow(
+        &mut self,
+        piece: &Piece,
+        report: &mut Recovery,
+        on_record: &mut dyn FnMut(Position, &[u8]),
+    ) -> Option<Flaw> {
+        let identity = piece.identity;
         // Behind the end the chain goes on in the next segment or not at all.
         while self.behind.is_empty() {
-            let batch = &self.buffer.as_slice()[offset as usize..];
+            let offset = self.at.offset;
+            let batch = &piece.bytes()[(offset - piece.offset) as usize..];
             let header = match format::check_batch(batch, &identity, offset) {
                 Ok(header) => header,
-                Err(found) => {
-                    flaw = found;
-                    break;
-                }
+                Err(Flaw::Short(_)) if !piece.is_last => return None,
+                Err(_) if batch.is_empty() && !piece.is_last => return None,
+                Err(flaw) => return Some(flaw),
             };
             let follows = match self.last {
                 Some(last) => header.number == last.number + 1 && header.previous_crc == last.crc,
-                None => number == self.book.oldest(),
+                None => identity.segment == self.book.oldest(),
             };
             if !follows {
                 break;
@@ -229,83 +286,37 @@ impl Walk {
                 report.data_bytes += data.len() as u64;
             }
             report.batches += 1;
-            offset += header.batch_bytes() as u64;
+            self.at.offset += header.batch_bytes() as u64;
             self.last = Some(header);
             self.note(&header);
         }
-        let is_behind = offset == BLOCK && self.end.is_some();
-        let cut_bytes = self.scan(&identity, file, offset, is_behind)?;
-        // What was cut may begin in the segment after the one that the log ends in.
-        if !is_behind || (self.behind.is_empty() && cut_bytes > 0) {
-            self.cut = (cut_bytes > 0).then(|| Cut { file: file_name(number), offset, bytes: cut_bytes });
-        }
-        if is_behind {
-            self.behind.push_back(Prepared { identity, file: Arc::clone(file) });
-            return Ok(());
-        }
-        let mut segment = Segment::new(identity.salt);
-        segment.written_end = offset;
-        self.book.push(segment);
-        self.end = Some(End { segment: number, offset, flaw, file: Arc::clone(file) });
-        Ok(())
+        Some(Flaw::Foreign)
     }
 
-    /// Reads a whole segment and checks its header.
-    fn load(&mut self, number: u64, file: &dyn StorageFile) -> Result<Identity, LogError> {
-        let name = file_name(number);
-        let refuse = |flaw: Flaw| match flaw {
-            Flaw::Newer(found) => {
-                LogError::Newer { file: name.clone(), found, known: format::FORMAT_VERSION }
-            }
-            flaw => LogError::Damaged { file: name.clone(), offset: 0, flaw: flaw.to_string(), durable: 0 },
-        };
-        self.buffer.resize(LOG_BLOCK_BYTES);
-        file.read(0, self.buffer.as_mut_slice()).map_err(LogError::io("reading", &name))?;
-        let identity = format::read_segment_header(self.buffer.as_slice()).map_err(refuse)?;
-        if identity.segment != number {
-            return Err(refuse(Flaw::Foreign));
-        }
-        if identity.segment_bytes != self.config.segment_bytes {
-            let (configured, found) = (self.config.segment_bytes, identity.segment_bytes);
-            return Err(LogError::SegmentBytes { configured, found });
-        }
-        self.buffer.resize(identity.segment_bytes as usize);
-        let mut at = 0;
-        for part in self.buffer.as_mut_slice().chunks_mut(READ_BYTES) {
-            file.read(at, part).map_err(LogError::io("reading", &name))?;
-            at += part.len() as u64;
-        }
-        Ok(identity)
-    }
-
-    /// Looks for headers from `offset` on; returns how many bytes from there the batches they speak of reach.
-    fn scan(
-        &mut self,
-        identity: &Identity,
-        file: &Arc<dyn StorageFile>,
-        offset: u64,
-        is_behind: bool,
-    ) -> Result<u64, LogError> {
-        let mut cut_bytes = 0;
-        for at in (offset..identity.segment_bytes).step_by(LOG_BLOCK_BYTES) {
-            match format::read_batch_header(&self.buffer.as_slice()[at as usize..], identity, at) {
+    /// Looks for headers behind the end of the chain, and notes how many bytes from there the batches they speak of
+    /// reach.
+    fn scan(&mut self, piece: &Piece, is_behind: bool) -> Result<(), LogError> {
+        let (identity, end) = (&piece.identity, self.at.offset);
+        let until = piece.offset + piece.bytes().len() as u64;
+        for at in (end.max(piece.offset)..until).step_by(LOG_BLOCK_BYTES) {
+            match format::read_batch_header(&piece.bytes()[(at - piece.offset) as usize..], identity, at) {
                 Ok(header) => {
                     self.note(&header);
                     // The one at the end itself is not whole, or follows nothing.
-                    if at > offset || is_behind {
-                        self.leftovers.push((Arc::clone(file), identity.segment, at));
+                    if at > end || is_behind {
+                        self.leftovers.push((Arc::clone(&piece.file), identity.segment, at));
                     }
-                    cut_bytes = at + header.batch_bytes() as u64 - offset;
+                    self.at.cut_bytes = at + header.batch_bytes() as u64 - end;
                 }
                 Err(Flaw::Newer(found)) => {
                     let file = file_name(identity.segment);
                     return Err(LogError::Newer { file, found, known: format::FORMAT_VERSION });
                 }
-                Err(Flaw::Header) if at == offset => cut_bytes = BLOCK,
+                Err(Flaw::Header) if at == end => self.at.cut_bytes = BLOCK,
                 Err(_) => {}
             }
         }
-        Ok(cut_bytes)
+        Ok(())
     }
 
     fn note(&mut self, header: &BatchHeader) {

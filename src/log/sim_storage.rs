@@ -41,6 +41,7 @@ struct State {
     capacity: u64,
     fault: Option<(Fault, u32)>,
     durable_writes: u64,
+    read_bytes: u64,
 }
 
 /// The simulated directory; clones are the same one.
@@ -60,6 +61,7 @@ impl SimStorage {
             capacity: u64::MAX,
             fault: None,
             durable_writes: 0,
+            read_bytes: 0,
         })))
     }
 
@@ -80,6 +82,7 @@ impl SimStorage {
             capacity: state.capacity,
             fault: None,
             durable_writes: state.durable_writes,
+            read_bytes: state.read_bytes,
         })))
     }
 
@@ -163,6 +166,12 @@ impl SimStorage {
     #[must_use]
     pub fn durable_writes(&self) -> u64 {
         self.state().durable_writes
+    }
+
+    /// Bytes read from files since the start.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.state().read_bytes
     }
 }
 
@@ -303,6 +312,7 @@ struct SimFile {
 impl StorageFile for SimFile {
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let mut state = self.storage.state();
+        state.read_bytes += into.len() as u64;
         let node = state.node(self.id)?;
         let from = node.written.get(offset as usize..offset as usize + into.len());
         into.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);

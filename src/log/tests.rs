@@ -174,6 +174,36 @@ fn every_flipped_bit_below_the_durable_position_is_refused() {
 }
 
 #[test]
+fn a_damaged_beginning_of_any_segment_is_refused() {
+    let storage = SimStorage::new(1);
+    let (log, records) = filled(&storage, 40, 5000);
+    drop(log);
+    let last = records.last().unwrap().0.0 / CONFIG.segment_bytes;
+    assert!(last > 4);
+    // One, or two in a row: what is behind them in the segment tells, or the one after.
+    for (first, second) in (1..=last).flat_map(|first| [(first, first), (first, (first + 1).min(last))]) {
+        let fork = storage.fork(first);
+        let segments = if first == second { vec![first] } else { vec![first, second] };
+        segments.iter().for_each(|&number| fork.flip(&file_name(number), LOG_BLOCK_BYTES as u64 + 20, 3));
+        let refused = open(&fork).map(|opened| opened.1);
+        assert!(matches!(&refused, Err(LogError::Damaged { .. })), "{segments:?}: {refused:?}");
+    }
+}
+
+#[test]
+fn segments_that_were_never_used_are_not_read() {
+    let storage = SimStorage::new(1);
+    let (log, _) = filled(&storage, 10, 5000);
+    assert!(log.stats().prepared >= 3);
+    drop(log);
+    let before = storage.read_bytes();
+    let (_, report, _) = open(&storage).unwrap();
+    let whole = (report.segments + 1) * CONFIG.segment_bytes;
+    let headers = 8 * 2 * LOG_BLOCK_BYTES as u64;
+    assert!(storage.read_bytes() - before <= whole + headers, "{} of {whole}", storage.read_bytes() - before);
+}
+
+#[test]
 fn a_flip_in_the_last_batch_never_goes_unseen() {
     let storage = SimStorage::new(1);
     let (log, records) = filled(&storage, 2, 700);

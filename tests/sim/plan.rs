@@ -88,14 +88,13 @@ impl Plan {
         // Drawn aside, so that the other worlds of kept seeds stay as they were.
         let mut aside = fastrand::Rng::with_seed(!random.clone().u64(..));
         let workers_publish = aside.u8(0..6) == 1;
-        let durability = durability(&mut aside);
         let commit_max = [MS, 5 * MS, 30 * MS, 200 * MS][random.usize(0..4)];
         let mut plan = Self {
             loops: random.u16(1..=2),
             gateway: Arc::new(gateway(random)),
             queue: queue(random),
             segment_bytes: [64, 64, 128, 256][random.usize(0..4)] << 10,
-            durability,
+            durability: Durability::Sync,
             network: network(random),
             commit: (50, commit_max),
             lane_batches: [1, 2, 64][random.usize(0..3)],
@@ -121,6 +120,7 @@ impl Plan {
         if workers_publish {
             plan.crowd(&mut aside);
         }
+        plan.durability = durability(&mut aside);
         plan
     }
 
