@@ -30,8 +30,14 @@ pub const FRAME_BYTES_MAX: usize = MIB;
 pub const FRAME_BYTES_MAX_CEILING: usize = 16 * MIB;
 /// Room a frame needs beside the one message it carries.
 pub const FRAME_OVERHEAD_BYTES: usize = KIB;
-/// Largest encoded message, in bytes, at the default frame size.
-pub const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES;
+/// Largest payload of a message, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 16 * MIB;
+/// Room an encoded message has beside its payload: all its other fields at their largest fit.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 128 * KIB;
+/// Largest encoded message, in bytes. What does not fit a frame travels in parts.
+pub const MESSAGE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + MESSAGE_OVERHEAD_BYTES;
+/// How long a client that began a message in parts may take from part to part.
+pub const PART_DEADLINE: Duration = Duration::from_secs(30);
 /// Messages in one PUBLISH; leases in one ACK, NACK or EXTEND; deliveries in one DELIVER.
 pub const BATCH_MESSAGES_MAX: usize = 1024;
 /// Leases a HELLO may list.
@@ -81,15 +87,17 @@ pub const GRACE: Duration = Duration::from_secs(60);
 pub const WRITE_STALL_DEADLINE: Duration = Duration::from_secs(20);
 /// Publish window: messages unanswered at once.
 pub const PUBLISH_WINDOW_MESSAGES: u32 = 4096;
-/// Publish window: bytes of messages unanswered at once.
-pub const PUBLISH_WINDOW_BYTES: u32 = 8 * MIB as u32;
+/// Publish window: bytes of messages unanswered at once, those of a message that is still coming in parts included.
+/// The largest message and some small ones beside it.
+pub const PUBLISH_WINDOW_BYTES: u32 = 20 * MIB as u32;
 /// Requests other than PUBLISH that may be unanswered at once.
 pub const REQUEST_WINDOW: u32 = 8192;
 /// Subscriptions of one session.
 pub const SUBSCRIPTIONS_MAX: usize = 64;
 /// Most messages of credit a subscription may hold.
 pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
-/// Output waiting for one connection beyond which nothing more is delivered to it.
+/// Output waiting for one connection beyond which nothing more is delivered to it; what is sent of a message in parts
+/// at once.
 pub const WRITE_BUDGET_BYTES: usize = 256 * KIB;
 /// Output waiting for one connection beyond which it is closed as too slow.
 pub const WRITE_BACKLOG_BYTES_MAX: usize = WRITE_BUDGET_BYTES + 2 * FRAME_BYTES_MAX;
@@ -135,9 +143,10 @@ pub const SESSION_SOCKET_BYTES_MAX: u64 = 4096;
 /// What a server plans for itself, without sessions and messages.
 pub const SERVER_BYTES: u64 = 256 * MIB as u64;
 
-/// Output waiting for all connections of a loop, beyond which nothing more is delivered.
+/// Output waiting for all connections of a loop, messages sent in parts included, beyond which nothing more is
+/// delivered.
 pub const LOOP_OUTPUT_BYTES_MAX: usize = 256 * MIB;
-/// Partial frames of all connections of a loop; whoever adds more is closed.
+/// Partial frames and unfinished messages in parts of all connections of a loop; whoever adds more is closed.
 pub const LOOP_PARTIAL_BYTES_MAX: usize = 256 * MIB;
 /// Memory a loop keeps in buffers that nobody uses for the moment.
 pub const POOLED_BYTES_MAX: usize = 4 * MIB;
@@ -227,17 +236,22 @@ pub const IDS_AHEAD: u64 = 1 << 28;
 pub const LOG_BLOCK_BYTES: usize = 4 * KIB;
 /// Default of `segment_bytes`.
 pub const SEGMENT_BYTES: usize = 64 * MIB;
+/// A message has at most this part of a segment, so that little of one stays empty behind the last that fits.
+pub const MESSAGES_PER_SEGMENT_MIN: usize = 3;
 /// Smallest configurable segment.
 pub const SEGMENT_BYTES_MIN: usize = 4 * MIB;
-/// Largest batch of one commit.
+/// Largest batch of one commit, unless one record is larger.
 pub const LOG_BATCH_BYTES_MAX: usize = 2 * MIB;
 /// Bodies of deliveries to one loop that a shard keeps for their commit or because the lane is full; beyond it nothing
-/// more is handed out to that loop. What one commit publishes and the next one gathers passes without waiting.
+/// more is handed out to that loop. What one commit publishes and the next one gathers passes without waiting. A message
+/// that is larger passes alone.
 pub const DELIVERIES_HELD_BYTES_MAX: usize = 2 * LOG_BATCH_BYTES_MAX;
 /// Shortest interval of durability.
 pub const DURABILITY_INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Longest interval of durability.
 pub const DURABILITY_INTERVAL_MAX: Duration = Duration::from_secs(10);
+/// Bodies being read back at once for deliveries; one that is larger is read alone.
+pub const READING_BYTES_MAX: u64 = 16 * MIB as u64;
 /// Segments kept ready for acks when the disk is full.
 pub const RESERVED_SEGMENTS: usize = 2;
 /// Segments the log may have beyond twice its live bytes.
@@ -252,20 +266,28 @@ pub const OPERATOR_SLICE: usize = 1024;
 /// Connections of the operator API; beyond it they wait in the kernel. More than there may be requests, so that a
 /// health check finds room while all of those wait.
 pub const HTTP_CONNECTIONS_MAX: usize = 2 * OPERATOR_REQUESTS_MAX;
-/// Largest body of an HTTP request.
-pub const HTTP_BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// Largest body of an HTTP request, and largest payload that a response shows, at the default frame size.
+pub const HTTP_BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES;
 /// Queues with a label of their own in the metrics; the others share one.
 pub const QUEUE_LABELS_MAX: usize = 100;
 /// Rows of one page of a listing.
 pub const PAGE_ROWS_MAX: usize = 1000;
 
 const _: () = {
-    assert!(MESSAGE_BYTES_MAX + FRAME_OVERHEAD_BYTES <= FRAME_BYTES_MAX);
+    // Keys and lengths take at most 12 bytes of an attribute, and 64 of all fields that are numbers or lengths.
+    let fields_max = ATTRIBUTES_MAX * (ATTRIBUTE_BYTES_MAX + 12) + TRACE_CONTEXT_BYTES_MAX + 64;
+    assert!(fields_max <= MESSAGE_OVERHEAD_BYTES);
+    assert!(MESSAGE_BYTES_MAX <= PUBLISH_WINDOW_BYTES as usize);
+    assert!(MESSAGE_BYTES_MAX <= LOOP_PARTIAL_BYTES_MAX && MESSAGE_BYTES_MAX <= LOOP_OUTPUT_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX * MESSAGES_PER_SEGMENT_MIN <= SEGMENT_BYTES);
+    // A record has a head, and a snapshot the errors of failed attempts.
+    assert!(SEGMENT_BYTES_MIN / MESSAGES_PER_SEGMENT_MIN + 64 * KIB <= SEGMENT_BYTES_MIN);
+    assert!(FRAME_OVERHEAD_BYTES < FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
     assert!(READ_PER_TURN_BYTES_MAX <= READ_PER_LOOP_TURN_BYTES_MAX);
     assert!(EFFECT_BATCHES_PER_TURN_MAX <= EFFECT_LANE_BATCHES);
-    assert!(MESSAGE_BYTES_MAX as u64 <= MAILBOX_BYTES_MAX);
+    assert!(HTTP_BODY_BYTES_MAX as u64 <= MAILBOX_BYTES_MAX);
     assert!(PUBLISH_WINDOW_BYTES as usize >= FRAME_BYTES_MAX);
     assert!(LOG_BATCH_BYTES_MAX > FRAME_BYTES_MAX + LOG_BLOCK_BYTES);
     assert!(LOG_BATCH_BYTES_MAX * 2 <= SEGMENT_BYTES_MIN);

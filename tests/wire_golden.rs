@@ -96,8 +96,25 @@ fn client_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("ACK", written(|out| wire::encode_ack(out, 4, &[LEASE, LEASE], true))),
         ("NACK", frame(Kind::Nack, &nack)),
         ("EXTEND", frame(Kind::Extend, &proto::Extend { seq: 6, leases, lease_ms: 30_000 })),
+        ("PUBLISH end", written(|out| wire::encode_publish_end(out, 7, "jobs", None, 300, b"end"))),
         ("BYE", frame(Kind::Bye, &proto::Bye { retire_producer: true, retired_producer_id: 0x0102_0304 })),
     ]
+}
+
+/// A DELIVER of whole messages, and one that ends a message in parts.
+fn delivers() -> (Vec<u8>, Vec<u8>) {
+    let deliver = written(|out| {
+        let mut writer = DeliverWriter::begin(out, FRAME_BYTES_MAX);
+        assert!(writer.push(out, SubscriptionId(1), LEASE, 30_000, b"\x0a\x02hi"));
+        assert!(writer.push(out, SubscriptionId(2), LEASE, 30_000, b""));
+        writer.finish(out);
+    });
+    let deliver_end = written(|out| {
+        let mut writer = DeliverWriter::begin(out, FRAME_BYTES_MAX);
+        assert!(writer.push_end(out, SubscriptionId(1), LEASE, 30_000, 300, b"end"));
+        writer.finish(out);
+    });
+    (deliver, deliver_end)
 }
 
 fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
@@ -129,12 +146,7 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
         text: text(),
         lost: vec![proto::Lease::from(LEASE)],
     };
-    let deliver = written(|out| {
-        let mut writer = DeliverWriter::begin(out, FRAME_BYTES_MAX);
-        assert!(writer.push(out, SubscriptionId(1), LEASE, 30_000, b"\x0a\x02hi"));
-        assert!(writer.push(out, SubscriptionId(2), LEASE, 30_000, b""));
-        writer.finish(out);
-    });
+    let (deliver, deliver_end) = delivers();
     vec![
         ("WELCOME", frame(Kind::Welcome, &welcome)),
         (
@@ -151,6 +163,7 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("REPLY ok", written(|out| wire::encode_reply_ok(out, 2, 1))),
         ("REPLY lost", frame(Kind::Reply, &reply)),
         ("DELIVER", deliver),
+        ("DELIVER end", deliver_end),
         (
             "GOAWAY",
             frame(
@@ -168,11 +181,22 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Those that come from either side.
+fn frames_of_both() -> Vec<(&'static str, Vec<u8>)> {
+    let message = [b'm'; 320];
+    let mut out = Vec::new();
+    let sent = wire::encode_part(&mut out, &message, 0, 316);
+    assert_eq!(sent, 300);
+    let mut next = Vec::new();
+    assert_eq!(wire::encode_part(&mut next, &message, sent, 20), 4);
+    vec![("PART", next)]
+}
+
 const GOLDEN: &str = include_str!("wire_golden.txt");
 
 #[test]
 fn every_kind_of_frame_is_what_it_was() {
-    let frames: Vec<_> = client_frames().into_iter().chain(server_frames()).collect();
+    let frames: Vec<_> = client_frames().into_iter().chain(server_frames()).chain(frames_of_both()).collect();
     for kind in Kind::ALL {
         assert!(frames.iter().any(|(_, bytes)| bytes[0] == kind as u8), "no golden {kind}");
     }
@@ -199,6 +223,20 @@ fn every_golden_frame_decodes_for_its_receiver_only() {
         assert!(!frame.kind.is_from_client());
         assert!(ServerFrame::decode(frame.kind, frame.payload).is_ok(), "{name}");
         assert_eq!(ClientFrame::decode(frame.kind, frame.payload).unwrap_err().code(), Code::Unexpected);
+    }
+}
+
+#[test]
+fn a_golden_part_decodes_for_both() {
+    for (name, bytes) in frames_of_both() {
+        let Ok(Split::Frame { frame, .. }) = wire::split(&bytes, FRAME_BYTES_MAX) else {
+            panic!("{name} is no frame")
+        };
+        let Ok(ClientFrame::Part(part)) = ClientFrame::decode(frame.kind, frame.payload) else {
+            panic!("{name} is none for a server")
+        };
+        assert_eq!((part.offset, part.data), (300, &b"mmmm"[..]));
+        assert!(matches!(ServerFrame::decode(frame.kind, frame.payload), Ok(ServerFrame::Part(_))));
     }
 }
 

@@ -7,7 +7,7 @@ use prost::Message;
 use relaymesh::ids::{Boot, LeaseId, MessageId, SubscriptionId};
 use relaymesh::limits::{self, COMPRESS_BODY_BYTES_MIN, FRAME_BYTES_MAX};
 use relaymesh::wire::proto::{self, Code};
-use relaymesh::wire::{self, ClientFrame, Codec, DeliverWriter, Kind, RawFrame, ServerFrame, Split};
+use relaymesh::wire::{self, ClientFrame, Codec, DeliverWriter, Kind, Parts, RawFrame, ServerFrame, Split};
 
 /// Numbers of every length that a varint can have.
 fn number() -> impl Strategy<Value = u64> {
@@ -47,6 +47,7 @@ fn publish() -> impl Strategy<Value = proto::Publish> {
             messages,
             producer_id,
             sequence,
+            parts_bytes: 0,
             unanswered_from: 1 + before.index(sequence.min(1 << 40) as usize) as u64,
         },
     )
@@ -114,6 +115,7 @@ fn check_publish(payload: &[u8], expected: &proto::Publish) {
         producer_id: view.producer_id,
         sequence: view.sequence,
         unanswered_from: view.unanswered_from,
+        parts_bytes: view.parts_bytes,
     };
     assert_eq!(&read, expected);
     assert_eq!(view.message_count(), expected.messages.len());
@@ -212,6 +214,7 @@ proptest! {
                 subscription: u32::from(subscription),
                 lease_ms,
                 message: message.clone(),
+                parts_bytes: 0,
             });
             // Prost leaves an empty message out; the writer does not.
             let len = with.encoded_len() + with.deliveries.iter().filter(|d| d.message.is_empty()).count() * 2;
@@ -238,10 +241,83 @@ proptest! {
                 subscription: u32::from(delivery.subscription.0),
                 lease_ms: delivery.lease_ms,
                 message: delivery.message.to_vec(),
+                parts_bytes: delivery.parts_bytes,
             });
             prop_assert_eq!(&proto::Deliver { deliveries: read.collect() }, &expected);
             prop_assert_eq!(view.delivery_count(), expected.deliveries.len());
         }
+    }
+
+    #[test]
+    fn a_message_in_parts_comes_out_as_it_went_in(
+        message in vec(any::<u8>(), 2..3000), room in 20usize..600, wrong in any::<prop::sample::Index>(),
+    ) {
+        let mut parts = Parts::default();
+        let mut sent = 0;
+        while message.len() - sent > room {
+            let mut out = Vec::new();
+            let taken = wire::encode_part(&mut out, &message, sent, room);
+            let payload = payload(&out, Kind::Part);
+            prop_assert!(payload.len() <= room && taken > 0);
+            let expected = proto::Part { offset: sent as u32, data: message[sent..sent + taken].to_vec() };
+            prop_assert_eq!(proto::Part::decode(payload).unwrap(), expected.clone());
+            prop_assert_eq!(payload, expected.encode_to_vec());
+            let Ok(ClientFrame::Part(part)) = ClientFrame::decode(Kind::Part, payload) else {
+                panic!("no part")
+            };
+            // A part at any other place is refused, and changes nothing.
+            let elsewhere = wrong.index(5000) as u32;
+            if elsewhere != part.offset {
+                let fault = parts.push(&wire::PartView { offset: elsewhere, ..part }, message.len());
+                prop_assert_eq!(fault.unwrap_err().code(), Code::Invalid);
+            }
+            parts.push(&part, message.len()).unwrap();
+            sent += taken;
+            prop_assert_eq!(parts.len(), sent);
+        }
+        let end = &message[sent..];
+        prop_assert!(parts.finish(sent as u32 + 1, end, message.len()).is_err());
+        prop_assert_eq!(parts.finish(sent as u32, end, message.len() - 1).unwrap_err().code(), Code::TooLarge);
+        prop_assert_eq!(parts.finish(sent as u32, end, message.len()).unwrap(), message);
+        prop_assert!(parts.is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_message_in_parts_is_written_as_prost_reads_it(
+        end in bytes(), parts_bytes in 1u32.., lease in lease(), sequence in 1u64..1 << 60,
+    ) {
+        let mut out = Vec::new();
+        let producer = Some((7, sequence, 1));
+        wire::encode_publish_end(&mut out, 3, "jobs", producer, parts_bytes, &end);
+        let expected = proto::Publish {
+            seq: 3,
+            queue: "jobs".to_owned(),
+            messages: vec![end.clone()],
+            producer_id: 7,
+            sequence,
+            unanswered_from: 1,
+            parts_bytes,
+        };
+        prop_assert_eq!(payload(&out, Kind::Publish), expected.encode_to_vec());
+        check_publish(payload(&out, Kind::Publish), &expected);
+        let two = proto::Publish { messages: vec![end.clone(); 2], ..expected };
+        prop_assert!(ClientFrame::decode(Kind::Publish, &two.encode_to_vec()).is_err(), "two ends");
+
+        let mut out = Vec::new();
+        let mut writer = DeliverWriter::begin(&mut out, FRAME_BYTES_MAX);
+        prop_assert!(writer.push_end(&mut out, SubscriptionId(1), lease, 9, parts_bytes, &end));
+        prop_assert!(!writer.push_end(&mut out, SubscriptionId(1), lease, 9, parts_bytes, &end), "not alone");
+        writer.finish(&mut out);
+        let by_prost = proto::Deliver::decode(payload(&out, Kind::Deliver)).unwrap();
+        prop_assert_eq!(&by_prost.deliveries[0].message, &end);
+        prop_assert_eq!(by_prost.deliveries[0].parts_bytes, parts_bytes);
+        let ServerFrame::Deliver(view) = ServerFrame::decode(Kind::Deliver, payload(&out, Kind::Deliver)).unwrap()
+        else {
+            panic!("another frame")
+        };
+        prop_assert_eq!(view.parts_bytes(), parts_bytes);
+        let whole = view.completed(b"the whole").deliveries().next().unwrap();
+        prop_assert_eq!((whole.message, whole.parts_bytes, whole.lease), (&b"the whole"[..], 0, lease));
     }
 
     #[test]

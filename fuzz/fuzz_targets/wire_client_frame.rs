@@ -15,6 +15,8 @@ fuzz_target!(|bytes: &[u8]| {
             let publish = proto::Publish::decode(payload).expect("prost takes it");
             assert!(view.messages().eq(publish.messages.iter().map(Vec::as_slice)));
             assert_eq!((view.seq, view.queue), (publish.seq, publish.queue.as_str()));
+            assert_eq!(view.parts_bytes, publish.parts_bytes);
+            assert!(view.parts_bytes == 0 || view.message_count() == 1);
         }
         Ok(ClientFrame::Ack(view)) => {
             let ack = proto::Ack::decode(payload).expect("prost takes it");
@@ -24,6 +26,10 @@ fuzz_target!(|bytes: &[u8]| {
             let nack = proto::Nack::decode(payload).expect("prost takes it");
             assert!(view.leases().map(proto::Lease::from).eq(nack.leases));
             assert_eq!((view.delay_ms, view.error), (nack.delay_ms, nack.error.as_str()));
+        }
+        Ok(ClientFrame::Part(part)) => {
+            let by_prost = proto::Part::decode(payload).expect("prost takes it");
+            assert_eq!((part.offset, part.data), (by_prost.offset, &by_prost.data[..]));
         }
         Ok(_) => {}
         Err(fault) => assert!(fault.to_error().text.len() <= relaymesh::limits::TEXT_BYTES_MAX),

@@ -14,6 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
         for (read, by_prost) in view.deliveries().zip(deliver.deliveries) {
             assert_eq!(Some(proto::Lease::from(read.lease)), by_prost.lease);
             assert_eq!(read.message, by_prost.message);
+            assert_eq!(read.parts_bytes, by_prost.parts_bytes);
         }
     }
 });

@@ -291,6 +291,8 @@ impl Fleet {
                     }
                     Event::GoAway(goaway) => bail!("connection {number} is to leave: {}", goaway.text),
                     Event::Broken(broken) => bail!("connection {number}: {broken}"),
+                    // Of a message that is delivered in parts a workload sees the whole.
+                    Event::Part => {}
                     event => workload.event(&mut Link { number, machine, out, now, now_us }, event)?,
                 }
             }

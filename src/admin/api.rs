@@ -194,7 +194,7 @@ async fn dead_show(
     let letter = rows
         .pop()
         .ok_or_else(|| ApiError::not_found(format!("queue {} has no dead letter {id}", params.queue)))?;
-    shown(letter).map(Json)
+    shown(letter, state.config.message_bytes_max).map(Json)
 }
 
 async fn dead_redrive(
@@ -284,15 +284,18 @@ fn changed(reply: OperatorReply) -> Answer {
     }
 }
 
-/// A dead letter with what it carries.
-fn shown(letter: DeadLetter) -> Result<Value, ApiError> {
+/// A dead letter with what it carries; a payload of more than `bytes_max` bytes by its size only.
+fn shown(letter: DeadLetter, bytes_max: usize) -> Result<Value, ApiError> {
     let mut row = json!(letter);
     let body = letter.body.unwrap_or_default();
     let message = proto::Message::decode(body.as_slice())
         .map_err(|error| ApiError::internal(format!("the stored message cannot be read: {error}")))?;
-    row["payload_base64"] = BASE64.encode(&message.payload).into();
-    if let Ok(text) = std::str::from_utf8(&message.payload) {
-        row["payload_text"] = text.into();
+    row["payload_bytes"] = message.payload.len().into();
+    if message.payload.len() <= bytes_max {
+        row["payload_base64"] = BASE64.encode(&message.payload).into();
+        if let Ok(text) = std::str::from_utf8(&message.payload) {
+            row["payload_text"] = text.into();
+        }
     }
     row["attributes"] = json!(message.attributes);
     row["priority"] =
@@ -301,7 +304,9 @@ fn shown(letter: DeadLetter) -> Result<Value, ApiError> {
 }
 
 fn too_large(bytes_max: usize) -> ApiError {
-    ApiError::too_large(format!("the message is larger than the {bytes_max} bytes that are allowed"))
+    ApiError::too_large(format!(
+        "the message is larger than the {bytes_max} bytes that one request may publish; `relaymesh publish` takes more"
+    ))
 }
 
 fn unexpected() -> ApiError {

@@ -42,7 +42,8 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// Who may use it.
     pub auth: Auth,
-    /// Largest encoded message, in bytes.
+    /// Largest encoded message that a request may publish, and largest payload that a response shows, in bytes. A
+    /// request is held in memory as a whole, and there may be many: no more than a frame holds.
     pub message_bytes_max: usize,
     /// How long a request waits for the shard.
     pub shard_deadline: Duration,
@@ -55,7 +56,7 @@ impl AdminConfig {
         Self {
             listen: config.listen.admin,
             auth: config.auth.clone(),
-            message_bytes_max: config.session.message_bytes_max() as usize,
+            message_bytes_max: config.session.whole_message_bytes_max() as usize,
             shard_deadline: SHARD_DEADLINE,
         }
     }

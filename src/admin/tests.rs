@@ -11,8 +11,8 @@ use crate::config::Token;
 use crate::ids::{LoopId, MessageId};
 use crate::limits::OPERATOR_REQUESTS_MAX;
 use crate::mail::{
-    Command, CommandReceiver, Effect, EffectBatch, OperatorReply, OperatorRequest, QueueStats, RefusalCode,
-    Refused, command_lanes, effect_lane,
+    Command, CommandReceiver, DeadLetter, Effect, EffectBatch, OperatorReply, OperatorRequest, QueueStats,
+    RefusalCode, Refused, command_lanes, effect_lane,
 };
 use crate::telemetry::{LoopMetrics, ShardMetrics, Stage};
 
@@ -128,6 +128,36 @@ fn every_path_of_the_document_is_served_and_every_served_path_is_in_it() {
     }
     assert_eq!(served, described);
     api.stop();
+}
+
+#[test]
+fn a_payload_too_large_for_a_response_is_told_by_its_size() {
+    let letter = |payload: usize| DeadLetter {
+        id: 7,
+        queue: "jobs".into(),
+        reason: "attempts",
+        last_error: String::new(),
+        attempts: 5,
+        published_unix_ms: 1,
+        died_unix_ms: 2,
+        bytes: payload as u64 + 3,
+        history: Vec::new(),
+        body: Some(prost::Message::encode_to_vec(&crate::wire::proto::Message {
+            payload: vec![b'x'; payload],
+            attributes: [("k".to_owned(), "v".to_owned())].into(),
+            ..Default::default()
+        })),
+    };
+    for (payload, is_shown) in [(1024, true), (1025, false)] {
+        let api = api(Auth::Open, move |_| Some(OperatorReply::Dead(vec![letter(payload)])));
+        let (status, text) = call(&api, "get", "/api/v1/dead/7?queue=jobs", "", "");
+        let shown: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, shown["payload_bytes"].as_u64()), (200, Some(payload as u64)), "{text}");
+        assert_eq!(shown["payload_base64"].is_string(), is_shown, "{payload}");
+        assert_eq!(shown["payload_text"].is_string(), is_shown, "{payload}");
+        assert_eq!(shown["attributes"]["k"], "v");
+        api.stop();
+    }
 }
 
 #[test]

@@ -182,9 +182,16 @@ fn show(
         out::line(format_args!("{letter:#}"))?;
         return Ok(());
     }
-    let bytes = STANDARD.decode(letter["payload_base64"].as_str().unwrap_or_default())?;
+    let shown = letter["payload_base64"].as_str();
+    let bytes = STANDARD.decode(shown.unwrap_or_default())?;
+    let size = table::number(&letter, "payload_bytes");
     let mut out = std::io::stdout().lock();
     if payload {
+        if shown.is_none() {
+            anyhow::bail!(
+                "the payload has {size} bytes, too many to be shown: redrive the message to a queue and work on it"
+            );
+        }
         out.write_all(&bytes)?;
         return Ok(out.flush()?);
     }
@@ -208,6 +215,7 @@ fn show(
         writeln!(out, "  {number:>3}  {when}  {client}  {error}")?;
     }
     match std::str::from_utf8(&bytes) {
+        _ if shown.is_none() => writeln!(out, "payload     {size} bytes, too many to be shown")?,
         Ok(text) => writeln!(out, "payload     {}", table::clean(text, full))?,
         Err(_) => writeln!(out, "payload     {} bytes, not text; --payload prints them", bytes.len())?,
     }

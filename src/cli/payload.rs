@@ -15,8 +15,8 @@ use crate::limits;
 /// A message as the command line describes it.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct MessageArgs {
-    /// The payload itself, `-` for stdin, or `@FILE` for a file's content. Without it stdin is read, unless that is a
-    /// terminal.
+    /// The payload itself, `-` for stdin, or `@FILE` for a file's content; at most 16 MiB. Without it stdin is read,
+    /// unless that is a terminal.
     #[arg(value_name = "PAYLOAD|-|@FILE")]
     pub(super) payload: Option<String>,
     /// Deliver no sooner than in this long, such as 10s, 5m or 2h.
@@ -89,12 +89,12 @@ fn read_stdin() -> anyhow::Result<Vec<u8>> {
 
 /// A payload beyond the largest possible message is refused before all of it is in memory.
 fn read_at_most(source: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
-    let max = limits::FRAME_BYTES_MAX_CEILING;
+    let max = limits::PAYLOAD_BYTES_MAX;
     let mut payload = Vec::new();
     let read = source.take(max as u64 + 1).read_to_end(&mut payload);
     read.with_context(|| format!("cannot read the payload from {name}"))?;
     if payload.len() > max {
-        bail!("the payload from {name} has more than {max} bytes, which no server takes in one message");
+        bail!("the payload from {name} has more than {max} bytes (16 MiB), the most that one message holds");
     }
     Ok(payload)
 }

@@ -434,8 +434,16 @@ impl Client {
     /// Encodes what the session wants to send and writes as much as the socket takes.
     fn send(&mut self) {
         self.gathered = 0;
-        self.session.transmit(&mut self.out);
-        self.write();
+        loop {
+            let before = self.out.len();
+            self.session.transmit(&mut self.out);
+            let has_more = self.out.len() > before;
+            self.write();
+            // A session gives a part of what it has at a time; while the socket takes all of it, there may be more.
+            if !has_more || !self.out.is_empty() {
+                break;
+            }
+        }
         // Requests that were refused before they were sent are told here.
         self.take_events(&[]);
     }

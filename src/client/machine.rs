@@ -28,16 +28,18 @@ use crate::clock::Time;
 use crate::ids::{LeaseId, MessageId};
 use crate::limits;
 use crate::wire::{
-    Codec, DICTIONARY_ID, DeliverView, Fault, Kind, RawFrame, ServerFrame, Split, encode, proto, split,
+    Codec, DICTIONARY_ID, DeliverView, Fault, Kind, Parts, RawFrame, ServerFrame, Split, encode, proto, split,
 };
 
 pub use requests::RequestError;
 
-/// What the machines of one thread share for receiving: the codec and the frame that was last put together.
+/// What the machines of one thread share for receiving: the codec, and the frame and the message that were last put
+/// together.
 #[derive(Debug, Default)]
 pub struct Inbound {
     codec: Codec,
     joined: Vec<u8>,
+    whole: Vec<u8>,
 }
 
 impl Inbound {
@@ -98,8 +100,10 @@ pub enum Event<'a> {
         /// Why, in words.
         text: String,
     },
-    /// Messages, with the leases that go with them.
+    /// Messages, with the leases that go with them. One that came in parts is whole here.
     Delivered(DeliverView<'a>),
+    /// The beginning of a message that a later delivery completes.
+    Part,
     /// Answers a heartbeat.
     Pong {
         /// How long the answer took, in whole milliseconds; `None` when several PINGs were on their way.
@@ -183,6 +187,10 @@ pub struct Machine {
     unanswered: VecDeque<Unanswered>,
     /// The front of a frame whose rest has not arrived; at most one frame.
     partial: Vec<u8>,
+    /// The beginning of a message that is delivered in parts; at most [`limits::MESSAGE_BYTES_MAX`].
+    incoming: Parts,
+    /// Bytes that went in parts, of the message that is being published so.
+    outgoing_sent: u32,
     next_seq: u64,
     last_heard: Time,
     next_ping: Time,
@@ -209,6 +217,8 @@ impl Machine {
         Self {
             unanswered: VecDeque::new(),
             partial: Vec::new(),
+            incoming: Parts::default(),
+            outgoing_sent: 0,
             next_seq: 1,
             last_heard: now,
             next_ping: now + limits::HANDSHAKE_DEADLINE,
@@ -256,6 +266,10 @@ impl Machine {
         input: &mut &'i [u8],
     ) -> Result<Option<Event<'a>>, Broken> {
         let payload_max = self.payload_max();
+        if inbound.whole.capacity() > 0 {
+            // It was taken out of the last event; the next such message may be long in coming.
+            inbound.whole = Vec::new();
+        }
         if self.partial.is_empty() {
             let bytes = *input;
             if bytes.is_empty() {
@@ -264,7 +278,7 @@ impl Machine {
             return match split(bytes, payload_max)? {
                 Split::Frame { frame, consumed } => {
                     *input = &bytes[consumed..];
-                    self.frame(now, &mut inbound.codec, frame).map(Some)
+                    self.frame(now, &mut inbound.codec, &mut inbound.whole, frame).map(Some)
                 }
                 Split::NeedMore { .. } => {
                     self.partial.extend_from_slice(bytes);
@@ -284,7 +298,9 @@ impl Machine {
         }
         inbound.joined = std::mem::take(&mut self.partial);
         match split(&inbound.joined, payload_max)? {
-            Split::Frame { frame, .. } => self.frame(now, &mut inbound.codec, frame).map(Some),
+            Split::Frame { frame, .. } => {
+                self.frame(now, &mut inbound.codec, &mut inbound.whole, frame).map(Some)
+            }
             // The loop above ended because the frame is whole.
             Split::NeedMore { .. } => Ok(None),
         }
@@ -303,6 +319,7 @@ impl Machine {
         &mut self,
         now: Time,
         codec: &'a mut Codec,
+        whole: &'a mut Vec<u8>,
         frame: RawFrame<'a>,
     ) -> Result<Event<'a>, Broken> {
         let kind = frame.kind;
@@ -321,7 +338,16 @@ impl Machine {
             }
             ServerFrame::PublishAck(ack) => self.publish_answered(ack),
             ServerFrame::Reply(reply) => self.replied(reply),
-            ServerFrame::Deliver(view) => Ok(Event::Delivered(view)),
+            ServerFrame::Deliver(view) if view.parts_bytes() == 0 => Ok(Event::Delivered(view)),
+            ServerFrame::Deliver(view) => {
+                let end = view.deliveries().next().map_or(&[][..], |delivery| delivery.message);
+                *whole = self.incoming.finish(view.parts_bytes(), end, limits::MESSAGE_BYTES_MAX)?;
+                Ok(Event::Delivered(view.completed(whole)))
+            }
+            ServerFrame::Part(part) => {
+                self.incoming.push(&part, limits::MESSAGE_BYTES_MAX)?;
+                Ok(Event::Part)
+            }
             ServerFrame::Pong(pong) => Ok(self.ponged(now, pong)),
             ServerFrame::GoAway(goaway) => {
                 self.state = State::Leaving;
@@ -487,6 +513,7 @@ impl Machine {
     fn close(&mut self) {
         self.state = State::Closed;
         self.partial = Vec::new();
+        self.incoming = Parts::default();
         self.unanswered = VecDeque::new();
     }
 }

@@ -31,6 +31,12 @@ pub enum MessageError {
         /// Largest encoded message in bytes.
         max: usize,
     },
+    /// The payload is larger than any server takes.
+    #[error(
+        "the payload has {0} bytes; at most {max} are allowed: split it or store it elsewhere",
+        max = limits::PAYLOAD_BYTES_MAX
+    )]
+    Payload(usize),
     /// Too many attributes.
     #[error("the message has {count} attributes; at most {} are allowed", limits::ATTRIBUTES_MAX)]
     Attributes {
@@ -160,6 +166,9 @@ impl Message {
         }
         if message.trace_context.len() > limits::TRACE_CONTEXT_BYTES_MAX {
             return Err(MessageError::TraceContext(message.trace_context.len()));
+        }
+        if message.payload.len() > limits::PAYLOAD_BYTES_MAX {
+            return Err(MessageError::Payload(message.payload.len()));
         }
         let bytes = message.encoded_len();
         if bytes > bytes_max {

@@ -248,6 +248,7 @@ impl Session {
             Event::Settled { seq, more, lost } => self.on_replies(seq, more, &lost, None),
             Event::Refused { seq, more, code, text } => self.on_replies(seq, more, &[], Some((code, text))),
             Event::Delivered(view) => self.on_delivered(view),
+            Event::Part => SessionEvent::Quiet,
             Event::Pong { rtt } => SessionEvent::Pong { rtt },
             Event::GoAway(goaway) => {
                 let (code, after) = (goaway.code(), goaway.reconnect_after_ms);

@@ -104,12 +104,12 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "session.publish_window_bytes",
-        about: "Bytes of messages a client may publish before it has an answer.",
+        about: "Bytes of messages a client may publish before it has an answer. No message is larger.",
         kind: Kind::Size(|c| &mut c.session.publish_window_bytes, 64 << 10, 1 << 30),
     },
     Key {
         path: "session.frame_bytes_max",
-        about: "Largest frame; a message is 1KiB smaller.",
+        about: "Largest frame; a message that is not 1KiB smaller travels in parts.",
         kind: Kind::Size(
             |c| &mut c.session.frame_bytes_max,
             16 << 10,
@@ -183,7 +183,8 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "log.segment_bytes",
-        about: "Size of one file of the log, a multiple of 4KiB. Fixed for the life of a data directory.",
+        about: "Size of one file of the log, a multiple of 4KiB. Fixed for the life of a data directory. A message has at \
+                most a third of it.",
         kind: Kind::Size(|c| &mut c.log.segment_bytes, limits::SEGMENT_BYTES_MIN as u64, 1 << 30),
     },
     Key {

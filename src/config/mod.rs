@@ -89,9 +89,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Largest encoded message, in bytes.
+    /// Largest encoded message that fits one frame, in bytes.
     #[must_use]
-    pub fn message_bytes_max(&self) -> u64 {
+    pub fn whole_message_bytes_max(&self) -> u64 {
         self.frame_bytes_max.saturating_sub(limits::FRAME_OVERHEAD_BYTES as u64)
     }
 }
@@ -227,6 +227,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Largest encoded message, in bytes: one must fit the publish window, and a segment several times.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> u64 {
+        let of_segment = self.log.segment_bytes / limits::MESSAGES_PER_SEGMENT_MIN as u64;
+        (limits::MESSAGE_BYTES_MAX as u64).min(of_segment).min(self.session.publish_window_bytes)
+    }
+
     /// The configuration that `args`, and the file they name, make.
     ///
     /// # Errors

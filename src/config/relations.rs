@@ -55,8 +55,8 @@ impl Config {
         let frames = format!("session.frame_bytes_max is {}", show_size(frame));
         at_least("log.segment_bytes", segment, 4 * frame, frames.clone())?;
         at_least("session.publish_window_bytes", self.session.publish_window_bytes, frame, frames.clone())?;
-        // A message that fits no queue, however empty, would wait for ever.
-        let message = self.session.message_bytes_max();
+        // What travels in one frame fits every queue; a larger message may be refused for its size.
+        let message = self.session.whole_message_bytes_max();
         at_least("queue.bytes_max", self.queue.bytes_max, message, frames.clone())?;
         at_least("mailbox.bytes_max", self.mailbox.bytes_max, message, frames)
     }

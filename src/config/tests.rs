@@ -109,7 +109,8 @@ fn a_file_sets_what_it_names_and_leaves_the_rest() {
     assert_eq!(config.data_dir, Path::new("/var/lib/relaymesh"));
     assert_eq!(config.loops, 2);
     assert_eq!(config.session.heartbeat, Duration::from_secs(90));
-    assert_eq!(config.session.message_bytes_max(), 65_536 - 1024);
+    assert_eq!(config.session.whole_message_bytes_max(), 65_536 - 1024);
+    assert_eq!(config.message_bytes_max(), limits::MESSAGE_BYTES_MAX as u64);
     assert_eq!((config.queue.messages_max, config.queue.when_full), (1000, WhenFull::Reject));
     assert_eq!(config.memory.body_bytes_max, 20_000_000);
     assert_eq!(config.queue.lease, limits::LEASE);

@@ -2,7 +2,8 @@
 
 use crate::clock::Time;
 use crate::limits;
-use crate::wire::DeliverWriter;
+use crate::mail::Deliver;
+use crate::wire::{DeliverWriter, Parts};
 
 /// What a connection has under way.
 #[derive(Default)]
@@ -12,10 +13,27 @@ pub(super) struct Busy {
     pub(super) taken: usize,
     /// The beginning of a frame.
     pub(super) partial: Vec<u8>,
+    /// The beginning of a message that is published in parts, and when it last grew.
+    pub(super) incoming: Parts,
+    pub(super) grew_at: Time,
+    /// The message that is delivered in parts.
+    pub(super) outgoing: Option<Box<Outgoing>>,
     /// The DELIVER at the end of `out` that is not finished.
     pub(super) deliver: Option<OpenDeliver>,
     /// Since when no byte was taken; set once output outlived a turn.
     pub(super) stalled_since: Option<Time>,
+}
+
+/// A message on its way to a consumer in parts.
+pub(super) struct Outgoing {
+    pub(super) deliver: Deliver,
+    pub(super) body: Box<[u8]>,
+    /// Bytes of it that went in parts.
+    pub(super) sent: usize,
+    /// When its lease began, or was last renewed.
+    pub(super) leased_at: Time,
+    /// It is in the loop's list of those that go on next turn.
+    pub(super) is_listed: bool,
 }
 
 /// A DELIVER that further deliveries of this turn may join.
@@ -36,12 +54,21 @@ impl Busy {
         self.out.len() - self.taken
     }
 
+    /// Bytes of the message in parts that are not among the output yet.
+    pub(super) fn outgoing_len(&self) -> usize {
+        self.outgoing.as_ref().map_or(0, |outgoing| outgoing.body.len() - outgoing.sent)
+    }
+
     fn is_needless(&self) -> bool {
-        self.unsent_len() == 0 && self.partial.is_empty() && self.deliver.is_none()
+        self.unsent_len() == 0
+            && self.partial.is_empty()
+            && self.incoming.is_empty()
+            && self.outgoing.is_none()
+            && self.deliver.is_none()
     }
 
     fn capacity(&self) -> usize {
-        self.out.capacity() + self.partial.capacity()
+        self.out.capacity() + self.partial.capacity() + self.incoming.capacity()
     }
 }
 
@@ -52,9 +79,9 @@ pub(super) struct Buffers {
     free: Vec<u32>,
     /// Memory in entries that are free.
     pooled_bytes: usize,
-    /// Output waiting, all connections.
+    /// Output waiting, all connections, messages in parts included.
     pub(super) output_bytes: usize,
-    /// Partial frames, all connections.
+    /// Partial frames and messages, all connections.
     pub(super) partial_bytes: usize,
 }
 
@@ -99,7 +126,8 @@ impl Buffers {
     /// Forgets what waits to be sent. Only whole output whose first byte was not sent may be forgotten.
     pub(super) fn drop_output(&mut self, index: u32) {
         if let Some(busy) = self.entries.get_mut(index as usize) {
-            self.output_bytes -= busy.unsent_len();
+            self.output_bytes -= busy.unsent_len() + busy.outgoing_len();
+            busy.outgoing = None;
             busy.out.clear();
             busy.taken = 0;
             busy.stalled_since = None;
@@ -107,18 +135,29 @@ impl Buffers {
         }
     }
 
-    /// Forgets the beginning of a frame.
+    /// Forgets the beginning of a frame, and messages in parts that are not finished.
     pub(super) fn drop_partial(&mut self, index: u32) {
         if let Some(busy) = self.entries.get_mut(index as usize) {
             self.partial_bytes -= busy.partial.len();
             busy.partial.clear();
+            self.output_bytes -= busy.outgoing_len();
+            busy.outgoing = None;
         }
+        self.drop_incoming(index);
+    }
+
+    /// Forgets the beginning of a message; returns how many bytes it had.
+    pub(super) fn drop_incoming(&mut self, index: u32) -> usize {
+        let Some(busy) = self.entries.get_mut(index as usize) else { return 0 };
+        let bytes = std::mem::take(&mut busy.incoming).len();
+        self.partial_bytes -= bytes;
+        bytes
     }
 
     /// The sums are what the entries say.
     pub(super) fn check_invariants(&self) {
-        let output: usize = self.entries.iter().map(Busy::unsent_len).sum();
-        let partial: usize = self.entries.iter().map(|busy| busy.partial.len()).sum();
+        let output: usize = self.entries.iter().map(|busy| busy.unsent_len() + busy.outgoing_len()).sum();
+        let partial: usize = self.entries.iter().map(|busy| busy.partial.len() + busy.incoming.len()).sum();
         assert_eq!(output, self.output_bytes, "output is counted wrongly");
         assert_eq!(partial, self.partial_bytes, "partial frames are counted wrongly");
         let pooled: usize = self.free.iter().map(|&index| self.entries[index as usize].capacity()).sum();

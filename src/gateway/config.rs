@@ -19,6 +19,10 @@ pub struct GatewayConfig {
     pub grace: Duration,
     /// Largest payload of a frame, in bytes.
     pub frame_bytes_max: usize,
+    /// Largest encoded message, in bytes.
+    pub message_bytes_max: usize,
+    /// How long a client that began a message in parts may take from part to part.
+    pub part_deadline: Duration,
     /// From accept to WELCOME.
     pub handshake_deadline: Duration,
     /// Output that may wait without a byte of it being taken.
@@ -27,7 +31,7 @@ pub struct GatewayConfig {
     pub write_budget_bytes: usize,
     /// Output of all connections together, in bytes, beyond which nothing more is delivered.
     pub loop_output_bytes_max: usize,
-    /// Partial frames of all connections together, in bytes, beyond which whoever adds to them is closed.
+    /// Partial frames and unfinished messages of all connections together, in bytes, beyond which whoever adds to them is closed.
     pub loop_partial_bytes_max: usize,
     /// Commands of this loop that may be unanswered.
     pub commands_unanswered_max: usize,
@@ -53,6 +57,8 @@ impl GatewayConfig {
             },
             grace: limits::GRACE,
             frame_bytes_max: limits::FRAME_BYTES_MAX,
+            message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            part_deadline: limits::PART_DEADLINE,
             handshake_deadline: limits::HANDSHAKE_DEADLINE,
             write_stall_deadline: limits::WRITE_STALL_DEADLINE,
             write_budget_bytes: limits::WRITE_BUDGET_BYTES,
@@ -63,9 +69,9 @@ impl GatewayConfig {
         }
     }
 
-    /// Largest encoded message, in bytes.
+    /// Largest encoded message that is delivered in one frame, in bytes.
     #[must_use]
-    pub fn message_bytes_max(&self) -> usize {
+    pub fn whole_message_bytes_max(&self) -> usize {
         self.frame_bytes_max.saturating_sub(limits::FRAME_OVERHEAD_BYTES)
     }
 

@@ -12,6 +12,7 @@ use crate::wire::proto;
 impl Gateway {
     /// What is due by `now` happens.
     pub fn expire(&mut self, now: Time) {
+        self.send_outgoing(now);
         while let Some((_, key)) = self.wheel.pop_expired(now) {
             if key == WAVE_KEY {
                 self.wave(now);
@@ -31,7 +32,8 @@ impl Gateway {
     /// When [`Gateway::expire`] is to be called at the latest; may be early, never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        self.wheel.next_deadline()
+        // At once, when a message in parts goes on.
+        if self.outgoing.is_empty() { self.wheel.next_deadline() } else { Some(Time(0)) }
     }
 
     /// When something is due on a connection as things stand.
@@ -44,10 +46,14 @@ impl Gateway {
             Phase::Leaving => mark + limits::LEAVE_DEADLINE,
             Phase::Live => mark.max(self.heard_from) + conn.session.silence_max(),
         };
-        match self.stall_deadline(conn) {
-            Some(stall) => due.min(stall),
-            None => due,
-        }
+        let earlier = self.stall_deadline(conn).into_iter().chain(self.part_deadline(conn)).min();
+        earlier.map_or(due, |earlier| due.min(earlier))
+    }
+
+    /// When the next part of a message that is published in parts must have come.
+    fn part_deadline(&self, conn: &Conn) -> Option<Time> {
+        let busy = self.buffers.at(conn.busy).filter(|busy| !busy.incoming.is_empty())?;
+        Some(busy.grew_at.max(self.heard_from) + self.config.part_deadline)
     }
 
     fn stall_deadline(&self, conn: &Conn) -> Option<Time> {
@@ -90,7 +96,13 @@ impl Gateway {
             // It cannot be heard: its clock starts anew.
             if let Some(conn) = self.table.at_mut(slot) {
                 conn.session.heard(now);
+                if let Some(busy) = self.buffers.at_mut(conn.busy) {
+                    busy.grew_at = now;
+                }
             }
+        } else if self.part_deadline(conn).is_some_and(|due| due <= now) {
+            let text = format!("no part of an unfinished message came for {:?}", self.config.part_deadline);
+            self.end(now, slot, Ending::error(Cause::Fault, proto::Code::Unexpected, text));
         } else {
             let text = format!(
                 "nothing whole was heard for {:?}, {} heartbeats",

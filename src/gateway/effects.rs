@@ -62,6 +62,9 @@ impl Gateway {
                 {
                     tenant.stopped_by_shard = false;
                     tenant.session.heard(now);
+                    if let Some(busy) = self.buffers.at_mut(tenant.busy) {
+                        busy.grew_at = now;
+                    }
                     self.reading_resumed(conn.slot);
                 }
             }

@@ -17,6 +17,7 @@ mod effects;
 mod ending;
 mod names;
 mod output;
+mod parts;
 mod receive;
 mod table;
 mod translate;
@@ -112,6 +113,8 @@ pub struct Gateway {
     open_delivers: Vec<u32>,
     /// Connections that would take deliveries again, once the loop's output has drained.
     starved: Vec<SlotKey>,
+    /// Connections with a message in parts whose next part goes out next turn.
+    outgoing: Vec<SlotKey>,
     /// Connections not read until commands were answered.
     crowd: Vec<SlotKey>,
     drain: Option<Drain>,
@@ -147,6 +150,7 @@ impl Gateway {
             heard_from: Time(0),
             open_delivers: Vec::new(),
             starved: Vec::new(),
+            outgoing: Vec::new(),
             crowd: Vec::new(),
             drain: None,
         }

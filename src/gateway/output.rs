@@ -57,9 +57,17 @@ impl Gateway {
             self.rearm(slot);
         }
         if left <= self.config.write_budget_bytes / 2 {
+            self.list_outgoing(slot);
             self.output_drained(slot);
         }
         self.feed_starved();
+    }
+
+    /// Whether so little waits on the connection that it takes deliveries again.
+    fn takes_deliveries(&self, slot: u32) -> bool {
+        let busy = self.table.at(slot).and_then(|conn| self.buffers.at(conn.busy));
+        let half = self.config.write_budget_bytes / 2;
+        busy.is_none_or(|busy| busy.outgoing.is_none() && busy.unsent_len() <= half)
     }
 
     /// Appends what `write` writes, one frame of the kind it returns.
@@ -86,7 +94,7 @@ impl Gateway {
     }
 
     /// Asks for a flush and enforces the budgets.
-    fn output_grew(&mut self, now: Time, slot: u32, written: usize) {
+    pub(super) fn output_grew(&mut self, now: Time, slot: u32, written: usize) {
         self.metrics.output_bytes.set(self.buffers.output_bytes as u64);
         let Some(conn) = self.table.at_mut(slot) else { return };
         let Some(busy) = self.buffers.at_mut(conn.busy) else { return };
@@ -130,6 +138,9 @@ impl Gateway {
             conn.stopped_by_output = false;
             self.reading_resumed(slot);
         }
+        if !self.takes_deliveries(slot) {
+            return;
+        }
         let Some(conn) = self.table.at_mut(slot) else { return };
         if conn.is_starved && self.buffers.output_bytes < self.config.loop_output_bytes_max {
             conn.is_starved = false;
@@ -156,11 +167,10 @@ impl Gateway {
             return;
         }
         for key in std::mem::take(&mut self.starved) {
-            let half = self.config.write_budget_bytes / 2;
             let Some(conn) = self.table.tenant_mut(key.slot, key.generation) else { continue };
             conn.is_listed = false;
             // One whose own output is large is served when that has drained.
-            if self.unsent(key.slot).len() <= half {
+            if self.takes_deliveries(key.slot) {
                 self.output_drained(key.slot);
             }
         }
@@ -171,22 +181,26 @@ impl Gateway {
     pub(super) fn deliver(&mut self, now: Time, deliver: &Deliver, body: &[u8]) {
         let slot = deliver.conn.slot;
         let Some(conn) = self.table.at_mut(slot) else { return };
-        let unsent = self.buffers.at(conn.busy).map_or(0, |busy| busy.unsent_len());
+        let busy = self.buffers.at(conn.busy);
+        let unsent = busy.map_or(0, |busy| busy.unsent_len());
         let is_full = unsent >= self.config.write_budget_bytes
+            || busy.is_some_and(|busy| busy.outgoing.is_some())
             || self.buffers.output_bytes >= self.config.loop_output_bytes_max;
         if is_full || conn.session.phase() == Phase::Leaving {
-            self.hand_back(deliver, unsent);
+            self.hand_back(deliver);
             return;
         }
         if conn.busy == IDLE {
             conn.busy = self.buffers.take();
         }
+        if body.len() > self.config.whole_message_bytes_max() {
+            return self.deliver_in_parts(now, deliver, body);
+        }
         for _ in 0..2 {
             if self.join_deliver(deliver, body) {
                 break;
             }
-            // It did not fit the open frame; it fits an empty one. A message stored under a larger limit fits none
-            // and is left to its lease.
+            // It did not fit the open frame; it fits an empty one.
             self.finish_deliver(slot);
         }
         let conn = self.table.at(slot);
@@ -238,17 +252,18 @@ impl Gateway {
     }
 
     /// The message is ready again without its attempt being counted.
-    fn hand_back(&mut self, deliver: &Deliver, unsent: usize) {
+    fn hand_back(&mut self, deliver: &Deliver) {
         self.metrics.deliveries_returned.inc();
         self.batch.leases.push(deliver.lease);
         match self.batch.commands.last_mut() {
             Some(Command::Return { conn, leases }) if *conn == deliver.conn => *leases += 1,
             _ => self.batch.commands.push(Command::Return { conn: deliver.conn, leases: 1 }),
         }
+        let takes_deliveries = self.takes_deliveries(deliver.conn.slot);
         let Some(conn) = self.table.at_mut(deliver.conn.slot) else { return };
         if !conn.is_starved && conn.session.phase() == Phase::Live {
             conn.is_starved = true;
-            if unsent <= self.config.write_budget_bytes / 2 {
+            if takes_deliveries {
                 // It may have nothing to drain.
                 self.list_starved(deliver.conn.slot);
             }

@@ -123,11 +123,11 @@ impl Gateway {
         self.check_partial_budget()
     }
 
-    fn check_partial_budget(&self) -> Result<(), Ending> {
+    pub(super) fn check_partial_budget(&self) -> Result<(), Ending> {
         if self.buffers.partial_bytes <= self.config.loop_partial_bytes_max {
             return Ok(());
         }
-        let text = "too many frames are half received on this server; come back later".to_owned();
+        let text = "too much is half received on this server; come back later".to_owned();
         let farewell = crate::gateway::Farewell::GoAway { code: proto::Code::Overloaded, text };
         Err(Ending::new(Cause::Done, farewell).with_slot())
     }
@@ -238,14 +238,25 @@ impl Gateway {
         let verdict = conn.session.admit(&request, &self.config.rules).map_err(Ending::denied)?;
         let conn = ConnKey { loop_id: self.loop_id, slot, generation: conn.generation };
         if let Verdict::Refuse(text) = verdict {
+            if let ClientFrame::Publish(view) = frame
+                && view.parts_bytes > 0
+            {
+                self.forget_parts(slot);
+            }
             self.refuse(now, slot, &request, &text);
             return Ok(());
         }
         match (request, frame) {
             (Request::Publish(publish), ClientFrame::Publish(view)) => {
                 self.unanswered += 1;
-                self.publish(conn, publish, view.messages())?;
+                if view.parts_bytes == 0 {
+                    self.publish(conn, publish, view.messages())?;
+                } else {
+                    let whole = self.finish_parts(slot, view)?;
+                    self.publish(conn, publish, std::iter::once(whole.as_slice()))?;
+                }
             }
+            (Request::Part { .. }, ClientFrame::Part(part)) => return self.take_part(now, slot, part),
             (
                 Request::Settle(settle),
                 ClientFrame::Ack(view) | ClientFrame::Nack(view) | ClientFrame::Extend(view),
@@ -266,9 +277,9 @@ impl Gateway {
         let Ok(queue) = publish.queue else { return Ok(()) };
         let before = (self.batch.messages.len(), self.batch.bodies.len());
         for body in messages {
-            match message_header(body, self.config.message_bytes_max()) {
+            match message_header(body, self.config.message_bytes_max) {
                 Ok(header) => {
-                    // Bounded by the frame.
+                    // Bounded by the largest message.
                     self.batch.messages.push(PublishMessage { header, body_len: body.len() as u32 });
                     self.batch.bodies.extend_from_slice(body);
                 }
@@ -310,7 +321,7 @@ impl Gateway {
                 Command::Subscribe { conn, seq, subscription, queue, credit_messages, credit_bytes }
             }
             // Carried out with their frames.
-            Request::Publish(_) | Request::Settle(_) => return Ok(()),
+            Request::Publish(_) | Request::Part { .. } | Request::Settle(_) => return Ok(()),
         };
         self.unanswered += usize::from(!matches!(command, Command::Credit { .. }));
         self.note_unanswered();

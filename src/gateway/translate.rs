@@ -19,6 +19,8 @@ pub(super) fn request(frame: &ClientFrame<'_>, names: &mut NameCache) -> Option<
         ClientFrame::Hello(_) => return None,
         ClientFrame::Ping(_) => Request::Ping,
         ClientFrame::Publish(publish) => Request::Publish(publishing(publish, names)),
+        // Bounded by the frame.
+        ClientFrame::Part(part) => Request::Part { bytes: part.data.len() as u32 },
         ClientFrame::Ack(view) => settling(view, Settlement::Ack),
         ClientFrame::Nack(view) => settling(
             view,
@@ -111,7 +113,7 @@ pub(super) fn welcome(welcome: &Welcome, attached: &Attached, config: &Arc<Gatew
         heartbeat_ms: welcome.heartbeat_ms,
         limits: Some(proto::Limits {
             frame_bytes_max: narrow(config.frame_bytes_max),
-            message_bytes_max: narrow(config.message_bytes_max()),
+            message_bytes_max: narrow(config.message_bytes_max),
             publish_messages_max: config.rules.publish_messages_max,
             publish_bytes_max: config.rules.publish_bytes_max,
             batch_messages_max: narrow(limits::BATCH_MESSAGES_MAX),

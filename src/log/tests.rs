@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::book::file_name;
 use super::sim_storage::{Fault, SECTOR_BYTES, SimStorage};
 use super::*;
-use crate::limits::{LOG_BLOCK_BYTES, SPARE_SEGMENTS_MAX};
+use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BLOCK_BYTES, MESSAGES_PER_SEGMENT_MIN, SPARE_SEGMENTS_MAX};
 
 const CONFIG: LogConfig = LogConfig { segment_bytes: 64 << 10, seed: 7, durability: Durability::Sync };
 type Records = Vec<(Position, Vec<u8>)>;
@@ -653,6 +653,97 @@ fn the_log_stays_within_its_bound() {
     let mut found = Model::default();
     Log::recover(&storage, CONFIG, &mut |at, r| found.replay(at, r)).unwrap();
     assert_eq!(found.values(), model.values());
+}
+
+/// The largest messages are a third of a segment; with each comes a head and what marks its end.
+#[test]
+fn the_log_stays_within_its_bound_with_the_largest_messages() {
+    for seed in 0..4 {
+        let storage = SimStorage::new(1);
+        let (mut log, _, _) = open(&storage).unwrap();
+        let mut model = Model::default();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let largest = CONFIG.segment_bytes as usize / MESSAGES_PER_SEGMENT_MIN;
+        for turn in 0..600 {
+            let mut record = vec![1; rng.usize(largest / 2..=largest) + 300];
+            record[1] = if turn % 40 == 0 { 100 + (turn / 40) as u8 } else { rng.u8(0..8) };
+            model.put(&mut log, &record);
+            for _ in 0..2 {
+                commit(&mut log);
+                chores(&mut log, &storage, &mut |log, position, record| {
+                    model.relocate(log, position, record)
+                });
+            }
+            let stats = log.stats();
+            let bytes = stats.segments * CONFIG.segment_bytes;
+            let bound = 2 * stats.live_bytes + SPARE_SEGMENTS_MAX as u64 * CONFIG.segment_bytes;
+            assert!(bytes <= bound, "seed {seed}, turn {turn}: {stats:?}");
+        }
+        let mut found = Model::default();
+        Log::recover(&storage, CONFIG, &mut |at, r| found.replay(at, r)).unwrap();
+        assert_eq!(found.values(), model.values());
+    }
+}
+
+#[test]
+fn a_record_larger_than_a_batch_is_written_read_and_moved_like_any() {
+    let config = LogConfig { segment_bytes: 12 << 20, ..CONFIG };
+    let storage = SimStorage::new(1);
+    let recover = |found: &mut Records| {
+        Log::recover(&storage, config, &mut |at, bytes| found.push((at, bytes.to_vec()))).unwrap().0
+    };
+    let mut log = recover(&mut Vec::new());
+    quiet(&mut log, &storage);
+    let large = |byte: u8| vec![byte; LOG_BATCH_BYTES_MAX + 1_000_001];
+    let mut records: Records = Vec::new();
+    for round in 0..4 {
+        for record in [vec![round; 100], large(round + 10), vec![round; 5000]] {
+            records.push((log.append(&[&record[..50], &record[50..]]), record));
+        }
+        commit(&mut log);
+        quiet(&mut log, &storage);
+    }
+    assert_eq!(log.open_bytes(), 0);
+    let asked: Vec<_> = records
+        .iter()
+        .map(|(at, record)| (log.read(*at, 50, record.len() as u32 - 50), &record[50..]))
+        .collect();
+    let read = quiet(&mut log, &storage);
+    assert!(asked.iter().all(|(ticket, bytes)| read[ticket] == **bytes), "what is read is what was written");
+    drop(log);
+    storage.power_loss();
+
+    let mut found = Vec::new();
+    let mut log = recover(&mut found);
+    assert!(found == records, "what is recovered is what was written");
+    for (at, record) in &records {
+        log.retain(*at, record.len() as u32);
+    }
+    // Most dies; one large record of the first segment stays and is moved out of the way.
+    let (stays, moved) = (records.remove(1), std::cell::Cell::new(0));
+    for (at, record) in &records {
+        log.release(*at, record.len() as u32);
+    }
+    let mut at = stays.0;
+    for _ in 0..20 {
+        let useless = log.append(&[&large(99)]);
+        log.release(useless, large(99).len() as u32);
+        commit(&mut log);
+        chores(&mut log, &storage, &mut |log, position, record| {
+            if position == at {
+                assert!(record == stays.1, "the record is whole when it is moved");
+                at = log.append(&[record]);
+                log.release(position, record.len() as u32);
+                moved.set(moved.get() + 1);
+            }
+        });
+    }
+    assert!(moved.get() > 0, "it was moved");
+    drop(log);
+    storage.power_loss();
+    let mut found = Vec::new();
+    recover(&mut found);
+    assert!(found.contains(&(at, stays.1)), "it is where it was moved to");
 }
 
 #[test]

@@ -519,9 +519,15 @@ impl Log {
             let known = self.prepared.iter().find(|p| p.identity.segment == segment);
             let salt = known.map_or_else(|| self.config.salt(segment), |p| p.identity.salt);
             self.book.push(Segment::new(salt));
+            if !self.relocating {
+                // What is too short for the next record is of no use to anyone.
+                self.garbage += self.config.segment_bytes - self.offset;
+            }
             self.offset = BLOCK;
         }
-        let mut buffer = self.pool.pop().unwrap_or_else(|| AlignedBuffer::with_capacity(LOG_BATCH_BYTES_MAX));
+        let capacity = (BATCH_HEADER_BYTES + bytes).max(LOG_BATCH_BYTES_MAX);
+        let pooled = self.pool.pop_if(|buffer| buffer.capacity() >= capacity);
+        let mut buffer = pooled.unwrap_or_else(|| AlignedBuffer::with_capacity(capacity));
         buffer.resize(BATCH_HEADER_BYTES);
         let identity = self.book.identity(self.book.newest());
         self.open.push_back(Piece { identity, offset: self.offset, bytes: buffer, records: 0 });

@@ -64,6 +64,13 @@ pub enum Command {
         /// The connection whose output has drained.
         conn: ConnKey,
     },
+    /// A delivery is still on its way to its consumer, in parts: its lease lasts anew. Not answered.
+    Renew {
+        /// The connection it goes to.
+        conn: ConnKey,
+        /// Its lease.
+        lease: LeaseId,
+    },
     /// From the operator API; `conn.slot` numbers the request. Answered with `Effect::Operator`.
     Operator {
         /// `conn.loop_id` is [`crate::ids::LoopId::OPERATOR`].

@@ -134,6 +134,8 @@ pub struct Brain {
     /// Keys are message slots, or clients with [`CLIENT_TIMER`] set.
     wheel: Wheel,
     reads: HashMap<ReadTicket, Reading>,
+    /// Bytes of those that are for deliveries.
+    reading_bytes: u64,
     /// Queues whose next message waits for a free place among the reads, each once.
     starved: VecDeque<u32>,
     /// Queues whose next message waits until the outbox has room, each once.
@@ -190,6 +192,7 @@ impl Brain {
             marks: Marks::default(),
             wheel: Wheel::new(Time(0)),
             reads: HashMap::new(),
+            reading_bytes: 0,
             starved: VecDeque::new(),
             held_back: Vec::new(),
             dirty: Vec::new(),
@@ -242,6 +245,7 @@ impl Brain {
                     self.add_credit(conn, subscription, messages, bytes);
                 }
                 Command::Resupply { conn } => self.resupply(conn),
+                Command::Renew { conn, lease } => self.renew(conn, lease, turn),
                 Command::Operator { conn, request } => self.operate(conn, *request, turn),
             }
         }
@@ -331,7 +335,7 @@ impl Brain {
                 self.serve(queue, turn);
             }
             // A free place among the reads goes on to the next queue when one has no use for it any more.
-            if self.reads.len() >= self.config.reads_max {
+            if !self.has_room_to_read() {
                 break;
             }
             let Some(queue) = self.starved.pop_front() else { break };

@@ -2,6 +2,7 @@
 
 use crate::clock::Time;
 use crate::ids::{ConnKey, LeaseId, LoopId, SubscriptionId};
+use crate::limits;
 use crate::log::ReadTicket;
 use crate::mail::{Deliver, Effect};
 use crate::queue::directory::Lease;
@@ -39,7 +40,7 @@ impl Brain {
                 break;
             }
             let message = self.messages.at(slot);
-            if !message.body.is_memory() && self.reads.len() >= self.config.reads_max {
+            if !message.body.is_memory() && !self.has_room_to_read() {
                 self.starve(queue);
                 break;
             }
@@ -157,6 +158,7 @@ impl Brain {
             let message = self.messages.at(slot);
             let read = turn.journal.read(message.position, message.body_offset, body_len);
             self.reads.insert(read, Reading::Delivery { lease });
+            self.reading_bytes += u64::from(body_len);
         }
     }
 
@@ -198,7 +200,7 @@ impl Brain {
         }
     }
 
-    fn lease_ms(&self, queue: u32) -> u32 {
+    pub(super) fn lease_ms(&self, queue: u32) -> u32 {
         let lease = self.queues.at(queue).rules(&self.config).lease;
         u32::try_from(lease.as_millis()).unwrap_or(u32::MAX)
     }
@@ -235,12 +237,21 @@ impl Brain {
     /// A read of the journal arrived.
     pub fn record_read(&mut self, ticket: ReadTicket, bytes: &[u8], turn: &mut Turn<'_>) {
         self.begin(turn);
-        match self.reads.remove(&ticket) {
+        let reading = self.reads.remove(&ticket);
+        if let Some(Reading::Delivery { .. } | Reading::Abandoned) = reading {
+            self.reading_bytes -= bytes.len() as u64;
+        }
+        match reading {
             Some(Reading::Delivery { lease }) => self.deliver_read(lease, bytes, turn),
             Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
             Some(Reading::Abandoned) | None => {}
         }
         self.finish(turn);
+    }
+
+    /// Whether another body may be read back for a delivery.
+    pub(super) fn has_room_to_read(&self) -> bool {
+        self.reads.len() < self.config.reads_max && self.reading_bytes < limits::READING_BYTES_MAX
     }
 
     /// Sends a body that was read back, if its lease still stands and its connection is the one that took it.

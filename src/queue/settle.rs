@@ -244,6 +244,19 @@ impl Brain {
         }
     }
 
+    /// A lease whose delivery is still on its way lasts anew, if it stands and is this connection's.
+    pub(super) fn renew(&mut self, conn: ConnKey, lease: LeaseId, turn: &mut Turn<'_>) {
+        let Some(client) = self.directory.of_conn(conn) else { return };
+        let Some(slot) = self.messages.find(lease.message) else { return };
+        let message = self.messages.at(slot);
+        let is_newest = message.state == State::Leased && message.is_newest(lease);
+        if !is_newest || self.leases[message.next as usize].client != client {
+            return;
+        }
+        let lease_ms = self.lease_ms(message.queue);
+        self.set_timer(slot, Some(Time(turn.now.time.0 + u64::from(lease_ms))));
+    }
+
     pub(super) fn find_subscription(&self, client: u32, id: SubscriptionId) -> Option<u32> {
         let rest = self.directory.at(client).rest.as_ref()?;
         rest.subscriptions.iter().copied().find(|&index| self.subscriptions[index as usize].id == id)

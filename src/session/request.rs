@@ -29,6 +29,11 @@ pub enum Request {
     Ping,
     /// To put messages on a queue.
     Publish(Publishing),
+    /// To send the next bytes of a message that a later publish ends.
+    Part {
+        /// How many.
+        bytes: u32,
+    },
     /// To consume from a queue.
     Subscribe(Subscribing),
     /// To consume no more.
@@ -67,7 +72,7 @@ pub struct Publishing {
     pub producer: Option<ProducerSequence>,
     /// How many.
     pub messages: u32,
-    /// Bytes of their bodies in all.
+    /// Bytes of their bodies in all, but for what came in parts before.
     pub bytes: u32,
 }
 

@@ -209,6 +209,10 @@ impl Session {
     pub fn admit(&mut self, request: &Request, rules: &Rules) -> Result<Verdict, Denied> {
         match request {
             Request::Publish(publish) => self.admit_publish(publish, rules),
+            Request::Part { bytes } => {
+                self.open_window(0, *bytes, rules)?;
+                Ok(Verdict::Pass)
+            }
             Request::Settle(settle) => {
                 self.take_seq(settle.seq)?;
                 self.open_request(rules)
@@ -237,8 +241,16 @@ impl Session {
         if let Err(error) = &publish.queue {
             return Ok(Verdict::Refuse(error.to_string()));
         }
-        let messages = self.unanswered_messages.saturating_add(publish.messages);
-        let bytes = self.unanswered_bytes.saturating_add(publish.bytes);
+        self.open_window(publish.messages, publish.bytes, rules)?;
+        self.unanswered_publishes += 1;
+        Ok(Verdict::Pass)
+    }
+
+    /// Takes this much of the publish window; [`Session::publishes_answered`] gives it back.
+    #[inline]
+    fn open_window(&mut self, messages: u32, bytes: u32, rules: &Rules) -> Result<(), Denied> {
+        let messages = self.unanswered_messages.saturating_add(messages);
+        let bytes = self.unanswered_bytes.saturating_add(bytes);
         if messages > rules.publish_messages_max || bytes > rules.publish_bytes_max {
             return Err(denied(
                 Reason::WindowExceeded,
@@ -251,8 +263,7 @@ impl Session {
         }
         self.unanswered_messages = messages;
         self.unanswered_bytes = bytes;
-        self.unanswered_publishes += 1;
-        Ok(Verdict::Pass)
+        Ok(())
     }
 
     #[inline]

@@ -23,7 +23,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const PREFIX: &str = "relaymesh";
 
 /// Frame kinds by their number; what is unknown is counted behind the last.
-const KIND_NAMES: [&str; 20] = [
+const KIND_NAMES: [&str; 21] = [
     "unspecified",
     "hello",
     "welcome",
@@ -43,6 +43,7 @@ const KIND_NAMES: [&str; 20] = [
     "bye",
     "goaway",
     "error",
+    "part",
     "unknown",
 ];
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::cell::{Counter, Gauge, Histogram};
 
-/// Frame kinds are 0 to 18; one more for those unknown.
-pub(super) const FRAME_KINDS: usize = 20;
+/// Frame kinds are 0 to 19; one more for those unknown.
+pub(super) const FRAME_KINDS: usize = 21;
 /// `KIND_PONG` of the protocol.
 const KIND_PONG: usize = 5;
 

@@ -11,7 +11,7 @@ use crate::wire::deliver::subscription_id;
 use crate::wire::fault::Problem;
 use crate::wire::fields::{Fields, count};
 use crate::wire::lease::decode_lease;
-use crate::wire::{Fault, Kind, PublishView, SettleView, proto};
+use crate::wire::{Fault, Kind, PartView, PublishView, SettleView, proto};
 
 /// A frame from a client, every limit checked but those that need a session or a clock.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub enum ClientFrame<'a> {
     Ping(&'a [u8]),
     /// Messages for a queue.
     Publish(PublishView<'a>),
+    /// The next bytes of a message that is larger than a frame.
+    Part(PartView<'a>),
     /// A new consumer. The subscription is 1 to 65,535.
     Subscribe(proto::Subscribe),
     /// A consumer that ends. The subscription is 1 to 65,535.
@@ -57,6 +59,7 @@ impl<'a> ClientFrame<'a> {
 
     fn decode_rare(kind: Kind, payload: &'a [u8]) -> Result<Self, Fault> {
         match kind {
+            Kind::Part => PartView::decode(payload).map(Self::Part),
             Kind::Hello => decode_hello(payload).map(Self::Hello),
             Kind::Subscribe => decode_subscribe(payload).map(Self::Subscribe),
             Kind::Unsubscribe => {

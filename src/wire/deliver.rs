@@ -2,7 +2,7 @@
 
 use crate::ids::{LeaseId, SubscriptionId};
 use crate::limits;
-use crate::wire::fields::{Fields, count};
+use crate::wire::fields::{Fields, count, in_range};
 use crate::wire::frame::OpenFrame;
 use crate::wire::lease::{BLANK, lease_field_len, merge_lease, put_lease_field};
 use crate::wire::varint::{
@@ -22,8 +22,10 @@ pub struct Delivery<'a> {
     pub lease: LeaseId,
     /// How long the lease lasts from now on.
     pub lease_ms: u32,
-    /// The encoded `Message`.
+    /// The encoded `Message`; where `parts_bytes` is not 0, its end only, until [`DeliverView::completed`].
     pub message: &'a [u8],
+    /// Bytes of the message that came before in PARTs; 0 when it is here as a whole.
+    pub parts_bytes: u32,
 }
 
 /// A DELIVER, read in place and checked.
@@ -31,33 +33,59 @@ pub struct Delivery<'a> {
 pub struct DeliverView<'a> {
     deliveries: Fields<'a>,
     delivery_count: usize,
+    /// What the delivery with `parts_bytes` carries, once it was put together.
+    whole: &'a [u8],
+    parts_bytes: u32,
 }
 
 impl<'a> DeliverView<'a> {
     pub(super) fn decode(payload: &'a [u8]) -> Result<Self, Fault> {
         let deliveries = Fields::new("Deliver", payload);
         let mut delivery_count = 0;
+        let mut parts_bytes = 0;
         let mut fields = deliveries;
         while let Some(field) = fields.next()? {
             if field.number == DELIVERIES {
                 count(&mut delivery_count, "Deliver.deliveries", limits::BATCH_MESSAGES_MAX)?;
-                decode_delivery(field.bytes()?)?;
+                parts_bytes = parts_bytes.max(decode_delivery(field.bytes()?)?.parts_bytes);
             }
         }
-        Ok(Self { deliveries, delivery_count })
+        if parts_bytes > 0 {
+            in_range("count of Deliver.deliveries with parts_bytes", delivery_count as u64, 1, 1)?;
+        }
+        Ok(Self { deliveries, delivery_count, whole: &[], parts_bytes })
+    }
+
+    /// Bytes of the only message that came before it in PARTs; 0 when every message is here as a whole.
+    #[must_use]
+    pub fn parts_bytes(&self) -> u32 {
+        self.parts_bytes
+    }
+
+    /// The same, its only delivery with all of its message, which is `whole`.
+    #[must_use]
+    pub fn completed(self, whole: &'a [u8]) -> Self {
+        Self { whole, parts_bytes: 0, ..self }
     }
 
     /// The deliveries, in order.
     pub fn deliveries(&self) -> impl Iterator<Item = Delivery<'a>> + use<'a> {
         let mut fields = self.deliveries;
         let mut left = self.delivery_count;
+        let whole = self.whole;
         std::iter::from_fn(move || {
             while left > 0 {
                 // The fields were all walked once: they are sound.
                 let field = fields.next().ok()??;
                 if field.number == DELIVERIES {
                     left -= 1;
-                    return decode_delivery(field.bytes().ok()?).ok();
+                    let delivery = decode_delivery(field.bytes().ok()?).ok()?;
+                    let is_completed = delivery.parts_bytes > 0 && !whole.is_empty();
+                    return Some(if is_completed {
+                        Delivery { message: whole, parts_bytes: 0, ..delivery }
+                    } else {
+                        delivery
+                    });
                 }
             }
             None
@@ -72,7 +100,8 @@ impl<'a> DeliverView<'a> {
 }
 
 fn decode_delivery(encoded: &[u8]) -> Result<Delivery<'_>, Fault> {
-    let mut delivery = Delivery { subscription: SubscriptionId(0), lease: BLANK, lease_ms: 0, message: &[] };
+    let mut delivery =
+        Delivery { subscription: SubscriptionId(0), lease: BLANK, lease_ms: 0, message: &[], parts_bytes: 0 };
     let mut subscription = 0;
     let mut has_lease = false;
     let mut fields = Fields::new("Delivery", encoded);
@@ -85,6 +114,7 @@ fn decode_delivery(encoded: &[u8]) -> Result<Delivery<'_>, Fault> {
             2 => subscription = field.varint()?,
             3 => delivery.lease_ms = field.varint32("Delivery.lease_ms")?,
             4 => delivery.message = field.bytes()?,
+            5 => delivery.parts_bytes = field.varint32("Delivery.parts_bytes")?,
             _ => {}
         }
     }
@@ -131,10 +161,39 @@ impl DeliverWriter {
         lease_ms: u32,
         body: &[u8],
     ) -> bool {
+        self.put(out, subscription, lease, lease_ms, body, 0)
+    }
+
+    /// As [`DeliverWriter::push`], for the end of a message in parts, behind the `parts_bytes` bytes that went in PARTs.
+    /// Such a delivery is the only one of its frame.
+    #[must_use = "what was not taken needs another frame"]
+    pub fn push_end(
+        &mut self,
+        out: &mut Vec<u8>,
+        subscription: SubscriptionId,
+        lease: LeaseId,
+        lease_ms: u32,
+        parts_bytes: u32,
+        end: &[u8],
+    ) -> bool {
+        self.deliveries == 0 && self.put(out, subscription, lease, lease_ms, end, parts_bytes)
+    }
+
+    #[inline]
+    fn put(
+        &mut self,
+        out: &mut Vec<u8>,
+        subscription: SubscriptionId,
+        lease: LeaseId,
+        lease_ms: u32,
+        body: &[u8],
+        parts_bytes: u32,
+    ) -> bool {
         let delivery_len = lease_field_len(lease)
             + varint_field_len(u64::from(subscription.0))
             + varint_field_len(u64::from(lease_ms))
-            + bytes_field_len(body.len());
+            + bytes_field_len(body.len())
+            + varint_field_len(u64::from(parts_bytes));
         let field_len = 1 + varint_len(delivery_len as u64) + delivery_len;
         let fits = self.frame.payload_len(out) + field_len <= self.frame_bytes_max;
         if !fits || self.deliveries == limits::BATCH_MESSAGES_MAX {
@@ -148,6 +207,7 @@ impl DeliverWriter {
         put_varint_field(out, 2, u64::from(subscription.0));
         put_varint_field(out, 3, u64::from(lease_ms));
         put_bytes_field(out, 4, body);
+        put_varint_field(out, 5, u64::from(parts_bytes));
         true
     }
 

@@ -10,7 +10,7 @@ use crate::wire::{Kind, proto};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// The first byte names no kind.
-    #[error("frame kind {0} is unknown; kinds are 1 to 18")]
+    #[error("frame kind {0} is unknown; kinds are 1 to 19")]
     UnknownKind(u8),
     /// The first byte has a bit set that has no meaning yet.
     #[error("the first byte of a frame, {0:#04x}, has bit 0x40 set, which is reserved and must be 0")]
@@ -125,6 +125,22 @@ pub enum Fault {
         /// The message and the field.
         what: &'static str,
     },
+    /// A part of a message that does not go on where the parts before it ended.
+    #[error("Part.offset is {found}; expected is {expected}, the bytes of this message in the parts before")]
+    PartOffset {
+        /// The offset it has.
+        found: u32,
+        /// The offset it must have.
+        expected: usize,
+    },
+    /// The end of a message whose beginning is not what came in parts.
+    #[error("parts_bytes is {declared}; {received} bytes came in parts")]
+    PartsBytes {
+        /// Bytes that were sent in parts, as the end says.
+        declared: u32,
+        /// Bytes that came.
+        received: usize,
+    },
     /// A field of a later version.
     #[error("field {field} of Message is not supported by this server; fields 9 to 15 must be absent")]
     Unsupported {
@@ -165,7 +181,11 @@ impl Fault {
             | Self::Bomb { .. }
             | Self::TooLong { .. }
             | Self::TooMany { .. } => proto::Code::TooLarge,
-            Self::OutOfRange { .. } | Self::Missing { .. } | Self::Unsupported { .. } => proto::Code::Invalid,
+            Self::OutOfRange { .. }
+            | Self::Missing { .. }
+            | Self::PartOffset { .. }
+            | Self::PartsBytes { .. }
+            | Self::Unsupported { .. } => proto::Code::Invalid,
             Self::Decompressor => proto::Code::Internal,
             Self::ReservedBit(_)
             | Self::LengthForm(_)

@@ -39,7 +39,7 @@ macro_rules! kinds {
 
         impl Kind {
             /// Every kind, by number.
-            pub const ALL: [Self; 18] = [$(Self::$kind,)*];
+            pub const ALL: [Self; 19] = [$(Self::$kind,)*];
 
             /// Its name in the protocol's description.
             #[must_use]
@@ -49,7 +49,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// Whether clients send it; the others come from the server only.
+            /// Whether clients send it; the others come from the server only. PART comes from both.
             #[must_use]
             pub const fn is_from_client(self) -> bool {
                 match self {
@@ -90,6 +90,7 @@ kinds! {
     Bye = 16 "BYE" true,
     GoAway = 17 "GOAWAY" false,
     Error = 18 "ERROR" false,
+    Part = 19 "PART" true,
 }
 
 impl fmt::Display for Kind {

@@ -23,7 +23,7 @@ pub fn message_header(body: &[u8], message_bytes_max: usize) -> Result<MessageHe
     while let Some(field) = fields.next()? {
         match field.number {
             1 => {
-                field.bytes()?;
+                field.bytes_at_most("Message.payload", limits::PAYLOAD_BYTES_MAX)?;
             }
             2 => {
                 count(&mut attributes, "Message.attributes", limits::ATTRIBUTES_MAX)?;

@@ -27,6 +27,8 @@ pub struct PublishView<'a> {
     pub sequence: u64,
     /// The lowest unanswered sequence of this producer, 1 to `sequence`.
     pub unanswered_from: u64,
+    /// Bytes of the only message that came before it in PARTs; 0 when every message is here as a whole.
+    pub parts_bytes: u32,
     /// From the first message's field to the last one's.
     messages: Fields<'a>,
     message_count: usize,
@@ -41,6 +43,7 @@ impl<'a> PublishView<'a> {
             producer_id: 0,
             sequence: 0,
             unanswered_from: 0,
+            parts_bytes: 0,
             messages: Fields::new("Publish", &[]),
             message_count: 0,
             body_bytes: 0,
@@ -61,6 +64,7 @@ impl<'a> PublishView<'a> {
                 4 => view.producer_id = field.fixed64()?,
                 5 => view.sequence = field.varint()?,
                 6 => view.unanswered_from = field.varint()?,
+                7 => view.parts_bytes = field.varint32("Publish.parts_bytes")?,
                 _ => {}
             }
             field_at = fields;
@@ -72,6 +76,9 @@ impl<'a> PublishView<'a> {
     fn check(&self) -> Result<(), Fault> {
         if self.message_count == 0 {
             return Err(Fault::Missing { what: "Publish.messages" });
+        }
+        if self.parts_bytes > 0 {
+            in_range("count of Publish.messages with parts_bytes", self.message_count as u64, 1, 1)?;
         }
         if self.queue.is_empty() {
             return Err(Fault::Missing { what: "Publish.queue" });
@@ -119,6 +126,7 @@ impl<'a> PublishView<'a> {
 ///
 /// `producer` is (producer id, sequence of the first body, lowest unanswered sequence). The caller keeps to the
 /// limits of WELCOME.
+#[inline]
 pub fn encode_publish(
     out: &mut Vec<u8>,
     seq: u64,
@@ -126,7 +134,31 @@ pub fn encode_publish(
     producer: Option<(u64, u64, u64)>,
     bodies: &[&[u8]],
 ) {
+    encode(out, seq, queue, producer, bodies, 0);
+}
+
+/// Appends the PUBLISH that ends a message in parts: `end` is the rest behind the `parts_bytes` bytes that went in PARTs.
+pub fn encode_publish_end(
+    out: &mut Vec<u8>,
+    seq: u64,
+    queue: &str,
+    producer: Option<(u64, u64, u64)>,
+    parts_bytes: u32,
+    end: &[u8],
+) {
+    encode(out, seq, queue, producer, &[end], parts_bytes);
+}
+
+fn encode(
+    out: &mut Vec<u8>,
+    seq: u64,
+    queue: &str,
+    producer: Option<(u64, u64, u64)>,
+    bodies: &[&[u8]],
+    parts_bytes: u32,
+) {
     let mut payload_len = varint_field_len(seq) + bytes_field_len(queue.len());
+    payload_len += varint_field_len(u64::from(parts_bytes));
     payload_len += bodies.iter().map(|body| bytes_field_len(body.len())).sum::<usize>();
     if let Some((_, sequence, unanswered_from)) = producer {
         payload_len += PRODUCER_FIELD_BYTES + varint_field_len(sequence) + varint_field_len(unanswered_from);
@@ -145,6 +177,7 @@ pub fn encode_publish(
         put_varint_field(out, 5, sequence);
         put_varint_field(out, 6, unanswered_from);
     }
+    put_varint_field(out, 7, u64::from(parts_bytes));
     debug_assert_eq!(out.len() - payload_at, payload_len);
 }
 

@@ -4,7 +4,7 @@ use crate::limits;
 use crate::wire::client_frame::{decode_flat, decode_walked};
 use crate::wire::fields::{Fields, count};
 use crate::wire::lease::decode_lease;
-use crate::wire::{DeliverView, Fault, Kind, proto};
+use crate::wire::{DeliverView, Fault, Kind, PartView, proto};
 
 /// A frame from the server, every limit checked.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub enum ServerFrame<'a> {
     Reply(proto::Reply),
     /// Messages for a consumer.
     Deliver(DeliverView<'a>),
+    /// The next bytes of a message that is larger than a frame.
+    Part(PartView<'a>),
     /// The client is to leave.
     GoAway(proto::GoAway),
     /// The last frame after a fault.
@@ -38,6 +40,7 @@ impl<'a> ServerFrame<'a> {
             Kind::PublishAck => decode_publish_ack(payload).map(Self::PublishAck),
             Kind::Reply => decode_reply(payload).map(Self::Reply),
             Kind::Pong => decode_flat("Pong", payload).map(Self::Pong),
+            Kind::Part => PartView::decode(payload).map(Self::Part),
             Kind::Welcome => decode_welcome(payload).map(Self::Welcome),
             Kind::Reject => {
                 check_text("Reject", "Reject.text", payload)?;

@@ -19,7 +19,7 @@ pub(crate) type Attack = fn(SocketAddr);
 const AT_ONCE: Duration = Duration::from_secs(60);
 
 /// All of them with their names.
-pub(crate) const ATTACKS: [(&str, Attack); 30] = [
+pub(crate) const ATTACKS: [(&str, Attack); 35] = [
     ("random bytes", random_bytes),
     ("4 GiB declared", |server| {
         refused_before(server, &[1, 0xff, 0xff, 0xff, 0xff, 0x0f], &[Code::TooLarge])
@@ -44,6 +44,13 @@ pub(crate) const ATTACKS: [(&str, Attack); 30] = [
     ("compression not agreed on", compression_not_agreed_on),
     ("a wrong seq", wrong_seq),
     ("more than the window", more_than_the_window),
+    ("a message that begins in its middle", |server| parts(server, &[(7, 3)], None, Code::Invalid)),
+    ("a part twice", |server| parts(server, &[(0, 1000), (0, 1000)], None, Code::Invalid)),
+    ("an end without a beginning", |server| parts(server, &[], Some(5), Code::Invalid)),
+    ("an end that says another length", |server| parts(server, &[(0, 1000)], Some(999), Code::Invalid)),
+    ("a part before HELLO", |server| {
+        refused_before(server, &frame(Kind::Part as u8, &[0x12, 1, b'x']), &[Code::Unexpected])
+    }),
     ("half a million empty leases", empty_submessages),
     ("random bytes after WELCOME", random_bytes_after_welcome),
     ("silence after WELCOME", slow::silence_after_welcome),
@@ -196,6 +203,23 @@ fn more_than_the_window(server: SocketAddr) {
     }
     wire.send_bytes(&bytes);
     assert_refused(wire, &[Code::WindowExceeded]);
+}
+
+/// Sends PARTs of these offsets and lengths, then an end that says so many bytes went before.
+fn parts(server: SocketAddr, parts: &[(u32, usize)], end: Option<u32>, code: Code) {
+    let (mut wire, _) = Wire::welcome(server, &fresh_client());
+    for &(offset, len) in parts {
+        wire.send(Kind::Part, &proto::Part { offset, data: vec![0; len] });
+    }
+    if let Some(parts_bytes) = end {
+        let messages = vec![b"end".to_vec()];
+        let queue = "parts".to_owned();
+        wire.send(
+            Kind::Publish,
+            &proto::Publish { seq: 1, queue, messages, parts_bytes, ..Default::default() },
+        );
+    }
+    assert_refused(wire, &[code]);
 }
 
 /// 1 MiB of empty sub-messages: 2 bytes each on the wire, dozens once decoded. All at once, so that a server that

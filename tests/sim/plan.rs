@@ -58,6 +58,8 @@ pub(crate) struct LoadPlan {
     pub(crate) every: Micros,
     pub(crate) batch_max: usize,
     pub(crate) body_max: usize,
+    /// Some messages are larger than a frame.
+    pub(crate) is_large: bool,
     /// In percent of the messages.
     pub(crate) delayed: u32,
     pub(crate) due: u32,
@@ -119,6 +121,9 @@ impl Plan {
         };
         if workers_publish {
             plan.crowd(&mut aside);
+        } else {
+            // Messages that travel in parts, where the network takes them in a world's time.
+            plan.load.is_large = aside.u8(0..3) == 0 && plan.network.buffer >= 4 << 10;
         }
         plan.durability = durability(&mut aside);
         plan
@@ -167,6 +172,8 @@ fn gateway(random: &mut fastrand::Rng) -> GatewayConfig {
     config.max_sessions = 200;
     // A record of one frame must fit a segment.
     config.frame_bytes_max = random.usize(5..=16) << 10;
+    // As long on the wire as what WELCOME said before: worlds stay what they were.
+    config.message_bytes_max = 16_300;
     config.write_budget_bytes = random.usize(1..=32) << 10;
     config.loop_output_bytes_max = random.usize(8..=256) << 10;
     config.write_stall_deadline = Duration::from_secs(random.u64(2..20));
@@ -223,6 +230,7 @@ fn load(random: &mut fastrand::Rng) -> LoadPlan {
         every: random.u64(20..1500) * MS,
         batch_max: if random.bool() { 1 } else { random.usize(1..=12) },
         body_max: [40, 300, 4000][random.usize(0..3)],
+        is_large: false,
         delayed: percent(random, 40),
         due: percent(random, 20),
         expiring: percent(random, 30),

@@ -80,6 +80,7 @@ impl Planted {
         plan.trouble_every = SECOND;
         plan.troubles = crate::chaos::Trouble::ALL.to_vec();
         plan.load.every = 100 * MS;
+        plan.load.is_large = false;
         plan.load.delayed = plan.load.delayed.max(20);
         plan.load.prioritized = plan.load.prioritized.max(50);
         plan.load.expiring = plan.load.expiring.max(30);

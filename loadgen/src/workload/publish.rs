@@ -24,7 +24,8 @@ pub(crate) struct Args {
     target: Target,
     #[command(flatten)]
     load: Load,
-    /// Bytes of each payload.
+    /// Bytes of each payload, up to 16 MiB; what does not fit a frame goes in parts, and the server's publish window may
+    /// allow fewer in flight.
     #[arg(long, default_value_t = 256, value_name = "BYTES")]
     size: usize,
     /// Publishes a second over all connections, delays counted from when each was due; as fast as it goes if not set.
@@ -70,11 +71,17 @@ impl Publish<'_> {
         Ok(())
     }
 
+    /// Whether this connection has room for one more: `--in-flight`, and the server's window in bytes.
+    fn has_room(&self, link: &Link<'_>) -> bool {
+        let in_flight = self.producers[link.number].started_us.len();
+        // The first is published whatever its size, so that one that never fits is refused by name.
+        let fits = in_flight == 0 || link.machine.room().bytes as usize >= self.body.len();
+        in_flight < self.args.load.in_flight as usize && fits
+    }
+
     /// Publishes on this connection while its window, the count and the rate allow it.
     fn fill(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
-        while self.sent < self.args.load.count
-            && self.producers[link.number].started_us.len() < self.args.load.in_flight as usize
-        {
+        while self.sent < self.args.load.count && self.has_room(link) {
             match self.due_us() {
                 Some(due_us) if due_us > link.now_us => return Ok(()),
                 Some(due_us) => {

@@ -51,6 +51,7 @@ pub(super) fn gateway(config: &Config, resume_key: ResumeKey, sessions_max: usiz
     gateway.max_sessions = sessions_max;
     gateway.grace = config.session.grace;
     gateway.frame_bytes_max = config.session.frame_bytes_max as usize;
+    gateway.message_bytes_max = config.message_bytes_max() as usize;
     gateway.handshake_deadline = config.session.handshake_deadline;
     gateway.write_stall_deadline = config.session.write_stall_deadline;
     gateway.rules.heartbeat = config.session.heartbeat;

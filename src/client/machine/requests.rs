@@ -8,7 +8,10 @@ use super::{Machine, State, Unanswered};
 use crate::clock::Time;
 use crate::ids::{LeaseId, ProducerId, SubscriptionId};
 use crate::limits;
-use crate::wire::{Codec, EMPTY_PING, Kind, compressible_bytes, encode, encode_ack, encode_publish, proto};
+use crate::wire::{
+    Codec, EMPTY_PING, Kind, compressible_bytes, encode, encode_ack, encode_part, encode_publish,
+    encode_publish_end, proto,
+};
 
 /// Why a request was not made. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,8 +35,8 @@ pub enum RequestError {
 }
 
 impl Machine {
-    /// Publishes one message, encoded as `body`. `producer` is the producer id, this message's sequence and the
-    /// lowest unanswered sequence.
+    /// Publishes one message, encoded as `body`, in parts where it does not fit a frame. `producer` is the producer id,
+    /// this message's sequence and the lowest unanswered sequence.
     ///
     /// # Errors
     /// [`RequestError::WindowFull`]: try again after the next answer. [`RequestError::TooMuch`]: never.
@@ -45,10 +48,58 @@ impl Machine {
         body: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<u64, RequestError> {
-        self.publish_batch(queue, producer, &[body], out)
+        if !self.needs_parts(queue, body) {
+            return self.publish_batch(queue, producer, &[body], out);
+        }
+        // With room without end it is never left half sent.
+        self.publish_in_parts(queue, producer, body, usize::MAX, out)?.ok_or(RequestError::NotNow)
     }
 
-    /// Publishes messages, all or none, in the order given. `producer` is the producer id, the first message's
+    /// As [`Machine::publish`], for a message that does not fit a frame: appends parts of it until `out` holds
+    /// `out_soft_max` bytes or more. `None`: some are left, so that other frames may go before them; call again with the
+    /// same message, and publish no other in parts before that one is sent.
+    ///
+    /// # Errors
+    /// As [`Machine::publish`].
+    pub fn publish_in_parts(
+        &mut self,
+        queue: &str,
+        producer: Option<(ProducerId, u64, u64)>,
+        body: &[u8],
+        out_soft_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<u64>, RequestError> {
+        if self.state != State::Welcomed {
+            return Err(RequestError::NotNow);
+        }
+        if self.outgoing_sent == 0 {
+            let max = self.message_bytes_max.min(self.window.bytes) as usize;
+            if body.len() > max {
+                return Err(RequestError::TooMuch { what: "bytes of a message", count: body.len(), max });
+            }
+            if self.room.messages == 0 || body.len() > self.room.bytes as usize {
+                return Err(RequestError::WindowFull);
+            }
+            self.room.messages -= 1;
+            self.room.bytes -= body.len() as u32;
+        }
+        let end_max = self.bodies_bytes_max_for(queue, 1).min(PART_BYTES);
+        let mut sent = self.outgoing_sent as usize;
+        while body.len() - sent > end_max {
+            if out.len() >= out_soft_max {
+                self.outgoing_sent = sent as u32;
+                return Ok(None);
+            }
+            sent += encode_part(out, body, sent, end_max);
+        }
+        self.outgoing_sent = 0;
+        let seq = self.take_seq(1, body.len() as u32);
+        let producer = producer.map(|(id, first, from)| (id.0, first, from));
+        encode_publish_end(out, seq, queue, producer, sent as u32, &body[sent..]);
+        Ok(Some(seq))
+    }
+
+    /// Publishes messages that fit a frame together, all or none, in the order given. `producer` is the producer id, the first message's
     /// sequence and the lowest unanswered sequence.
     ///
     /// # Errors
@@ -89,14 +140,25 @@ impl Machine {
             }
             bytes += body.len();
         }
-        let max = bodies_bytes_max(self.frame_bytes_max, self.window.bytes, queue, bodies.len());
+        let max = self.bodies_bytes_max_for(queue, bodies.len());
         if bytes > max {
             return Err(RequestError::TooMuch { what: "bytes of messages", count: bytes, max });
         }
         Ok(bytes)
     }
 
-    /// Bytes that `count` messages for `queue` may have together in one request.
+    /// Whether `body` is too large for one frame.
+    #[inline]
+    #[must_use]
+    pub fn needs_parts(&self, queue: &str, body: &[u8]) -> bool {
+        body.len() > self.bodies_bytes_max_for(queue, 1)
+    }
+
+    fn bodies_bytes_max_for(&self, queue: &str, count: usize) -> usize {
+        bodies_bytes_max(self.frame_bytes_max, self.window.bytes, queue, count)
+    }
+
+    /// Bytes that `count` messages for `queue` may have together in one frame.
     #[must_use]
     pub fn bodies_bytes_max(limits: &proto::Limits, queue: &str, count: usize) -> usize {
         bodies_bytes_max(limits.frame_bytes_max, limits.publish_bytes_max, queue, count)
@@ -293,12 +355,14 @@ fn bodies_bytes_max(frame_bytes_max: u32, window_bytes: u32, queue: &str, count:
 }
 
 /// Room in a PUBLISH for everything but the queue's name and the messages: the fields `seq`, `producer_id`,
-/// `sequence`, `unanswered_from`, and the header of `queue`.
-const PUBLISH_FIELDS_BYTES_MAX: usize = 11 + 9 + 11 + 11 + 3;
+/// `sequence`, `unanswered_from`, `parts_bytes`, and the header of `queue`.
+const PUBLISH_FIELDS_BYTES_MAX: usize = 11 + 9 + 11 + 11 + 5 + 3;
 /// Smallest PING that is worth compressing: one that holds more than the three fields without a name.
 const TELEMETRY_BYTES_MIN: usize = 32;
 /// Key and length of one message in a PUBLISH.
 const BODY_FIELD_BYTES_MAX: usize = 5;
+/// Most bytes of a message that go in one part: a slow connection's heartbeats wait for no more than this.
+const PART_BYTES: usize = limits::WRITE_BUDGET_BYTES;
 
 const _: () = assert!(
     PUBLISH_FIELDS_BYTES_MAX + BODY_FIELD_BYTES_MAX + limits::QUEUE_NAME_BYTES_MAX

@@ -285,3 +285,89 @@ fn after_goaway_leases_are_settled_and_nothing_new_is_asked() {
     encode_reply_ok(&mut reply, 1, 0);
     assert_eq!(feed(&mut machine, Time(0), &reply, usize::MAX).len(), 1);
 }
+
+#[test]
+fn what_does_not_fit_a_frame_is_published_in_parts() {
+    let (mut machine, mut out) = welcomed(100);
+    let limits = welcome(100).limits.unwrap();
+    let fits = Machine::bodies_bytes_max(&limits, "jobs", 1);
+    machine.message_bytes_max = 6000;
+    machine.publish("jobs", None, &vec![1; fits], &mut out).unwrap();
+    assert_eq!(kinds(&out), [Kind::Publish]);
+    assert!(out.len() <= 4096 + 3);
+    out.clear();
+    let (mut machine, mut out) = welcomed(100);
+    machine.message_bytes_max = 6000;
+    assert_eq!(machine.publish("jobs", None, &vec![1; fits + 1], &mut out), Ok(1));
+    assert_eq!(kinds(&out), [Kind::Part, Kind::Publish]);
+    assert_eq!(machine.room(), Room { messages: 99, bytes: 6000 - fits as u32 - 1 });
+    assert_eq!(machine.publish("jobs", None, &[1; 5900], &mut out), Err(RequestError::WindowFull));
+    let too_large = machine.publish("jobs", None, &[1; 6001], &mut out);
+    assert!(matches!(too_large, Err(RequestError::TooMuch { count: 6001, max: 6000, .. })));
+}
+
+#[test]
+fn a_delivery_in_parts_is_whole_however_it_is_cut() {
+    let body: Vec<u8> = (0..10_000).map(|at| at as u8).collect();
+    let mut bytes = Vec::new();
+    let mut sent = 0;
+    while body.len() - sent > 3000 {
+        sent += crate::wire::encode_part(&mut bytes, &body, sent, 4000);
+        bytes.extend_from_slice(&crate::wire::EMPTY_PONG);
+        // A whole message may pass between the parts of another.
+        let mut writer = DeliverWriter::begin(&mut bytes, 4096);
+        assert!(writer.push(&mut bytes, SubscriptionId(1), lease(1), 1000, b"small"));
+        writer.finish(&mut bytes);
+    }
+    let mut writer = DeliverWriter::begin(&mut bytes, 4096);
+    assert!(writer.push_end(&mut bytes, SubscriptionId(1), lease(2), 1000, sent as u32, &body[sent..]));
+    writer.finish(&mut bytes);
+    for chunk in [1, 7, 1000, usize::MAX] {
+        let (mut machine, _) = welcomed(100);
+        let mut inbound = Inbound::new();
+        let mut whole = Vec::new();
+        for mut input in bytes.chunks(chunk) {
+            while let Some(event) = machine.next_event(Time(0), &mut inbound, &mut input) {
+                let Event::Delivered(view) = event else { continue };
+                whole.extend(view.deliveries().map(|delivery| (delivery.lease, delivery.message.to_vec())));
+            }
+        }
+        assert!(!machine.is_closed());
+        let small = (lease(1), b"small".to_vec());
+        assert!(whole == [small.clone(), small, (lease(2), body.clone())], "cut at {chunk}");
+        assert_eq!(machine.incoming.capacity(), 0, "an idle machine holds no part");
+    }
+}
+
+#[test]
+fn parts_that_make_no_message_break_the_connection() {
+    let part = |offset, data: &[u8]| {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Kind::Part, &proto::Part { offset, data: data.to_vec() });
+        bytes
+    };
+    let end = |parts_bytes| {
+        let mut bytes = Vec::new();
+        let mut writer = DeliverWriter::begin(&mut bytes, 4096);
+        assert!(writer.push_end(&mut bytes, SubscriptionId(1), lease(2), 1000, parts_bytes, b"end"));
+        writer.finish(&mut bytes);
+        bytes
+    };
+    for bytes in
+        [part(1, b"a"), [part(0, b"a"), part(0, b"a")].concat(), end(4), [part(0, b"a"), end(2)].concat()]
+    {
+        let (mut machine, _) = welcomed(100);
+        let events = feed(&mut machine, Time(0), &bytes, usize::MAX);
+        assert!(events.last().is_some_and(|event| event.contains("Broken")), "{events:?}");
+        assert!(machine.is_closed() && machine.incoming.is_empty());
+    }
+    // More than any message has, without end.
+    let (mut machine, _) = welcomed(100);
+    let data = vec![0; 4000];
+    let mut offset = 0;
+    while !machine.is_closed() {
+        assert!(offset <= limits::MESSAGE_BYTES_MAX, "{offset} bytes are kept");
+        feed(&mut machine, Time(0), &part(offset as u32, &data), usize::MAX);
+        offset += data.len();
+    }
+}

@@ -28,7 +28,7 @@ pub enum Unsendable {
         /// Largest message, in bytes.
         max: usize,
     },
-    /// All messages together do not fit a frame.
+    /// The messages of a batch together do not fit a frame, or one alone not the window.
     #[error("the batch has {bytes} bytes; at most {max} fit one request: make smaller batches")]
     Bytes {
         /// Size of the batch in bytes.
@@ -106,7 +106,11 @@ impl Publishes {
             return Err(Unsendable::Message { bytes: body.len(), max: message_max });
         }
         let bytes: usize = bodies.iter().map(Vec::len).sum();
-        let max = Machine::bodies_bytes_max(limits, queue.as_str(), count);
+        // One message alone may go in parts.
+        let max = match count {
+            1 => limits.publish_bytes_max as usize,
+            _ => Machine::bodies_bytes_max(limits, queue.as_str(), count),
+        };
         if bytes > max {
             return Err(Unsendable::Bytes { bytes, max });
         }
@@ -138,7 +142,15 @@ impl Publishes {
             let producer = Some((self.producer, next.sequence, unanswered_from));
             let queue = next.queue.as_str();
             let frame_start = out.len();
+            let mut is_one_frame = true;
             let sent = match &next.bodies[..] {
+                [body] if machine.needs_parts(queue, body) => {
+                    let sent = machine.publish_in_parts(queue, producer, body, out_soft_max, out);
+                    // What is left of it goes when this is written.
+                    let Some(sent) = sent.transpose() else { return };
+                    is_one_frame = false;
+                    sent
+                }
                 [body] => machine.publish(queue, producer, body, out),
                 bodies => {
                     let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
@@ -147,7 +159,9 @@ impl Publishes {
             };
             match sent {
                 Ok(seq) => {
-                    machine.compress_publish(codec, &next.bodies, out, frame_start);
+                    if is_one_frame {
+                        machine.compress_publish(codec, &next.bodies, out, frame_start);
+                    }
                     next.seq = seq;
                     self.sent += 1;
                 }

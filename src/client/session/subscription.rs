@@ -12,16 +12,17 @@ pub(super) struct Subscription {
     /// Credit that no delivery has used yet, whether the server was told of it or not: what a new connection starts
     /// with.
     open_messages: u32,
-    open_bytes: u64,
+    /// Below zero after a message larger than what was left.
+    open_bytes: i64,
     /// Whether bytes are bounded at all.
     bounds_bytes: bool,
     /// How many messages credit may still be given for; `None` for no end.
     budget: Option<u64>,
     /// The request on this connection; `None` until it is made.
     pub(super) seq: Option<u64>,
-    /// The part of the open credit that this connection was not told of.
+    /// The part of the open credit that this connection was not told of; bytes below zero were told of too early.
     owed_messages: u32,
-    owed_bytes: u64,
+    owed_bytes: i64,
 }
 
 impl Subscription {
@@ -39,7 +40,7 @@ impl Subscription {
             id,
             queue,
             open_messages,
-            open_bytes: credit_bytes,
+            open_bytes: i64::try_from(credit_bytes).unwrap_or(i64::MAX),
             bounds_bytes: credit_bytes > 0,
             budget: total.map(|total| total - u64::from(open_messages)),
             seq: None,
@@ -51,7 +52,7 @@ impl Subscription {
     /// A delivery used credit.
     pub(super) fn used(&mut self, bytes: u32) {
         self.open_messages = self.open_messages.saturating_sub(1);
-        self.open_bytes = self.open_bytes.saturating_sub(u64::from(bytes));
+        self.open_bytes = self.open_bytes.saturating_sub(i64::from(bytes));
     }
 
     /// Takes one message out of the budget; false when it is spent.
@@ -69,22 +70,26 @@ impl Subscription {
     /// A message is settled: its credit is free again.
     pub(super) fn give_back(&mut self, bytes: u32) {
         self.open_messages += 1;
-        self.open_bytes += u64::from(bytes);
+        self.open_bytes = self.open_bytes.saturating_add(i64::from(bytes));
         self.owed_messages += 1;
-        self.owed_bytes += u64::from(bytes);
+        self.owed_bytes = self.owed_bytes.saturating_add(i64::from(bytes));
     }
 
     pub(super) fn send(&mut self, machine: &mut Machine, out: &mut Vec<u8>) {
         if self.seq.is_none() {
             // 0 would lift the bound.
-            let bytes = if self.bounds_bytes { self.open_bytes.max(1) } else { 0 };
+            let told = if self.bounds_bytes { self.open_bytes.max(1) } else { 0 };
+            let bytes = told.unsigned_abs();
             self.seq = machine.subscribe(self.id, self.queue.as_str(), self.open_messages, bytes, out).ok();
+            if self.seq.is_some() {
+                (self.owed_messages, self.owed_bytes) = (0, (self.open_bytes - told).min(0));
+            }
         } else if self.owed_messages > 0 {
-            let bytes = if self.bounds_bytes { self.owed_bytes } else { 0 };
+            let told = self.owed_bytes.max(0);
+            let bytes = if self.bounds_bytes { told.unsigned_abs() } else { 0 };
             machine.credit(self.id, self.owed_messages, bytes, out);
-        }
-        if self.seq.is_some() {
-            (self.owed_messages, self.owed_bytes) = (0, 0);
+            self.owed_messages = 0;
+            self.owed_bytes -= told;
         }
     }
 }

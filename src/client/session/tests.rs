@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::*;
 use crate::ids::Boot;
 use crate::wire::{
-    ClientFrame, Codec, DeliverWriter, Kind, Split, encode, encode_publish_ack, encode_reply_ok, split,
+    ClientFrame, Codec, DeliverWriter, Kind, Parts, Split, encode, encode_publish_ack, encode_reply_ok, split,
 };
 
 /// A server in miniature: one queue, one client, everything durable at once.
@@ -26,6 +26,7 @@ struct Server {
     compressed: usize,
     // One connection.
     received: Vec<u8>,
+    incoming: Parts,
     out: Vec<u8>,
     credit: BTreeMap<u16, u32>,
     most_out: usize,
@@ -44,6 +45,7 @@ impl Server {
 
     fn accept(&mut self) {
         self.received.clear();
+        self.incoming = Parts::default();
         self.out.clear();
         self.credit.clear();
     }
@@ -67,8 +69,14 @@ impl Server {
     fn on_frame(&mut self, frame: ClientFrame<'_>) {
         match frame {
             ClientFrame::Hello(hello) => self.on_hello(*hello),
+            ClientFrame::Part(part) => self.incoming.push(&part, limits::MESSAGE_BYTES_MAX).unwrap(),
             ClientFrame::Publish(view) => {
-                let messages: Vec<_> = view.messages().map(<[u8]>::to_vec).collect();
+                let mut messages: Vec<_> = view.messages().map(<[u8]>::to_vec).collect();
+                if view.parts_bytes > 0 {
+                    let whole =
+                        self.incoming.finish(view.parts_bytes, &messages[0], limits::MESSAGE_BYTES_MAX);
+                    messages[0] = whole.unwrap();
+                }
                 self.unanswered += messages.len() as u32;
                 assert!(self.unanswered <= self.window, "the client exceeds its window");
                 if self.refuse.remove(&view.sequence) {
@@ -514,6 +522,79 @@ fn more_than_the_window_is_not_taken() {
     let large = client.session.publish(&jobs(), vec![0; limits::MESSAGE_BYTES_MAX + 1]);
     assert!(matches!(large, Err(Unsendable::Message { .. })));
     assert!(matches!(client.session.publish_batch(&jobs(), Vec::new()), Err(Unsendable::Batch { .. })));
+}
+
+#[test]
+fn a_large_message_is_sent_again_from_its_first_part() {
+    let mut server = Server::new();
+    let mut client = Client::new();
+    let large: Vec<u8> = (0..3_000_000).map(|at| (at % 251) as u8).collect();
+    client.session.publish(&jobs(), vec![1]).unwrap();
+    let sequence = client.session.publish(&jobs(), large.clone()).unwrap();
+    client.session.publish(&jobs(), vec![2]).unwrap();
+    // Broken within the first part, between two, and within the last frame.
+    for up in [100_000, 1_200_000, 2_999_900] {
+        client.connection(&mut server, up, ALL, ALL);
+        assert!(client.session.is_unanswered(sequence));
+    }
+    client.connection(&mut server, ALL, ALL, ALL);
+    let stored: Vec<_> = server.stored.into_values().collect();
+    assert!(stored == [vec![1], large, vec![2]], "each once, in order, whole");
+    assert_eq!(client.session.unanswered(), 0);
+}
+
+#[test]
+fn a_large_message_leaves_room_for_other_frames_between_its_parts() {
+    let mut server = Server::new();
+    let mut client = Client::new();
+    client.connection(&mut server, ALL, ALL, ALL);
+    client.session.publish(&jobs(), vec![7; limits::MESSAGE_BYTES_MAX]).unwrap();
+    // One that begins when the other has ended, as far as the window goes.
+    client.session.publish(&jobs(), vec![8; 2_000_000]).unwrap();
+    let (mut rounds, mut out) = (0, Vec::new());
+    while client.session.unanswered() > 0 {
+        out.clear();
+        client.session.transmit(&mut out);
+        assert!(!out.is_empty() && out.len() < 3 * TRANSMIT_BYTES_SOFT_MAX, "{} bytes at once", out.len());
+        client.session.ping(client.now, None, &mut out);
+        server.receive(&out);
+        client.take(&std::mem::take(&mut server.out));
+        rounds += 1;
+    }
+    assert!(rounds > 30, "all of it in {rounds} rounds");
+    assert_eq!(server.stored[&1].len(), limits::MESSAGE_BYTES_MAX);
+    assert!(server.stored[&2] == [8; 2_000_000]);
+}
+
+#[test]
+fn a_message_above_the_credit_in_bytes_uses_it_up_and_gives_it_back() {
+    let mut subscription = Subscription::new(SubscriptionId(1), jobs(), 8, 1000, None);
+    let (mut machine, mut out) =
+        (Machine::new(Time(0), &proto::Hello::default(), &mut Vec::new()), Vec::new());
+    let told = |out: &mut Vec<u8>| {
+        let Ok(Split::Frame { frame, .. }) = split(out, limits::FRAME_BYTES_MAX) else { panic!("no frame") };
+        let bytes = match ClientFrame::decode(frame.kind, frame.payload) {
+            Ok(ClientFrame::Subscribe(subscribe)) => subscribe.credit_bytes,
+            Ok(ClientFrame::Credit(credit)) => credit.bytes,
+            other => panic!("{other:?}"),
+        };
+        out.clear();
+        bytes
+    };
+    subscription.send(&mut machine, &mut out);
+    assert_eq!(told(&mut out), 1000);
+    subscription.used(5_000_000);
+    // A new connection begins with what is open, of which 0 would mean no bound.
+    subscription.seq = None;
+    subscription.send(&mut machine, &mut out);
+    assert_eq!(told(&mut out), 1);
+    subscription.give_back(5_000_000);
+    subscription.send(&mut machine, &mut out);
+    assert_eq!(told(&mut out), 999, "the server counts from what it was told");
+    subscription.used(10);
+    subscription.give_back(10);
+    subscription.send(&mut machine, &mut out);
+    assert_eq!(told(&mut out), 10);
 }
 
 #[test]

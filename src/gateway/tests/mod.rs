@@ -3,6 +3,7 @@
 mod handshake;
 mod hostile;
 mod output;
+mod parts;
 mod service;
 
 use std::sync::Arc;
@@ -174,6 +175,10 @@ pub(super) enum Got {
     PublishAck(proto::PublishAck),
     Reply(proto::Reply),
     Deliver(Vec<Vec<u8>>),
+    /// Offset and data.
+    Part(u32, Vec<u8>),
+    /// The end of a message in parts: bytes before it, its own, and what is left of the lease.
+    End(u32, Vec<u8>, u32),
     GoAway(proto::GoAway),
     Error(proto::Error),
 }
@@ -191,6 +196,11 @@ pub(super) fn parse(mut bytes: &[u8]) -> Vec<Got> {
             ServerFrame::Pong(_) => Got::Pong,
             ServerFrame::PublishAck(ack) => Got::PublishAck(ack),
             ServerFrame::Reply(reply) => Got::Reply(reply),
+            ServerFrame::Part(part) => Got::Part(part.offset, part.data.to_vec()),
+            ServerFrame::Deliver(view) if view.parts_bytes() > 0 => {
+                let end = view.deliveries().next().expect("a DELIVER has one");
+                Got::End(end.parts_bytes, end.message.to_vec(), end.lease_ms)
+            }
             ServerFrame::Deliver(view) => {
                 Got::Deliver(view.deliveries().map(|delivery| delivery.message.to_vec()).collect())
             }

@@ -604,6 +604,63 @@ fn bodies_beyond_the_budget_are_read_back() {
 }
 
 #[test]
+fn bodies_that_are_read_back_are_bounded_in_bytes() {
+    let config = QueueConfig { body_memory_bytes_max: 0, ..QueueConfig::default() };
+    let mut world = World::with(config);
+    let conn = world.attach("c");
+    let body = "x".repeat(limits::READING_BYTES_MAX as usize / 2);
+    for _ in 0..5 {
+        world.publish(conn, "jobs", &[&body]);
+    }
+    world.commit();
+    world.subscribe(conn, 1, "jobs", 10);
+    assert_eq!(world.brain.reads.len(), 2, "as many as there is room for");
+    let mut got = Vec::new();
+    // Returned while they were read, they are read again; the room is free all the same.
+    world.detach(conn, true);
+    world.serve_reads();
+    let conn = world.attach("c");
+    world.subscribe(conn, 1, "jobs", 10);
+    while got.len() < 5 {
+        assert!(world.brain.reads.len() <= 2);
+        got.extend(
+            deliveries(&world.commit()).into_iter().map(|(deliver, body)| (deliver.lease, body.len())),
+        );
+        world.advance(Duration::ZERO);
+    }
+    assert!(got.iter().all(|(_, len)| *len == body.len()));
+    assert_eq!((world.brain.reads.len(), world.brain.reading_bytes), (0, 0));
+    // One that is larger than all the room is read alone.
+    let leases: Vec<_> = got.into_iter().map(|(lease, _)| lease).collect();
+    world.settle(conn, &leases, Settlement::Ack);
+    let largest = "x".repeat(limits::MESSAGE_BYTES_MAX);
+    world.publish(conn, "jobs", &[&largest]);
+    assert_eq!(deliveries(&world.commit()).len(), 1);
+}
+
+#[test]
+fn a_delivery_still_on_its_way_keeps_its_lease() {
+    let mut world = World::new();
+    let (conn, other) = (world.attach("c"), world.attach("d"));
+    world.subscribe(conn, 1, "jobs", 1);
+    world.publish(conn, "jobs", &["work"]);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    for _ in 0..10 {
+        world.advance(limits::LEASE / 2);
+        world.command(Command::Renew { conn, lease });
+    }
+    assert_eq!(world.stats("jobs").leased, 1);
+    // Nobody else's word counts, nor one about an older lease.
+    world.advance(limits::LEASE / 2);
+    world.command(Command::Renew { conn: other, lease });
+    world.command(Command::Renew { conn, lease: LeaseId { attempt: 2, ..lease } });
+    world.advance(limits::LEASE / 2);
+    assert_eq!(world.stats("jobs").leased, 0);
+    world.command(Command::Renew { conn, lease });
+    assert_eq!(world.stats("jobs").leased, 0);
+}
+
+#[test]
 fn a_message_expires_unless_it_is_leased() {
     let mut world = World::new();
     let conn = world.attach("c");

@@ -25,7 +25,7 @@ fn leases(count: usize) -> Vec<proto::Lease> {
 
 #[test]
 fn a_bad_first_byte_is_refused_at_once() {
-    for (byte, code) in [(0, Code::UnknownKind), (19, Code::UnknownKind), (0x80 | 63, Code::UnknownKind)] {
+    for (byte, code) in [(0, Code::UnknownKind), (20, Code::UnknownKind), (0x80 | 63, Code::UnknownKind)] {
         assert_eq!(split(&[byte], 10).unwrap_err().code(), code);
     }
     assert_eq!(split(&[0x44], 10), Err(Fault::ReservedBit(0x44)));
@@ -252,7 +252,7 @@ fn what_is_no_protobuf_is_refused() {
 #[test]
 fn an_error_says_whose_fault_it_is_and_fits() {
     let error = split(&[0x3f], 10).unwrap_err().to_error();
-    assert_eq!(error.text, "the client broke the protocol: frame kind 63 is unknown; kinds are 1 to 18");
+    assert_eq!(error.text, "the client broke the protocol: frame kind 63 is unknown; kinds are 1 to 19");
     assert!(error.client_fault && error.code == i32::from(Code::UnknownKind));
     let own = Fault::Decompressor.to_error();
     assert!(!own.client_fault && own.text.starts_with("the server failed"));
@@ -284,7 +284,7 @@ fn a_deliver_frame_is_bounded() {
     let lease = LeaseId { message: MessageId(u64::MAX), attempt: u32::MAX, boot: Boot(u32::MAX) };
     let mut out = Vec::new();
     let mut writer = DeliverWriter::begin(&mut out, limits::FRAME_BYTES_MAX);
-    let largest = vec![0; limits::MESSAGE_BYTES_MAX];
+    let largest = vec![0; limits::FRAME_BYTES_MAX - limits::FRAME_OVERHEAD_BYTES];
     assert!(writer.push(&mut out, SubscriptionId(u16::MAX), lease, u32::MAX, &largest));
     assert!(!writer.push(&mut out, SubscriptionId(1), lease, 1, &[0; 1000]));
     writer.finish(&mut out);
@@ -299,7 +299,7 @@ fn a_deliver_frame_is_bounded() {
     out.clear();
     DeliverWriter::begin(&mut out, 100).finish(&mut out);
     assert!(out.is_empty());
-    // The largest message fits a PUBLISH, too.
+    // The largest message that travels whole fits a PUBLISH, too.
     let queue = "q".repeat(limits::QUEUE_NAME_BYTES_MAX);
     let most = u64::MAX;
     encode_publish(&mut out, most, &queue, Some((most, most, most)), &[&largest]);

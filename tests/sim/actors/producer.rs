@@ -13,6 +13,9 @@ use crate::shadow::Facts;
 use crate::trace::note;
 use crate::world::{Event, World};
 
+/// The largest payload in a world with large messages; the gateways take no more, and a frame holds less.
+const LARGE_MAX: usize = 16_000;
+
 impl World {
     pub(super) fn start_producing(&mut self, index: usize) {
         let after = self.until_next_publish();
@@ -80,7 +83,8 @@ impl World {
             hits(load.bounded_attempts),
         );
         let mut payload = key.to_le_bytes().to_vec();
-        payload.extend(filler(key).take(random.usize(0..=load.body_max)));
+        let body_max = if load.is_large { LARGE_MAX } else { load.body_max };
+        payload.extend(filler(key).take(random.usize(0..=body_max)));
         let mut message = Message::new(payload);
         if is_delayed {
             message = message.delay(Duration::from_millis(random.u64(1..8000)));

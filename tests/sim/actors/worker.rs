@@ -31,6 +31,7 @@ impl World {
         for delivery in deliveries {
             let Delivered { subscription, lease, lease_ms, body } = delivery;
             let key = key_of(&body);
+            self.ledger.in_parts += u64::from(body.len() > self.plan.gateway.whole_message_bytes_max());
             let client = &self.clients[index];
             let queue = client.subscribed.get(&subscription);
             let queue =

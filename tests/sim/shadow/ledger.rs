@@ -72,6 +72,8 @@ pub(crate) struct Ledger {
     /// What was said since the first write that is not synced.
     claims: Vec<Claim>,
     pub(crate) deliveries: u64,
+    /// Deliveries of messages larger than a frame.
+    pub(crate) in_parts: u64,
     /// Dead letters that a queue keeps before it forgets the oldest.
     dead_max: u64,
 }
@@ -84,7 +86,14 @@ fn rank(lease: LeaseId) -> (u32, u32) {
 impl Ledger {
     pub(crate) fn new(plan: &Plan) -> Self {
         let dead_max = plan.queue.work_queue.messages_max.min(plan.queue.mailbox.messages_max);
-        Self { entries: BTreeMap::new(), keys: BTreeMap::new(), claims: Vec::new(), deliveries: 0, dead_max }
+        Self {
+            entries: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            claims: Vec::new(),
+            deliveries: 0,
+            in_parts: 0,
+            dead_max,
+        }
     }
 
     pub(crate) fn messages(&self) -> u64 {

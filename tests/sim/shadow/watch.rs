@@ -213,7 +213,8 @@ impl Watch {
                     let credit = self.credits.entry((plain(*conn), *subscription)).or_default();
                     *credit += i64::from(*messages);
                 }
-                Command::Resupply { .. } => {}
+                // A renewed lease stands longer than is claimed here.
+                Command::Resupply { .. } | Command::Renew { .. } => {}
                 Command::Operator { request, .. } => {
                     if let relaymesh::mail::OperatorRequest::DeadRedrive { .. } = **request {
                         self.messages.values_mut().for_each(|message| message.is_redriven = true);
