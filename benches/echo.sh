@@ -3,7 +3,7 @@
 # Prints round trips a second, the server's CPU time a ping and the delay, three runs and their median, at 100, 1,000
 # and 10,000 connections.
 #
-#     benches/echo.sh [SECONDS]       a run, 5 unless given
+#     benches/echo.sh [SECONDS]       a run, 5 unless given; LOOPS=2 for another number of loops than one
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --workspace --quiet
@@ -12,7 +12,7 @@ seconds=${1:-5}
 bin=target/release
 work=$(mktemp -d target/bench-echo.XXXXXX)
 listen=127.0.0.1:7476
-"$bin/relaymesh" serve --data-dir "$work/data" --listen $listen --admin 127.0.0.1:7475 > "$work/log" 2>&1 &
+"$bin/relaymesh" serve --loops "${LOOPS:-1}" --data-dir "$work/data" --listen $listen --admin 127.0.0.1:7475 > "$work/log" 2>&1 &
 pid=$!
 trap 'kill $pid 2> /dev/null || true; wait 2> /dev/null || true; rm -rf "$work"' EXIT
 until curl -fs http://127.0.0.1:7475/readyz > /dev/null 2>&1; do sleep 0.05; done

@@ -2,7 +2,7 @@
 # RelayMesh beside Redis Streams with `appendfsync always`: durable publishes, then lease and ack of the same
 # messages, at several numbers in flight. Both servers run on this machine; the runs alternate; each case is run
 # three times with fresh data, and the medians and their ratio are printed. Before it is measured, each server takes
-# and delivers half as many messages: fresh pages of memory cost a virtual machine more than the messages do.
+# and delivers as many messages: fresh pages of memory cost a virtual machine more than the messages do.
 # RelayMesh runs one loop, which leaves the second of two cores to the load, as one-threaded Redis does;
 # LOOPS=2 benches/redis.sh tries others.
 #
@@ -60,7 +60,7 @@ for case in "${cases[@]}"; do
   relay_publish=() relay_work=() redis_publish=() redis_work=()
   shape=(--in-flight "$in_flight" --connections "$connections")
   options=(--count "$messages" "${shape[@]}" --json "$work/out.json")
-  warm_up=(--count "$((messages / 2))" "${shape[@]}")
+  warm_up=(--count "$messages" "${shape[@]}")
   for _ in 1 2 3; do
     start_relaymesh
     for what in publish work; do "$bin/loadgen" $what --connect $listen --quiet "${warm_up[@]}" > /dev/null; done

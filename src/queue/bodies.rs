@@ -12,8 +12,10 @@ use crate::queue::messages::NIL;
 
 /// What one block holds; a larger body has a block of its own.
 const BLOCK_BYTES: usize = 2 << 20;
-/// Emptied blocks kept for what comes next.
-const SPARE_MAX: usize = 4;
+/// Emptied blocks kept for ever for what comes next; those beyond it are let go little by little.
+const SPARE_KEPT: usize = 4;
+/// Of the spare blocks, one in so many is let go at a time.
+const TRIM_SHARE: usize = 8;
 /// Blocks made ready ahead of their use while the bodies need more and more of them.
 const AHEAD: usize = 2;
 /// In front of a body: its message's slot and its length.
@@ -196,9 +198,24 @@ impl Bodies {
     }
 
     fn put_by(&mut self, memory: Block) {
-        if memory.len() == self.block_bytes && self.spare.len() < SPARE_MAX {
+        if memory.len() == self.block_bytes {
             self.spare.push(memory);
         } else {
+            self.held -= memory.len() as u64;
+        }
+    }
+
+    /// Whether more spare blocks are held than will be kept: [`Bodies::trim`] lets some of them go.
+    pub(super) fn has_surplus(&self) -> bool {
+        self.spare.len() > SPARE_KEPT
+    }
+
+    /// Gives a share of the spare blocks back to the system. Not all at once: a backlog that comes again would pay for
+    /// its first touch of every page again.
+    pub(super) fn trim(&mut self) {
+        let share = self.spare.len().div_ceil(TRIM_SHARE);
+        let kept = self.spare.len().saturating_sub(share).max(SPARE_KEPT);
+        for memory in self.spare.drain(kept.min(self.spare.len())..) {
             self.held -= memory.len() as u64;
         }
     }
@@ -225,7 +242,13 @@ mod tests {
         let held = round();
         assert!(held <= 10_000 * 1008 + 2 * BLOCK_BYTES as u64, "{held} bytes for 10 MB of bodies");
         assert_eq!(round(), held, "the second round needs no more memory");
-        assert!(bodies.held_bytes() <= (SPARE_MAX + 1) as u64 * BLOCK_BYTES as u64);
+        let mut trims = 0;
+        while bodies.has_surplus() {
+            bodies.trim();
+            trims += 1;
+        }
+        assert!(trims < 10, "{trims} trims");
+        assert!(bodies.held_bytes() <= (SPARE_KEPT + 1) as u64 * BLOCK_BYTES as u64);
     }
 
     #[test]

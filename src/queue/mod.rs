@@ -34,6 +34,7 @@ pub use replay::ReplayError;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -140,6 +141,8 @@ pub struct Brain {
     starved: VecDeque<u32>,
     /// Queues whose next message waits until the outbox has room, each once.
     held_back: Vec<u32>,
+    /// When memory was last given back to the system.
+    trimmed: Time,
     /// Queues to serve before this call returns.
     dirty: Vec<u32>,
     /// Requests of operators that take more than one call; at most [`crate::limits::OPERATOR_JOBS_MAX`].
@@ -172,6 +175,8 @@ const CLIENT_TIMER: u32 = 1 << 31;
 const START_GRACE_TIMER: u32 = u32::MAX;
 /// How old the newest clock in the log may be.
 const CLOCK_INTERVAL_MS: u64 = 1000;
+/// Between the steps in which memory that is not needed any more goes back to the system.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Brain {
     /// A brain that knows nothing yet. `seed` feeds its jitter.
@@ -195,6 +200,7 @@ impl Brain {
             reading_bytes: 0,
             starved: VecDeque::new(),
             held_back: Vec::new(),
+            trimmed: Time(0),
             dirty: Vec::new(),
             jobs: VecDeque::new(),
             forgotten: Forgotten::default(),
@@ -289,6 +295,10 @@ impl Brain {
                 _ => self.grace_over(key & !CLIENT_TIMER, turn),
             }
         }
+        if self.messages.bodies.has_surplus() && self.trimmed + TRIM_INTERVAL <= turn.now.time {
+            self.trimmed = turn.now.time;
+            self.messages.bodies.trim();
+        }
         for queue in std::mem::take(&mut self.held_back) {
             self.queues.at_mut(queue).is_held_back = false;
             self.mark_dirty(queue);
@@ -299,7 +309,8 @@ impl Brain {
     /// When [`Brain::expire`] is next needed; may be early, never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        self.wheel.next_deadline()
+        let trim = self.messages.bodies.has_surplus().then_some(self.trimmed + TRIM_INTERVAL);
+        self.wheel.next_deadline().into_iter().chain(trim).min()
     }
 
     /// The disk is full, or has room again: parked publishes are looked at anew.
