@@ -55,32 +55,32 @@
 //!
 //! | buffer | bound | metric | when it is full |
 //! |---|---|---|---|
-//! | a loop's read buffer | [`limits::READ_BUFFER_BYTES`], one a loop | – | the rest stays in the socket |
+//! | a loop's read buffer | [`limits::READ_BUFFER_BYTES`], one a loop | its size never changes | the rest stays in the socket |
 //! | partial frames, and messages coming in parts | a frame and a message each, the message within the publish window; [`limits::LOOP_PARTIAL_BYTES_MAX`] a loop | `relaymesh_buffer_bytes{buffer="partial_frames"}` | whoever adds to them is told to leave |
 //! | output of a connection | [`limits::WRITE_BUDGET_BYTES`] | `relaymesh_buffer_bytes{buffer="output"}` | deliveries go back to the queue, the socket is not read; closed beyond [`limits::WRITE_BACKLOG_BYTES_MAX`], or when stalled |
 //! | a message going out in parts | one a connection, [`limits::MESSAGE_BYTES_MAX`]; counted in the loop's output | the same | further deliveries go back to the queue |
 //! | output of a loop | [`limits::LOOP_OUTPUT_BYTES_MAX`] | the same | deliveries go back to the queue |
-//! | pooled buffers of a loop | [`limits::POOLED_BYTES_MAX`] | – | freed |
-//! | queue names of a loop | [`limits::CACHED_QUEUE_NAMES_MAX`] | – | forgotten |
+//! | pooled buffers of a loop | [`limits::POOLED_BYTES_MAX`] | `relaymesh_buffer_bytes{buffer="pooled"}` | freed |
+//! | queue names of a loop | [`limits::CACHED_QUEUE_NAMES_MAX`] | `relaymesh_buffer_items{buffer="queue_names"}` | forgotten |
 //! | handshakes of a loop | [`limits::HANDSHAKES_PER_LOOP_MAX`] | `relaymesh_connections{state="handshaking"}` | shed with a slot to come back |
-//! | publishes of a session | [`limits::PUBLISH_WINDOW_MESSAGES`], [`limits::PUBLISH_WINDOW_BYTES`] | – | ERROR, closed |
-//! | other requests of a session | [`limits::REQUEST_WINDOW`] | – | ERROR, closed |
+//! | publishes of a session | [`limits::PUBLISH_WINDOW_MESSAGES`], [`limits::PUBLISH_WINDOW_BYTES`] | `relaymesh_buffer_items{buffer="commands_unanswered"}`, of all sessions | ERROR, closed |
+//! | other requests of a session | [`limits::REQUEST_WINDOW`] | the same | ERROR, closed |
 //! | commands of a loop without an answer, not parked | [`limits::COMMANDS_UNANSWERED_MAX`] | `relaymesh_buffer_items{buffer="commands_unanswered"}` | connections that add to them are not read |
 //! | lane from a loop to the shard | [`limits::COMMAND_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="command_lane_batches"}` | the loop reads nothing |
-//! | lane from the shard to a loop | [`limits::EFFECT_LANE_BATCHES`] | – | the shard keeps the effects, joined |
+//! | lane from the shard to a loop | [`limits::EFFECT_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="effect_lane_batches"}` | the shard keeps the effects, joined |
 //! | bodies on their way to one loop | [`limits::DELIVERIES_HELD_BYTES_MAX`] and one message | `relaymesh_buffer_items{buffer="effects_held"}` | the queue delivers no more to that loop until effects have left |
 //! | other effects kept by the shard | the windows of all sessions | the same | – |
-//! | the log's open batch | twice [`limits::LOG_BATCH_BYTES_MAX`] and one turn of a loop | `relaymesh_commit_bytes` | the shard takes no mail |
+//! | the log's open batch | twice [`limits::LOG_BATCH_BYTES_MAX`] and one turn of a loop | `relaymesh_buffer_bytes{buffer="log_open_batch"}` | the shard takes no mail |
 //! | messages of a queue or mailbox | configured | `relaymesh_queue_depth` | `wait` parks the publish, `reject` refuses it |
 //! | parked publishes | the producers' windows; [`limits::PARKED_BYTES_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_bytes{buffer="parked"}` | those connections are not read; what consumers publish is refused, for their acks make room |
 //! | bodies in memory | `memory.body_bytes_max` | `relaymesh_buffer_bytes{buffer="bodies"}` | read back from the log |
-//! | bodies being read back | [`limits::READING_BYTES_MAX`] and one message | – | their queues wait |
+//! | bodies being read back | [`limits::READING_BYTES_MAX`] and one message | `relaymesh_buffer_bytes{buffer="bodies_read_back"}` | their queues wait |
 //! | dead letters of a queue | as many again as its messages | `relaymesh_queue_depth{state="dead"}` | the oldest is forgotten |
 //! | producers' marks | [`limits::PRODUCERS_PER_NAMESPACE_MAX`] | `relaymesh_producers` | a new producer is refused |
 //! | requests of operators | [`limits::OPERATOR_REQUESTS_MAX`] | `relaymesh_buffer_items{buffer="operator_requests"}` | 503 |
 //! | redrives, purges and listings of a shard | [`limits::OPERATOR_JOBS_MAX`] | `relaymesh_buffer_items{buffer="operator_jobs"}` | 429 |
 //! | connections of operators | [`limits::HTTP_CONNECTIONS_MAX`] | `relaymesh_buffer_items{buffer="operator_connections"}` | they wait in the kernel |
-//! | closed sockets that linger | [`limits::LINGERING_MAX`] | – | closed at once |
+//! | closed sockets that linger | [`limits::LINGERING_MAX`] | `relaymesh_buffer_items{buffer="lingering_sockets"}` | closed at once |
 
 pub mod admin;
 pub mod cli;

@@ -255,6 +255,7 @@ impl Shard {
         let stats = self.log.stats();
         self.metrics.log_live_bytes.set(stats.live_bytes);
         self.metrics.log_segments.set(stats.segments);
+        self.metrics.log_open_bytes.set(self.log.open_bytes() as u64);
         self.metrics.log_unsynced_bytes.set(stats.unsynced_bytes);
         self.metrics.effects_held.set(self.outbox.held() as u64);
     }

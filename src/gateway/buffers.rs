@@ -78,7 +78,7 @@ pub(super) struct Buffers {
     entries: Vec<Busy>,
     free: Vec<u32>,
     /// Memory in entries that are free.
-    pooled_bytes: usize,
+    pub(super) pooled_bytes: usize,
     /// Output waiting, all connections, messages in parts included.
     pub(super) output_bytes: usize,
     /// Partial frames and messages, all connections.

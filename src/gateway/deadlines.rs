@@ -12,6 +12,8 @@ use crate::wire::proto;
 impl Gateway {
     /// What is due by `now` happens.
     pub fn expire(&mut self, now: Time) {
+        self.metrics.pooled_bytes.set(self.buffers.pooled_bytes as u64);
+        self.metrics.queue_names.set(self.names.len() as u64);
         self.send_outgoing(now);
         while let Some((_, key)) = self.wheel.pop_expired(now) {
             if key == WAVE_KEY {

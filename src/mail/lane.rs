@@ -155,4 +155,10 @@ impl EffectReceiver {
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
+
+    /// Batches on their way, for the metrics.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.batches.len()
+    }
 }

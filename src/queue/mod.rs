@@ -357,6 +357,7 @@ impl Brain {
         self.append_leased(turn);
         self.tell_parked(turn);
         self.metrics.messages.set(self.messages.len() as u64);
+        self.metrics.reading_bytes.set(self.reading_bytes);
         self.metrics.body_memory_bytes.set(self.messages.bodies.held_bytes());
         self.metrics.effects_held.set(turn.outbox.held() as u64);
         self.metrics.operator_jobs.set(self.jobs.len() as u64);

@@ -409,5 +409,7 @@ impl<B: LoopBrain> EventLoop<B> {
             self.brain.lane_blocked(self.now, self.lane.is_blocked());
         }
         self.metrics.command_lane_batches.set(self.lane.depth() as u64);
+        self.metrics.effect_lane_batches.set(self.lane.effects_waiting() as u64);
+        self.metrics.lingering.set(self.lingering.len() as u64);
     }
 }

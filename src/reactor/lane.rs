@@ -58,6 +58,10 @@ impl Lane {
         self.ends.effects.next_batch()
     }
 
+    pub(super) fn effects_waiting(&self) -> usize {
+        self.ends.effects.depth()
+    }
+
     pub(super) fn depth(&self) -> usize {
         self.ends.commands.depth()
     }

@@ -58,6 +58,10 @@ impl Lingering {
     pub(super) fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.streams.len()
+    }
 }
 
 /// Throws away input, one buffer of it at most. Returns false when there can be no more.

@@ -345,12 +345,18 @@ impl Scrape {
         let bytes = [
             ([("buffer", "output")], on_loops(|m| &m.output_bytes)),
             ([("buffer", "partial_frames")], on_loops(|m| &m.partial_bytes)),
+            ([("buffer", "pooled")], on_loops(|m| &m.pooled_bytes)),
             ([("buffer", "bodies")], on_shards(|m| &m.body_memory_bytes)),
+            ([("buffer", "bodies_read_back")], on_shards(|m| &m.reading_bytes)),
             ([("buffer", "parked")], on_shards(|m| &m.parked_bytes)),
+            ([("buffer", "log_open_batch")], on_shards(|m| &m.log_open_bytes)),
         ];
         page.gauges("buffer", "Bytes in buffers", Some(&Unit::Bytes), &bytes)?;
         let items = [
+            ([("buffer", "queue_names")], on_loops(|m| &m.queue_names)),
+            ([("buffer", "lingering_sockets")], on_loops(|m| &m.lingering)),
             ([("buffer", "command_lane_batches")], on_loops(|m| &m.command_lane_batches)),
+            ([("buffer", "effect_lane_batches")], on_loops(|m| &m.effect_lane_batches)),
             ([("buffer", "commands_unanswered")], on_loops(|m| &m.commands_unanswered)),
             ([("buffer", "effects_held")], on_shards(|m| &m.effects_held)),
             ([("buffer", "operator_requests")], self.operator_requests as u64),
@@ -359,7 +365,10 @@ impl Scrape {
         ];
         page.gauges("buffer_items", "Items in bounded buffers", None, &items)?;
         let max = [
+            ([("buffer", "queue_names")], loops * limits::CACHED_QUEUE_NAMES_MAX as u64),
+            ([("buffer", "lingering_sockets")], loops * limits::LINGERING_MAX as u64),
             ([("buffer", "command_lane_batches")], loops * limits::COMMAND_LANE_BATCHES as u64),
+            ([("buffer", "effect_lane_batches")], loops * limits::EFFECT_LANE_BATCHES as u64),
             ([("buffer", "commands_unanswered")], loops * limits::COMMANDS_UNANSWERED_MAX as u64),
             ([("buffer", "operator_requests")], limits::OPERATOR_REQUESTS_MAX as u64),
             ([("buffer", "operator_jobs")], shards * limits::OPERATOR_JOBS_MAX as u64),

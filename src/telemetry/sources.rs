@@ -98,8 +98,16 @@ pub struct LoopMetrics {
     pub output_bytes: Gauge,
     /// Bytes of partial frames waiting, all connections.
     pub partial_bytes: Gauge,
+    /// Buffers kept for the next connection that needs one, in bytes.
+    pub pooled_bytes: Gauge,
+    /// Queue names kept.
+    pub queue_names: Gauge,
+    /// Closed sockets kept until what was said last has arrived.
+    pub lingering: Gauge,
     /// Batches in the lane to the shard.
     pub command_lane_batches: Gauge,
+    /// Batches in the lane from the shard.
+    pub effect_lane_batches: Gauge,
     /// Commands without their answer.
     pub commands_unanswered: Gauge,
     /// Connections that are not read for now.
@@ -181,6 +189,10 @@ pub struct ShardMetrics {
     pub log_relocated: Counter,
     /// Redrives, purges and listings of operators under way.
     pub operator_jobs: Gauge,
+    /// Bodies asked for from the log and not there yet, in bytes.
+    pub reading_bytes: Gauge,
+    /// Written to the next batch of the log, which is not sealed yet, in bytes.
+    pub log_open_bytes: Gauge,
     /// Effects kept until their commit or until the lane has room.
     pub effects_held: Gauge,
     /// 1 while the disk has no room for publishes.

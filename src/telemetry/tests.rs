@@ -92,6 +92,26 @@ fn the_exposition_is_valid_and_sums_over_loops() {
     assert_eq!(samples[age], 5.0);
 }
 
+/// The table of buffers in the code map names a metric for each, and each is exported under that name.
+#[test]
+fn every_buffer_has_its_metric() {
+    let page = text(Some(vec![row("default", "jobs", 5)]));
+    let table = include_str!("../lib.rs").split("# Every buffer").nth(1).unwrap();
+    let cells = table.lines().filter(|line| line.starts_with("//! | ") && !line.contains("| metric |"));
+    let mut named = 0;
+    for line in cells {
+        let cell = line.split(" | ").nth(3).unwrap();
+        assert!(!cell.contains('–'), "no metric: {line}");
+        let Some(metric) = cell.split('`').nth(1) else { continue };
+        let (name, label) = metric.split_once('{').unwrap_or((metric, ""));
+        let label = label.trim_end_matches('}');
+        let is_it = |sample: &str| sample.starts_with(name) && sample.contains(label);
+        assert!(page.lines().any(is_it), "{metric} is not exported");
+        named += 1;
+    }
+    assert!(named > 15, "{named} metrics named in the table");
+}
+
 #[test]
 fn a_histogram_is_cumulative_and_ends_in_infinity() {
     let samples = parse(&text(None));
