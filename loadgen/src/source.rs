@@ -68,6 +68,8 @@ fn open(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     if let Some(from) = from {
+        // A port that an earlier attempt left in TIME_WAIT may be used again.
+        socket.set_reuse_address(true)?;
         socket.bind(&from.into())?;
     }
     match socket.connect(&to.into()) {

@@ -286,3 +286,6 @@ fn hold_share(
     fleet.close();
     Ok(work.held)
 }
+
+#[cfg(test)]
+mod tests;
