@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod descriptors;
 mod fleet;
 mod options;
+mod plot;
 mod progress;
 mod report;
 mod server;

@@ -120,8 +120,8 @@ impl ServerCpu {
     ///
     /// # Errors
     /// When the process is not there.
-    pub(crate) fn start(target: &Target) -> anyhow::Result<Option<Self>> {
-        let Some(process) = Process::of(target) else { return Ok(None) };
+    pub(crate) fn start(process: Option<&Process>) -> anyhow::Result<Option<Self>> {
+        let Some(process) = process.cloned() else { return Ok(None) };
         Ok(Some(Self { start: process.cpu_time()?, process }))
     }
 

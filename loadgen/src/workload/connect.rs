@@ -3,13 +3,15 @@
 //! The sessions are shared out over as many threads as descriptor tables are needed ([`super::hold`]); this one starts
 //! them, watches over the run and adds up what came of it.
 
+use std::fs;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail};
 use relaymesh::clock::{Clock, Time};
 use relaymesh::host::DescriptorLimit;
 use serde_json::json;
@@ -19,6 +21,7 @@ use super::run_prefix;
 use crate::descriptors::{HAS_PRIVATE_TABLES, connections_per_table};
 use crate::fleet::{Identity, Share};
 use crate::options::{Target, parse_duration};
+use crate::plot::{Sample, Timeline};
 use crate::progress::Progress;
 use crate::report::{Delays, Report};
 use crate::server::{Memory, Process, ServerCpu};
@@ -47,6 +50,9 @@ pub(crate) struct Args {
     /// waits longer, at least until the slot that the server names, at most 30 s.
     #[arg(long, default_value_t = 3, value_name = "N")]
     retries: u32,
+    /// Draw sessions, memory and delay over the run into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What the watch over a run saw.
@@ -55,7 +61,12 @@ struct Watched {
     /// At the end of the hold, with all sessions there.
     ended: Memory,
     cpu: Option<Duration>,
+    /// When all were there, from the run's beginning.
+    held_from: Duration,
     held_for: Duration,
+    /// Why the server's memory at the end is not known.
+    unknown: Option<String>,
+    timeline: Timeline,
 }
 
 /// Shares `connections` out over as few descriptor tables as hold them.
@@ -96,7 +107,15 @@ pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report>
         };
         let threads: Vec<_> = shares.iter().map(start).collect();
         all_have_tables.wait();
-        let watched = watch(args, &live, &clock, process.as_ref(), began);
+        let watch = Watch {
+            args,
+            live: &live,
+            clock: &clock,
+            process: process.as_ref(),
+            timeline: Timeline::new(),
+            p99_us: None,
+        };
+        let watched = watch.see_through(began);
         live.enter(Stage::Ending);
         let mut held = Ok(Held::new());
         for thread in threads {
@@ -116,49 +135,88 @@ fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// Sees the run through: until all sessions are there or given up, then for the time to hold them.
-fn watch(
-    args: &Args,
-    live: &Live,
-    clock: &Clock,
-    process: Option<&Process>,
-    began: Memory,
-) -> anyhow::Result<Watched> {
-    let Args { target, connections, hold, .. } = args;
-    let total = connections.get() as u64;
-    let progress = Progress::counting(total, "sessions", target.quiet);
-    loop {
-        let (established, failed) = (read(&live.established), read(&live.failed));
-        progress.set(established);
-        if failed + read(&live.retried) > 0 {
-            progress.say(format!("sessions, {failed} failed, {} tried again", read(&live.retried)));
+/// Looks at a run that the threads drive.
+struct Watch<'a> {
+    args: &'a Args,
+    live: &'a Live,
+    clock: &'a Clock,
+    process: Option<&'a Process>,
+    timeline: Timeline,
+    /// The newest p99 of the heartbeats, in microseconds.
+    p99_us: Option<u64>,
+}
+
+impl Watch<'_> {
+    /// Sees the run through: until all sessions are there or given up, then for the time to hold them.
+    fn see_through(mut self, began: Memory) -> anyhow::Result<Watched> {
+        let total = self.args.connections.get() as u64;
+        let progress = Progress::counting(total, "sessions", self.args.target.quiet);
+        while self.settled() < total && !self.live.is_in(Stage::Ending) {
+            let (failed, retried) = (read(&self.live.failed), read(&self.live.retried));
+            if failed + retried > 0 {
+                progress.say(format!("sessions, {failed} failed, {retried} tried again"));
+            }
+            progress.set(read(&self.live.established));
+            self.sample();
+            thread::sleep(LOOK_EVERY);
         }
-        if established + failed >= total || live.is_in(Stage::Ending) {
-            break;
-        }
-        thread::sleep(LOOK_EVERY);
+        drop(progress);
+        let cpu = ServerCpu::start(self.process)?;
+        let held_from = Duration::from_micros(self.clock.micros());
+        self.live.enter(Stage::Holding);
+        let held_for = self.watch_hold(held_from);
+        // A server that cannot answer any more does not take the run's other figures with it.
+        let (ended, unknown) = match Memory::read(self.process) {
+            Ok(memory) => (memory, None),
+            Err(error) => (Memory::read(None)?, Some(format!("{error:#}"))),
+        };
+        let cpu = cpu.and_then(|cpu| cpu.spent().ok());
+        self.timeline.push(self.look(ended));
+        Ok(Watched { began, ended, cpu, held_from, held_for, unknown, timeline: self.timeline })
     }
-    drop(progress);
-    let cpu = ServerCpu::start(target)?;
-    let start_us = clock.micros();
-    live.enter(Stage::Holding);
-    // With no session there is nothing to hold.
-    let length = if read(&live.established) == 0 { Duration::ZERO } else { *hold };
-    let progress = Progress::timing(length, "holding", target.quiet);
-    let held_for = loop {
-        let elapsed = Duration::from_micros(clock.micros() - start_us);
-        if elapsed >= length || live.is_in(Stage::Ending) {
-            break elapsed;
+
+    /// Until the hold is over; returns how long it was.
+    fn watch_hold(&mut self, held_from: Duration) -> Duration {
+        // With no session there is nothing to hold.
+        let is_empty = read(&self.live.established) == 0;
+        let length = if is_empty { Duration::ZERO } else { self.args.hold };
+        let progress = Progress::timing(length, "holding", self.args.target.quiet);
+        loop {
+            let elapsed = Duration::from_micros(self.clock.micros()).saturating_sub(held_from);
+            if elapsed >= length || self.live.is_in(Stage::Ending) {
+                return elapsed;
+            }
+            self.sample();
+            progress.set(elapsed.as_millis() as u64);
+            let (sessions, answered) = (self.sessions(), read(&self.live.answered));
+            let p99 = self.p99_us.map_or(String::new(), |us| format!(", p99 {us} us"));
+            progress.say(format!("{sessions} held, {answered} heartbeats answered{p99}"));
+            thread::sleep(LOOK_EVERY.min(length - elapsed));
         }
-        let sessions = read(&live.established) - read(&live.lost);
-        let p99 = live.delays.take([0.99]).map_or(String::new(), |[us]| format!(", p99 {us} us"));
-        progress.set(elapsed.as_millis() as u64);
-        progress.say(format!("{sessions} held, {} heartbeats answered{p99}", read(&live.answered)));
-        thread::sleep(LOOK_EVERY.min(length - elapsed));
-    };
-    let ended = Memory::read(process)?;
-    let cpu = cpu.map(|cpu| cpu.spent()).transpose()?;
-    Ok(Watched { began, ended, cpu, held_for })
+    }
+
+    fn settled(&self) -> u64 {
+        read(&self.live.established) + read(&self.live.failed)
+    }
+
+    fn sessions(&self) -> u64 {
+        read(&self.live.established).saturating_sub(read(&self.live.lost))
+    }
+
+    /// Takes a sample when one is due.
+    fn sample(&mut self) {
+        if self.timeline.is_due(Duration::from_micros(self.clock.micros())) {
+            let memory = Memory::read(self.process).unwrap_or_default();
+            let sample = self.look(memory);
+            self.p99_us = sample.delay_us.map(|[_, p99]| p99).or(self.p99_us);
+            self.timeline.push(sample);
+        }
+    }
+
+    fn look(&self, memory: Memory) -> Sample {
+        let at = Duration::from_micros(self.clock.micros());
+        Sample { at, sessions: self.sessions(), memory, delay_us: self.live.delays.take([0.5, 0.99]) }
+    }
 }
 
 /// Growth of `account` from `began` to `ended` for each of `count`.
@@ -199,6 +257,14 @@ fn report(
     report.set("missed_heartbeats", json!(held.missed));
     report.set("delivered", json!(held.delivered));
     costs(&mut report, target, watched, established - lost, heartbeats);
+    if let Some(why) = &watched.unknown {
+        report.say(format!("the server's memory at the end is not known: {why}"));
+    }
+    if let Some(path) = &args.plot {
+        let title = format!("{established} sessions held for {:.0?}", watched.held_for);
+        fs::write(path, watched.timeline.to_svg(&title, watched.held_from))
+            .with_context(|| format!("cannot write --plot {}", path.display()))?;
+    }
     if established == 0 {
         let (why, _) = held.reasons.first_key_value().map_or(("", &0), |(why, times)| (why.as_str(), times));
         report.fail(format!("none of {connections} sessions was established: {why}"));

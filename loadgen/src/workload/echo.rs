@@ -12,7 +12,7 @@ use crate::fleet::{Fleet, Identity, Link, Share, Workload};
 use crate::options::{Target, parse_duration};
 use crate::progress::Progress;
 use crate::report::{Delays, Report};
-use crate::server::ServerCpu;
+use crate::server::{Process, ServerCpu};
 
 /// How long a heartbeat of a connection that plays ping-pong is: it must not send one by itself.
 const HEARTBEAT: Duration = Duration::from_secs(600);
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         ticker: Ticker::default(),
     };
     let opening = fleet.open(&mut echo)?;
-    let cpu = ServerCpu::start(target)?;
+    let cpu = ServerCpu::start(Process::of(target).as_ref())?;
     fleet.run(&mut echo)?;
     let elapsed = Duration::from_micros(fleet.now_us() - echo.start_us);
     let count = echo.delays.count();

@@ -55,7 +55,7 @@ pub(super) struct Live {
     pub(super) answered: AtomicU64,
     /// When the last session was welcomed, in microseconds of the run's clock.
     pub(super) last_welcome_us: AtomicU64,
-    /// The delays of heartbeats at any stage.
+    /// The delays of these heartbeats.
     pub(super) delays: LiveDelays,
 }
 

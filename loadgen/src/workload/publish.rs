@@ -18,7 +18,7 @@ use crate::fleet::{Fleet, Identity, Link, Share, Workload};
 use crate::options::{Load, Target};
 use crate::progress::Progress;
 use crate::report::{Delays, Report};
-use crate::server::ServerCpu;
+use crate::server::{Process, ServerCpu};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -178,7 +178,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         next_producer: 0,
     };
     fleet.open(&mut publish)?;
-    let cpu = ServerCpu::start(target)?;
+    let cpu = ServerCpu::start(Process::of(target).as_ref())?;
     fleet.run(&mut publish)?;
     let elapsed = Duration::from_micros(fleet.now_us() - publish.start_us);
     let mut report = Report::new(target, "durable publishes", publish.answered, elapsed, &publish.delays);

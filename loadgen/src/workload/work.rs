@@ -16,7 +16,7 @@ use crate::fleet::{Fleet, Identity, Link, Share, Workload};
 use crate::options::{Load, Target};
 use crate::progress::Progress;
 use crate::report::{Delays, Report};
-use crate::server::ServerCpu;
+use crate::server::{Process, ServerCpu};
 
 const SUBSCRIPTION: SubscriptionId = SubscriptionId(1);
 
@@ -118,7 +118,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         ticker: Ticker::default(),
     };
     fleet.open(&mut work)?;
-    let cpu = ServerCpu::start(target)?;
+    let cpu = ServerCpu::start(Process::of(target).as_ref())?;
     fleet.run(&mut work)?;
     let elapsed = Duration::from_micros(fleet.now_us() - work.start_us);
     let mut report = Report::new(target, "leases acked durably", work.answered, elapsed, &work.delays);
