@@ -502,7 +502,11 @@ impl Fleet {
             let connection = &mut self.connections[number];
             connection.dirty = false;
             if let Err(error) = connection.write() {
-                self.end(number, anyhow::Error::from(error).into(), workload)?;
+                // What the server said before it closed tells more than that it closed.
+                self.read(number, workload)?;
+                if self.connections[number].stream.is_some() {
+                    self.end(number, anyhow::Error::from(error).into(), workload)?;
+                }
                 continue;
             }
             if connection.sent == connection.out.len() {

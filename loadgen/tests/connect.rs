@@ -6,9 +6,13 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// What a step may take before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running server, ended with its test.
 struct Server {
@@ -78,7 +82,9 @@ fn sessions_are_held_and_their_account_is_written() {
     let server = Server::start(&[]);
     let pid = server.process.id().to_string();
     for source in [["--server-pid", &pid], ["--admin", &server.admin]] {
+        let plot = server.data.path().join("plot.svg");
         let mut arguments = vec!["--connections", "300", "--hold", "2500ms", "--heartbeat", "1s"];
+        arguments.extend(["--plot", plot.to_str().unwrap()]);
         arguments.extend(source);
         let (output, told) = server.connect(&arguments);
         assert!(output.status.success(), "{}", stderr(&output));
@@ -96,6 +102,8 @@ fn sessions_are_held_and_their_account_is_written() {
         let percentiles = ["p50", "p90", "p99", "p999", "max"].map(|name| &told["heartbeat_rtt_us"][name]);
         let percentiles = percentiles.map(|us| us.as_u64().unwrap());
         assert!(percentiles.is_sorted() && percentiles[0] > 0, "{told}");
+        let drawn = std::fs::read_to_string(&plot).unwrap();
+        assert_eq!(drawn.matches("<polyline").count(), 5, "sessions, both memories, both delays: {drawn}");
     }
 }
 
@@ -130,6 +138,51 @@ fn connections_that_are_refused_are_reported_and_the_others_held() {
     let reasons = told["reasons"].as_object().unwrap();
     assert_eq!(reasons.values().map(|times| times.as_u64().unwrap()).sum::<u64>(), 30, "{told}");
     assert!(reasons.keys().all(|reason| reason.starts_with("refused: ")), "{told}");
+}
+
+#[test]
+fn sessions_that_a_dying_server_takes_along_are_lost_and_the_run_goes_on() {
+    let mut server = Server::start(&[]);
+    let json = server.data.path().join("result.json");
+    let run = loadgen()
+        .args([
+            "connect",
+            "--connect",
+            &server.listen,
+            "--connections",
+            "60",
+            "--hold",
+            "10m",
+            "--heartbeat",
+            "1s",
+        ])
+        .args(["--quiet", "--json"])
+        .arg(&json)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let url = format!("http://{}/metrics", server.admin);
+    let live = || {
+        let page = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        let live = page.lines().find_map(|line| line.strip_prefix("relaymesh_connections{state=\"live\"} "));
+        live.is_some_and(|live| live.parse() == Ok(60.0))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !live() {
+        assert!(Instant::now() < deadline, "60 sessions never were there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.process.kill().unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(
+        (&told["established"], &told["failed"], &told["lost"]),
+        (&60.into(), &0.into(), &60.into()),
+        "{told}"
+    );
+    assert!(told["reasons"].as_object().unwrap().keys().all(|reason| reason.starts_with("lost: ")), "{told}");
 }
 
 #[test]

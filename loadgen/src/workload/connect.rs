@@ -64,8 +64,8 @@ struct Watched {
     /// When all were there, from the run's beginning.
     held_from: Duration,
     held_for: Duration,
-    /// Why the server's memory at the end is not known.
-    unknown: Option<String>,
+    /// Why some of the server's figures are not known.
+    unknown: Option<anyhow::Error>,
     timeline: Timeline,
 }
 
@@ -161,34 +161,40 @@ impl Watch<'_> {
             thread::sleep(LOOK_EVERY);
         }
         drop(progress);
-        let cpu = ServerCpu::start(self.process)?;
+        let cpu = ServerCpu::start(self.process);
         let held_from = Duration::from_micros(self.clock.micros());
         self.live.enter(Stage::Holding);
         let held_for = self.watch_hold(held_from);
-        // A server that cannot answer any more does not take the run's other figures with it.
-        let (ended, unknown) = match Memory::read(self.process) {
-            Ok(memory) => (memory, None),
-            Err(error) => (Memory::read(None)?, Some(format!("{error:#}"))),
+        // A server that cannot be asked any more does not take the run's other figures with it.
+        let mut unknown = None;
+        let cpu = cpu.and_then(|cpu| cpu.map(|cpu| cpu.spent()).transpose()).unwrap_or_else(|error| {
+            unknown = Some(error);
+            None
+        });
+        let ended = match Memory::read(self.process) {
+            Ok(memory) => memory,
+            Err(error) => {
+                unknown = Some(error);
+                Memory::read(None)?
+            }
         };
-        let cpu = cpu.and_then(|cpu| cpu.spent().ok());
         self.timeline.push(self.look(ended));
         Ok(Watched { began, ended, cpu, held_from, held_for, unknown, timeline: self.timeline })
     }
 
-    /// Until the hold is over; returns how long it was.
+    /// Until the hold is over, or there is nothing to hold any more; returns how long it was.
     fn watch_hold(&mut self, held_from: Duration) -> Duration {
-        // With no session there is nothing to hold.
-        let is_empty = read(&self.live.established) == 0;
-        let length = if is_empty { Duration::ZERO } else { self.args.hold };
+        let length = self.args.hold;
         let progress = Progress::timing(length, "holding", self.args.target.quiet);
         loop {
             let elapsed = Duration::from_micros(self.clock.micros()).saturating_sub(held_from);
-            if elapsed >= length || self.live.is_in(Stage::Ending) {
+            let (sessions, answered) = (self.sessions(), read(&self.live.answered));
+            // With no session left there is nothing to hold.
+            if elapsed >= length || sessions == 0 || self.live.is_in(Stage::Ending) {
                 return elapsed;
             }
             self.sample();
             progress.set(elapsed.as_millis() as u64);
-            let (sessions, answered) = (self.sessions(), read(&self.live.answered));
             let p99 = self.p99_us.map_or(String::new(), |us| format!(", p99 {us} us"));
             progress.say(format!("{sessions} held, {answered} heartbeats answered{p99}"));
             thread::sleep(LOOK_EVERY.min(length - elapsed));
@@ -258,7 +264,7 @@ fn report(
     report.set("delivered", json!(held.delivered));
     costs(&mut report, target, watched, established - lost, heartbeats);
     if let Some(why) = &watched.unknown {
-        report.say(format!("the server's memory at the end is not known: {why}"));
+        report.say(format!("not all the sessions cost the server is known: {why:#}"));
     }
     if let Some(path) = &args.plot {
         let title = format!("{established} sessions held for {:.0?}", watched.held_for);
