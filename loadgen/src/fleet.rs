@@ -1,29 +1,41 @@
-//! The event loop that drives all connections of a run.
+//! The event loop that drives the connections of a run, or of one thread's share of it.
 //!
 //! Each connection is the SDK's machine on a nonblocking socket. Sockets are edge-triggered: they are read until a
-//! short read, and written once per turn. What the connections do is the [`Workload`]'s business.
+//! short read, and written once per turn. What the connections do is the [`Workload`]'s business, also what becomes of
+//! the run when one is refused or lost.
+
+mod share;
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use relaymesh::client::{Event, Inbound, Machine};
+use relaymesh::client::{Event, Inbound, Machine, is_final};
 use relaymesh::clock::{Clock, Time};
 use relaymesh::wheel::{TimerId, Wheel};
 use relaymesh::wire::{DICTIONARY_ID, proto};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::options::Target;
+use crate::report::Delays;
+
+pub(crate) use share::{Identity, Share};
+
+use share::moment;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 const EVENTS_PER_TURN: usize = 1024;
-/// Connections from one source address, well below the ports it has.
-const CONNECTIONS_PER_SOURCE: usize = 20_000;
-/// Connections whose handshake is under way.
+/// Connections whose handshake is under way, over all threads of a run.
 const HANDSHAKES_MAX: usize = 512;
+/// The longest sleep of a fleet that has nothing to do.
+const IDLE_TURN: Duration = Duration::from_millis(100);
+/// With a ramp, connections that fall due within this time are opened together.
+const RAMP_TURN: Duration = Duration::from_millis(10);
+/// How long a connection waits before it is tried again, where the server named no slot; doubled each time.
+const RETRY_INITIAL: Duration = Duration::from_millis(200);
+/// The longest such wait, also where the server named a later slot.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What the connections of a run do.
 pub(crate) trait Workload {
@@ -55,6 +67,28 @@ pub(crate) trait Workload {
     fn next_due(&mut self, _now_us: u64) -> Option<usize> {
         None
     }
+
+    /// The connection sent a heartbeat by itself, which was due at `due`.
+    fn pinged(&mut self, _link: &mut Link<'_>, _due: Time) {}
+
+    /// A connection got no WELCOME and is tried again.
+    fn retried(&mut self, _number: usize) {}
+
+    /// A connection got no WELCOME and is given up.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn failed(&mut self, number: usize, why: anyhow::Error) -> anyhow::Result<()> {
+        Err(why.context(format!("connection {number}")))
+    }
+
+    /// A connection that was welcomed has ended.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn lost(&mut self, number: usize, why: anyhow::Error) -> anyhow::Result<()> {
+        Err(why.context(format!("connection {number}")))
+    }
 }
 
 /// One connection in the hands of a workload.
@@ -71,31 +105,40 @@ pub(crate) struct Link<'a> {
     pub(crate) now_us: u64,
 }
 
-/// How the connections of a run introduce themselves.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    /// Client ids are this and the connection's number.
-    pub(crate) prefix: String,
-    /// The wanted heartbeat; zero leaves it to the server.
-    pub(crate) heartbeat: Duration,
-    /// New connections a second; 0 for as fast as it goes.
-    pub(crate) ramp: u32,
-}
-
 struct Connection {
-    stream: TcpStream,
+    /// `None`: waits for its next attempt, or is given up or lost.
+    stream: Option<TcpStream>,
     machine: Machine,
     out: Vec<u8>,
     sent: usize,
     dirty: bool,
+    /// Whether its next timer is the moment of the interval that its heartbeats keep to.
+    is_moving: bool,
+    attempts: u32,
+    started_us: u64,
     timer: Option<TimerId>,
 }
 
-/// The connections of a run and their loop.
+/// How a connection ended.
+struct Ending {
+    why: anyhow::Error,
+    /// The server's slot for the next attempt, zero when it named none.
+    come_back_after: Duration,
+    /// Whether another attempt would end alike.
+    is_final: bool,
+}
+
+impl From<anyhow::Error> for Ending {
+    fn from(why: anyhow::Error) -> Self {
+        Self { why, come_back_after: Duration::ZERO, is_final: false }
+    }
+}
+
+/// The connections of a run, or a thread's share of them, and their loop.
 pub(crate) struct Fleet {
     target: Target,
     identity: Identity,
-    wanted: usize,
+    share: Share,
     poll: Poll,
     clock: Clock,
     wheel: Wheel,
@@ -103,39 +146,44 @@ pub(crate) struct Fleet {
     buffer: Vec<u8>,
     connections: Vec<Connection>,
     dirty: Vec<usize>,
-    welcomed: usize,
-    handshake_started_us: Vec<u64>,
-    /// How long each handshake took, in microseconds, from connecting to WELCOME.
-    pub(crate) handshakes_us: Vec<u64>,
+    handshaking: usize,
+    /// Connections that were welcomed or given up.
+    settled: usize,
+    /// How long each handshake took, from connecting to WELCOME.
+    pub(crate) handshakes: Delays,
     last_answer_us: u64,
 }
 
 impl Fleet {
-    /// `wanted` connections, none of them open yet.
+    /// Share of a run, none of its connections open yet. Times count from `clock`'s origin.
     ///
     /// # Errors
     /// When the system gives no poller.
-    pub(crate) fn new(target: &Target, identity: Identity, wanted: usize) -> anyhow::Result<Self> {
-        let clock = Clock::starting_at(Time(0));
+    pub(crate) fn new(
+        target: &Target,
+        identity: Identity,
+        share: Share,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             target: target.clone(),
             identity,
-            wanted,
+            share,
             poll: Poll::new().context("cannot make a poller")?,
             wheel: Wheel::new(clock.time()),
             clock,
             inbound: Inbound::new(),
             buffer: vec![0; READ_BUFFER_BYTES],
-            connections: Vec::with_capacity(wanted),
+            connections: Vec::with_capacity(share.wanted),
             dirty: Vec::new(),
-            welcomed: 0,
-            handshake_started_us: Vec::with_capacity(wanted),
-            handshakes_us: Vec::with_capacity(wanted),
+            handshaking: 0,
+            settled: 0,
+            handshakes: Delays::new(),
             last_answer_us: 0,
         })
     }
 
-    /// Microseconds since the fleet was made.
+    /// Microseconds since the clock's origin.
     pub(crate) fn now_us(&self) -> u64 {
         self.clock.micros()
     }
@@ -143,29 +191,15 @@ impl Fleet {
     /// Opens all connections and waits until all are welcomed; returns how long that took.
     ///
     /// # Errors
-    /// When one is refused or lost, or nothing moves for the target's patience.
-    pub(crate) fn open(
-        &mut self,
-        workload: &mut impl Workload,
-        opened: impl Fn(usize),
-    ) -> anyhow::Result<Duration> {
+    /// What the workload says of a connection that is refused or lost, or nothing moves for the target's patience.
+    pub(crate) fn open(&mut self, workload: &mut impl Workload) -> anyhow::Result<Duration> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let start_us = self.now_us();
         self.last_answer_us = start_us;
-        while self.welcomed < self.wanted {
-            let elapsed_us = self.now_us() - start_us;
-            let due = match u64::from(self.identity.ramp) {
-                0 => self.wanted,
-                ramp => (elapsed_us * ramp / 1_000_000) as usize + 1,
-            };
-            while self.connections.len() < due.min(self.wanted)
-                && self.connections.len() - self.welcomed < HANDSHAKES_MAX
-            {
-                self.connect_next()?;
-            }
-            self.flush()?;
-            self.turn(&mut events, Duration::from_millis(1), workload)?;
-            opened(self.welcomed);
+        while self.settled < self.share.wanted {
+            let wait = self.open_due(start_us, workload)?;
+            self.flush(workload)?;
+            self.turn(&mut events, wait, workload)?;
             self.check_patience("a handshake")?;
         }
         Ok(Duration::from_micros(self.now_us() - start_us))
@@ -174,7 +208,7 @@ impl Fleet {
     /// Runs the workload on the open connections until it says it is over.
     ///
     /// # Errors
-    /// When a connection is lost, or nothing is answered for the target's patience.
+    /// As [`Fleet::open`], or nothing is answered for the target's patience.
     pub(crate) fn run(&mut self, workload: &mut impl Workload) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         workload.begin(self.now_us());
@@ -186,24 +220,36 @@ impl Fleet {
             while let Some(number) = workload.next_due(self.clock.micros()) {
                 self.start(number, workload)?;
             }
-            self.flush()?;
+            self.flush(workload)?;
             self.turn(&mut events, timeout, workload)?;
             self.check_patience("an answer")?;
         }
         Ok(())
     }
 
-    /// Says goodbye on every connection.
+    /// Opens the connections at their pace and keeps them up until the workload says it is over.
     ///
     /// # Errors
-    /// When a socket fails.
-    pub(crate) fn close(mut self) -> anyhow::Result<()> {
-        for number in 0..self.connections.len() {
-            let connection = &mut self.connections[number];
-            connection.machine.bye(None, &mut connection.out);
-            self.mark_dirty(number);
+    /// What the workload says of a connection that is refused or lost.
+    pub(crate) fn hold(&mut self, workload: &mut impl Workload) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let start_us = self.now_us();
+        while let Some(timeout) = workload.turn(self.now_us()) {
+            let wait = self.open_due(start_us, workload)?;
+            self.flush(workload)?;
+            self.turn(&mut events, timeout.min(wait), workload)?;
         }
-        self.flush()
+        Ok(())
+    }
+
+    /// Says goodbye on every connection and closes them.
+    pub(crate) fn close(mut self) {
+        for connection in &mut self.connections {
+            let Some(stream) = &mut connection.stream else { continue };
+            connection.machine.bye(None, &mut connection.out);
+            // A server that does not take it now sees the end of the stream instead.
+            let _ = stream.write(&connection.out[connection.sent..]);
+        }
     }
 
     fn start(&mut self, number: usize, workload: &mut impl Workload) -> anyhow::Result<()> {
@@ -214,29 +260,103 @@ impl Fleet {
         Ok(())
     }
 
-    fn connect_next(&mut self) -> anyhow::Result<()> {
-        let number = self.connections.len();
-        let stream = connect(self.target.connect, number)
-            .with_context(|| format!("connection {number} to {}", self.target.connect))?;
-        let mut stream = TcpStream::from_std(stream.into());
-        self.poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
+    /// Opens the connections that are due; returns when to call again at the latest.
+    fn open_due(&mut self, start_us: u64, workload: &mut impl Workload) -> anyhow::Result<Duration> {
+        let opened = self.connections.len();
+        let elapsed_us = self.now_us() - start_us;
+        let due = match u64::from(self.identity.ramp) {
+            0 => self.share.wanted,
+            ramp => {
+                let whole = usize::try_from(elapsed_us * ramp / 1_000_000).unwrap_or(usize::MAX);
+                self.share.of(whole.min(self.share.total).max(1))
+            }
+        };
+        let due = due.min(self.share.wanted);
+        let handshakes_max = self.share.of(HANDSHAKES_MAX).max(1);
+        for number in opened..due {
+            if self.handshaking >= handshakes_max {
+                break;
+            }
+            self.connect(number, workload)?;
+        }
+        let is_paced = self.connections.len() < self.share.wanted && self.handshaking < handshakes_max;
+        Ok(if is_paced { RAMP_TURN } else { IDLE_TURN })
+    }
+
+    /// Makes an attempt of connection `number`, its first when it has no place yet.
+    fn connect(&mut self, number: usize, workload: &mut impl Workload) -> anyhow::Result<()> {
+        let (now, now_us) = (self.clock.time(), self.now_us());
+        let in_run = self.share.first + number;
         let hello = proto::Hello {
             version_min: 1,
             version_max: 1,
             namespace: self.target.namespace.to_string(),
-            client_id: format!("{}{number}", self.identity.prefix),
+            client_id: format!("{}{in_run}", self.identity.prefix),
             credential: self.target.token.clone().into_bytes(),
             heartbeat_ms: self.identity.heartbeat.as_millis() as u32,
             dictionaries: vec![DICTIONARY_ID],
             ..proto::Hello::default()
         };
         let mut out = Vec::new();
-        let now = self.clock.time();
         let machine = Machine::new(now, &hello, &mut out);
         let timer = machine.next_deadline().map(|at| self.wheel.insert(at, number as u32));
-        self.handshake_started_us.push(self.now_us());
-        self.connections.push(Connection { stream, machine, out, sent: 0, dirty: false, timer });
+        let attempts = self.connections.get(number).map_or(0, |connection| connection.attempts);
+        let connection = Connection {
+            stream: None,
+            machine,
+            out,
+            sent: 0,
+            dirty: false,
+            is_moving: false,
+            attempts: attempts + 1,
+            started_us: now_us,
+            timer,
+        };
+        match self.connections.get_mut(number) {
+            Some(place) => *place = connection,
+            None => self.connections.push(connection),
+        }
+        self.handshaking += 1;
+        match self.open_socket(number, in_run, attempts) {
+            Ok(stream) => self.connections[number].stream = Some(stream),
+            Err(error) => return self.end(number, error.into(), workload),
+        }
         self.mark_dirty(number);
+        Ok(())
+    }
+
+    fn open_socket(&self, number: usize, in_run: usize, attempt: u32) -> anyhow::Result<TcpStream> {
+        let to = self.target.connect;
+        let socket = self.share.sources.connect(to, in_run, attempt as usize);
+        let mut stream =
+            TcpStream::from_std(socket.with_context(|| format!("cannot connect to {to}"))?.into());
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut stream, Token(number), interest)?;
+        Ok(stream)
+    }
+
+    /// The connection is over: it is tried again, or the workload is told.
+    fn end(&mut self, number: usize, ending: Ending, workload: &mut impl Workload) -> anyhow::Result<()> {
+        let connection = &mut self.connections[number];
+        if let Some(timer) = connection.timer.take() {
+            self.wheel.cancel(timer);
+        }
+        let was_welcomed = connection.machine.heartbeat() > Duration::ZERO;
+        // Closing takes it out of the poller too. What the poller has said about it already finds no stream.
+        connection.stream = None;
+        (connection.out, connection.sent) = (Vec::new(), 0);
+        if was_welcomed {
+            return workload.lost(number, ending.why);
+        }
+        self.handshaking -= 1;
+        if ending.is_final || connection.attempts > self.identity.retries {
+            self.settled += 1;
+            return workload.failed(number, ending.why);
+        }
+        let wait = RETRY_INITIAL * 2_u32.saturating_pow(connection.attempts - 1);
+        let wait = wait.max(ending.come_back_after).min(RETRY_MAX).mul_f64(1.0 + 0.3 * fastrand::f64());
+        connection.timer = Some(self.wheel.insert(self.clock.time() + wait, number as u32));
+        workload.retried(number);
         Ok(())
     }
 
@@ -260,41 +380,21 @@ impl Fleet {
                 self.mark_dirty(number);
             }
         }
-        self.fire_timers()?;
-        self.flush()
+        self.fire_timers(workload)?;
+        self.flush(workload)
     }
 
     fn read(&mut self, number: usize, workload: &mut impl Workload) -> anyhow::Result<()> {
         loop {
-            let connection = &mut self.connections[number];
-            let read = match connection.stream.read(&mut self.buffer) {
-                Ok(0) => bail!("connection {number}: the server closed it"),
+            let Some(stream) = &mut self.connections[number].stream else { return Ok(()) };
+            let read = match stream.read(&mut self.buffer) {
+                Ok(0) => return self.end(number, anyhow!("the server closed it").into(), workload),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error).with_context(|| format!("connection {number}")),
+                Err(error) => return self.end(number, anyhow::Error::from(error).into(), workload),
             };
-            let (now, now_us) = (self.clock.time(), self.clock.micros());
-            self.last_answer_us = now_us;
-            let mut input = &self.buffer[..read];
-            loop {
-                let Connection { machine, out, .. } = &mut self.connections[number];
-                let Some(event) = machine.next_event(now, &mut self.inbound, &mut input) else { break };
-                match event {
-                    Event::Welcomed(_) => {
-                        self.welcomed += 1;
-                        self.handshakes_us.push(now_us - self.handshake_started_us[number]);
-                        workload.welcomed(&mut Link { number, machine, out, now, now_us })?;
-                    }
-                    Event::Rejected(reject) => bail!("connection {number} was refused: {}", reject.text),
-                    Event::ServerError(error) => {
-                        bail!("connection {number}: the server says: {}", error.text)
-                    }
-                    Event::GoAway(goaway) => bail!("connection {number} is to leave: {}", goaway.text),
-                    Event::Broken(broken) => bail!("connection {number}: {broken}"),
-                    // Of a message that is delivered in parts a workload sees the whole.
-                    Event::Part => {}
-                    event => workload.event(&mut Link { number, machine, out, now, now_us }, event)?,
-                }
+            if let Some(ending) = self.take(number, read, workload)? {
+                return self.end(number, ending, workload);
             }
             self.mark_dirty(number);
             if read < self.buffer.len() {
@@ -303,15 +403,86 @@ impl Fleet {
         }
     }
 
-    fn fire_timers(&mut self) -> anyhow::Result<()> {
-        let now = self.clock.time();
+    /// Takes the `read` bytes in the buffer; returns how the connection ended if it did.
+    ///
+    /// # Errors
+    /// What the workload says.
+    fn take(
+        &mut self,
+        number: usize,
+        read: usize,
+        workload: &mut impl Workload,
+    ) -> anyhow::Result<Option<Ending>> {
+        let (now, now_us) = (self.clock.time(), self.clock.micros());
+        self.last_answer_us = now_us;
+        let mut input = &self.buffer[..read];
+        loop {
+            let Connection { machine, out, timer, is_moving, started_us, .. } = &mut self.connections[number];
+            let Some(event) = machine.next_event(now, &mut self.inbound, &mut input) else { return Ok(None) };
+            match event {
+                Event::Welcomed(_) => {
+                    self.handshaking -= 1;
+                    self.settled += 1;
+                    self.handshakes.record(now_us - *started_us);
+                    *is_moving = self.identity.held;
+                    let at = if self.identity.held {
+                        moment(now, machine.heartbeat(), self.share.first + number, self.share.total)
+                    } else {
+                        now + machine.heartbeat()
+                    };
+                    if let Some(timer) = *timer {
+                        self.wheel.move_to(timer, at);
+                    }
+                    workload.welcomed(&mut Link { number, machine, out, now, now_us })?;
+                }
+                Event::Rejected(reject) => {
+                    return Ok(Some(Ending {
+                        is_final: is_final(reject.code()),
+                        come_back_after: Duration::from_millis(u64::from(reject.reconnect_after_ms)),
+                        why: anyhow!("refused: {}", reject.text),
+                    }));
+                }
+                Event::ServerError(error) => {
+                    return Ok(Some(anyhow!("the server says: {}", error.text).into()));
+                }
+                Event::GoAway(goaway) => {
+                    return Ok(Some(anyhow!("told to leave: {}", goaway.text).into()));
+                }
+                Event::Broken(broken) => return Ok(Some(anyhow::Error::from(broken).into())),
+                // Of a message that is delivered in parts a workload sees the whole.
+                Event::Part => {}
+                event => workload.event(&mut Link { number, machine, out, now, now_us }, event)?,
+            }
+        }
+    }
+
+    fn fire_timers(&mut self, workload: &mut impl Workload) -> anyhow::Result<()> {
+        let (now, now_us) = (self.clock.time(), self.now_us());
         while let Some((_, key)) = self.wheel.pop_expired(now) {
             let number = key as usize;
             let connection = &mut self.connections[number];
-            connection
-                .machine
-                .handle_timeout(now, &mut connection.out)
-                .with_context(|| format!("connection {number}"))?;
+            connection.timer = None;
+            if connection.stream.is_none() {
+                self.connect(number, workload)?;
+                continue;
+            }
+            let Connection { machine, out, is_moving, .. } = connection;
+            let before = out.len();
+            let is_early = std::mem::take(is_moving);
+            let due = if is_early { now } else { machine.next_deadline().unwrap_or(now) };
+            let result = if is_early {
+                machine.ping(now, None, out);
+                Ok(())
+            } else {
+                machine.handle_timeout(now, out)
+            };
+            if let Err(silence) = result {
+                self.end(number, anyhow::Error::from(silence).into(), workload)?;
+                continue;
+            }
+            if out.len() > before {
+                workload.pinged(&mut Link { number, machine, out, now, now_us }, due);
+            }
             connection.timer = connection.machine.next_deadline().map(|at| self.wheel.insert(at, key));
             self.mark_dirty(number);
         }
@@ -326,29 +497,22 @@ impl Fleet {
         }
     }
 
-    fn flush(&mut self) -> anyhow::Result<()> {
+    fn flush(&mut self, workload: &mut impl Workload) -> anyhow::Result<()> {
         while let Some(number) = self.dirty.pop() {
             let connection = &mut self.connections[number];
             connection.dirty = false;
-            while connection.sent < connection.out.len() {
-                match connection.stream.write(&connection.out[connection.sent..]) {
-                    Ok(sent) => connection.sent += sent,
-                    // Connecting, or the socket is full: its next edge marks it dirty again.
-                    Err(error)
-                        if matches!(
-                            error.kind(),
-                            io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
-                        ) =>
-                    {
-                        break;
-                    }
-                    Err(error) => return Err(error).with_context(|| format!("connection {number}")),
+            if let Err(error) = connection.write() {
+                // What the server said before it closed tells more than that it closed.
+                self.read(number, workload)?;
+                if self.connections[number].stream.is_some() {
+                    self.end(number, anyhow::Error::from(error).into(), workload)?;
                 }
+                continue;
             }
             if connection.sent == connection.out.len() {
                 connection.sent = 0;
                 connection.out.clear();
-                if connection.out.capacity() > 4096 && self.wanted > 1000 {
+                if self.identity.held || connection.out.capacity() > 4096 && self.share.wanted > 1000 {
                     connection.out = Vec::new();
                 }
             }
@@ -365,23 +529,22 @@ impl Fleet {
     }
 }
 
-/// Opens a socket to `to`. On loopback the source addresses are spread, so that ports do not run out.
-fn connect(to: SocketAddr, number: usize) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    if let IpAddr::V4(address) = to.ip()
-        && address.is_loopback()
-    {
-        let source = number / CONNECTIONS_PER_SOURCE;
-        let source = Ipv4Addr::new(127, 0, (source / 200) as u8, (source % 200) as u8 + 1);
-        socket.bind(&SocketAddr::new(source.into(), 0).into())?;
-    }
-    match socket.connect(&to.into()) {
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
-            Ok(socket)
+impl Connection {
+    /// Writes what the socket takes. While it is connecting or full it takes nothing; its next edge marks it dirty
+    /// again.
+    fn write(&mut self) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        while self.sent < self.out.len() {
+            match stream.write(&self.out[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) =>
+                {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Err(error) => Err(error),
-        Ok(()) => Ok(socket),
+        Ok(())
     }
 }

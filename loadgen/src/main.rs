@@ -1,15 +1,20 @@
 //! The load generator: holds connections, plays ping-pong, publishes and works, and says how fast and how late.
 //!
-//! One event loop drives all connections of a run through the SDK's pure machine ([`fleet`]); a [`workload`] says what
-//! each of them does; [`report`] prints and writes what came out.
+//! One event loop a thread drives its connections through the SDK's pure machine ([`fleet`]); a [`workload`] says what
+//! each of them does; [`server`] reads what that costs the server; [`report`] prints and writes what came out.
 
-use anyhow::Context;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
+mod descriptors;
 mod fleet;
 mod options;
+mod plot;
 mod progress;
 mod report;
+mod server;
+mod source;
 mod workload;
 
 /// Drives a RelayMesh server and measures it.
@@ -36,7 +41,17 @@ enum Command {
     Work(workload::work::Args),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("loadgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let limit = relaymesh::host::raise_descriptor_limit();
     let report = match cli.command {
@@ -45,5 +60,5 @@ fn main() -> anyhow::Result<()> {
         Command::Publish(args) => workload::publish::run(&args),
         Command::Work(args) => workload::work::run(&args),
     }?;
-    report.finish().context("the run is over, but its report could not be written")
+    report.finish()
 }

@@ -14,6 +14,10 @@ pub(crate) struct Target {
     /// The server's address.
     #[arg(long, env = "RELAYMESH_CONNECT", default_value = "127.0.0.1:7400", value_name = "ADDR")]
     pub(crate) connect: SocketAddr,
+    /// The server's address for operators (HTTP): its memory and CPU time are read from its metrics. (On the same
+    /// machine --server-pid tells them more exactly.)
+    #[arg(long, env = "RELAYMESH_ADMIN", value_name = "ADDR")]
+    pub(crate) admin: Option<String>,
     /// The tenant.
     #[arg(long, env = "RELAYMESH_NAMESPACE", default_value = Namespace::DEFAULT)]
     pub(crate) namespace: Namespace,
@@ -23,7 +27,7 @@ pub(crate) struct Target {
     /// Write the result here as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// The server's process id: its CPU time a request is reported as well.
+    /// The server's process id: its CPU time a request, and memory a session, is reported as well.
     #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<u32>,
     /// Give up when nothing is answered for this long.

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::options::Target;
+use crate::server::ServerCpu;
 
 /// Delays in microseconds, up to ten minutes, to three digits.
 #[derive(Debug, Clone)]
@@ -30,6 +31,18 @@ impl Delays {
         self.0.len()
     }
 
+    /// Counts what another thread counted as well.
+    pub(crate) fn add(&mut self, other: &Self) {
+        // Both have the bounds of `new`, without which the other's could be out of range.
+        let _ = self.0.add(&other.0);
+    }
+
+    /// The percentiles in a line for people.
+    pub(crate) fn to_line(&self) -> String {
+        let percentiles = self.percentiles().map(|(name, us)| format!("{name} {us}"));
+        percentiles.join("  ")
+    }
+
     /// p50, p90, p99, p999 and max, in microseconds.
     fn percentiles(&self) -> [(&'static str, u64); 5] {
         let at = |quantile| self.0.value_at_quantile(quantile);
@@ -45,62 +58,23 @@ impl Delays {
     }
 }
 
-/// CPU time of the server's process, read from outside.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ServerCpu {
-    pid: u32,
-    start: Duration,
-}
-
-impl ServerCpu {
-    /// Starts counting. `None` when no process was named.
-    ///
-    /// # Errors
-    /// When the process is not there.
-    pub(crate) fn start(target: &Target) -> anyhow::Result<Option<Self>> {
-        let Some(pid) = target.server_pid else { return Ok(None) };
-        Ok(Some(Self { pid, start: cpu_time(pid)? }))
-    }
-
-    /// What the server used since the start.
-    pub(crate) fn spent(&self) -> anyhow::Result<Duration> {
-        Ok(cpu_time(self.pid)?.saturating_sub(self.start))
-    }
-}
-
-/// What the threads of a process have run, to the nanosecond, from `/proc/<pid>/task/*/schedstat`. (The ticks in
-/// `/proc/<pid>/stat` miss threads that run for less than a tick at a time.)
-fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
-    let tasks = format!("/proc/{pid}/task");
-    let tasks = fs::read_dir(&tasks).with_context(|| format!("--server-pid {pid}: cannot read {tasks}"))?;
-    let mut ran_ns = 0;
-    for task in tasks {
-        let path = task?.path().join("schedstat");
-        // A thread may end while the others are read.
-        let Ok(text) = fs::read_to_string(&path) else { continue };
-        let first = text.split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
-        ran_ns += first.with_context(|| format!("{} is not as expected", path.display()))?;
-    }
-    Ok(Duration::from_nanos(ran_ns))
-}
-
 /// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
     fields: Map<String, Value>,
     lines: Vec<String>,
     json: Option<PathBuf>,
+    failure: Option<String>,
 }
 
 impl Report {
     /// `count` operations, called `what`, were answered in `elapsed`; `delays` are theirs.
     pub(crate) fn new(target: &Target, what: &str, count: u64, elapsed: Duration, delays: &Delays) -> Self {
         let per_s = count as f64 / elapsed.as_secs_f64().max(1e-9);
-        let percentiles = delays.percentiles();
-        let mut report = Self { fields: Map::new(), lines: Vec::new(), json: target.json.clone() };
+        let mut report =
+            Self { fields: Map::new(), lines: Vec::new(), json: target.json.clone(), failure: None };
         report.lines.push(format!("{count} {what} in {:.3} s: {per_s:.0} a second", elapsed.as_secs_f64()));
-        let delay: Vec<String> = percentiles.iter().map(|(name, us)| format!("{name} {us}")).collect();
-        report.lines.push(format!("delay in us: {}", delay.join("  ")));
+        report.lines.push(format!("delay in us: {}", delays.to_line()));
         report.set("count", json!(count));
         report.set("elapsed_s", json!(elapsed.as_secs_f64()));
         report.set("per_s", json!(per_s));
@@ -135,10 +109,15 @@ impl Report {
         Ok(())
     }
 
+    /// Makes the run a failure all the same, once its report is printed and written.
+    pub(crate) fn fail(&mut self, why: String) {
+        self.failure = Some(why);
+    }
+
     /// Prints and writes it.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written, or the run is a failure.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
         for line in &self.lines {
             println!("{line}");
@@ -147,6 +126,9 @@ impl Report {
             let text = serde_json::to_string_pretty(&Value::from(self.fields))?;
             fs::write(path, text + "\n")
                 .with_context(|| format!("cannot write --json {}", path.display()))?;
+        }
+        if let Some(why) = self.failure {
+            bail!(why);
         }
         Ok(())
     }

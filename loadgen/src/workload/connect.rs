@@ -1,176 +1,308 @@
 //! Holding sessions: each with its own client id, its mailbox subscription and a heartbeat.
+//!
+//! The sessions are shared out over as many threads as descriptor tables are needed ([`super::hold`]); this one starts
+//! them, watches over the run and adds up what came of it.
 
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::bail;
-use relaymesh::client::Event;
+use anyhow::{Context, anyhow, bail};
+use relaymesh::clock::{Clock, Time};
 use relaymesh::host::DescriptorLimit;
-use relaymesh::ids::{ClientId, QueueName, SubscriptionId};
 use serde_json::json;
 
-use super::{IDLE_TURN, Ticker, run_prefix};
-use crate::fleet::{Fleet, Identity, Link, Workload};
+use super::hold::{Held, Live, Stage, hold};
+use super::run_prefix;
+use crate::descriptors::{HAS_PRIVATE_TABLES, connections_per_table};
+use crate::fleet::{Identity, Share};
 use crate::options::{Target, parse_duration};
+use crate::plot::{Sample, Timeline};
 use crate::progress::Progress;
 use crate::report::{Delays, Report};
+use crate::server::{Memory, Process, ServerCpu};
+use crate::source::Sources;
 
-const MAILBOX: SubscriptionId = SubscriptionId(1);
-/// Messages a held session is willing to receive.
-const MAILBOX_CREDIT: u32 = 8;
-/// Descriptors the run itself needs.
-const OWN_DESCRIPTORS: u64 = 32;
+/// How often the run is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     target: Target,
-    /// How many sessions.
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    connections: usize,
+    /// How many sessions. More than a descriptor table holds are shared out over threads with a table each.
+    #[arg(long, default_value = "1000", value_name = "N")]
+    connections: NonZeroUsize,
     /// New sessions a second; as fast as it goes if not set.
     #[arg(long, default_value_t = 0, value_name = "PER_S")]
     ramp: u32,
     /// How long to hold them once all are there.
     #[arg(long, value_parser = parse_duration, default_value = "10s", value_name = "TIME")]
     hold: Duration,
-    /// Each session's heartbeat.
+    /// Each session's heartbeat; the sessions' heartbeats are spread over the interval.
     #[arg(long, value_parser = parse_duration, default_value = "60s", value_name = "TIME")]
     heartbeat: Duration,
+    /// How often a connection that is refused, or gets no WELCOME, is tried again before it counts as failed. Each time it
+    /// waits longer, at least until the slot that the server names, at most 30 s.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    retries: u32,
+    /// Draw sessions, memory and delay over the run into this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
-struct Hold {
-    prefix: String,
-    length_us: u64,
-    heartbeat_us: u64,
-    start_us: u64,
-    /// When each session's next heartbeat is due; they are spread over the interval.
-    due_us: Vec<u64>,
-    /// Sessions in the order of their heartbeats.
-    next: usize,
-    awaited_us: Vec<u64>,
-    delays: Delays,
-    delivered: u64,
-    progress: Progress,
-    ticker: Ticker,
+/// What the watch over a run saw.
+struct Watched {
+    began: Memory,
+    /// At the end of the hold, with all sessions there.
+    ended: Memory,
+    cpu: Option<Duration>,
+    /// When all were there, from the run's beginning.
+    held_from: Duration,
+    held_for: Duration,
+    /// Why some of the server's figures are not known.
+    unknown: Option<anyhow::Error>,
+    timeline: Timeline,
 }
 
-impl Workload for Hold {
-    fn welcomed(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
-        let client = ClientId::parse(&format!("{}{}", self.prefix, link.number))?;
-        let mailbox = QueueName::mailbox(&client);
-        link.machine.subscribe(MAILBOX, mailbox.as_str(), MAILBOX_CREDIT, 0, link.out)?;
-        Ok(())
-    }
-
-    fn begin(&mut self, now_us: u64) {
-        self.start_us = now_us;
-        let sessions = self.due_us.len() as u64;
-        for (number, due_us) in self.due_us.iter_mut().enumerate() {
-            *due_us = now_us + self.heartbeat_us * (number as u64 + 1) / sessions;
-        }
-    }
-
-    /// Sends the heartbeat that is due.
-    fn start(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
-        let due_us = &mut self.due_us[link.number];
-        if *due_us > link.now_us {
-            return Ok(());
-        }
-        if self.awaited_us[link.number] == 0 {
-            self.awaited_us[link.number] = *due_us;
-        }
-        *due_us += self.heartbeat_us;
-        link.machine.ping(link.now, None, link.out);
-        Ok(())
-    }
-
-    fn event(&mut self, link: &mut Link<'_>, event: Event<'_>) -> anyhow::Result<()> {
-        match event {
-            Event::Pong { .. } => {
-                let awaited_us = std::mem::take(&mut self.awaited_us[link.number]);
-                if awaited_us != 0 {
-                    self.delays.record(link.now_us - awaited_us);
-                }
-                Ok(())
-            }
-            Event::Delivered(view) => {
-                for delivery in view.deliveries() {
-                    self.delivered += 1;
-                    link.machine.ack(&[delivery.lease], true, link.out)?;
-                }
-                Ok(())
-            }
-            Event::Settled { .. } => Ok(()),
-            Event::Refused { text, .. } => bail!("a request was refused: {text}"),
-            event => bail!("unexpected while holding sessions: {event:?}"),
-        }
-    }
-
-    fn turn(&mut self, now_us: u64) -> Option<Duration> {
-        let elapsed_us = now_us - self.start_us;
-        if self.ticker.is_due(now_us) {
-            self.progress.set(elapsed_us / 1000);
-            self.progress.say(format!("{} heartbeats answered", self.delays.count()));
-        }
-        let left_us = self.length_us.checked_sub(elapsed_us).filter(|&left| left > 0)?;
-        let heartbeat_us = self.due_us[self.next].saturating_sub(now_us);
-        Some(Duration::from_micros(left_us.min(heartbeat_us)).min(IDLE_TURN))
-    }
-
-    fn next_due(&mut self, now_us: u64) -> Option<usize> {
-        let number = self.next;
-        if self.due_us[number] > now_us {
-            return None;
-        }
-        self.next = (number + 1) % self.due_us.len();
-        Some(number)
-    }
-}
-
-pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report> {
-    let Args { target, connections, ramp, hold, heartbeat } = args;
-    if *connections == 0 {
-        bail!("--connections must be at least 1");
-    }
-    if *connections as u64 + OWN_DESCRIPTORS > limit.soft {
+/// Shares `connections` out over as few descriptor tables as hold them.
+fn share_out(connections: usize, limit: DescriptorLimit) -> anyhow::Result<Vec<Share>> {
+    let each = connections_per_table(limit.soft);
+    if each == 0 || !HAS_PRIVATE_TABLES && connections > each {
         bail!(
             "{connections} connections need more descriptors than the {} this process may have; raise `ulimit -n`",
             limit.soft
         );
     }
-    let prefix = run_prefix("hold");
-    let identity = Identity { prefix: prefix.clone(), heartbeat: *heartbeat, ramp: *ramp };
-    let mut fleet = Fleet::new(target, identity, *connections)?;
-    let mut work = Hold {
-        prefix,
-        length_us: hold.as_micros() as u64,
-        heartbeat_us: heartbeat.as_micros() as u64,
-        start_us: 0,
-        due_us: vec![0; *connections],
-        next: 0,
-        awaited_us: vec![0; *connections],
-        delays: Delays::new(),
-        delivered: 0,
-        progress: Progress::timing(*hold, "holding", target.quiet),
-        ticker: Ticker::default(),
+    let sources = Sources::draw();
+    let threads = connections.div_ceil(each);
+    let bound = |nth| connections * nth / threads;
+    let share =
+        |nth| Share { first: bound(nth), wanted: bound(nth + 1) - bound(nth), total: connections, sources };
+    Ok((0..threads).map(share).collect())
+}
+
+pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report> {
+    let target = &args.target;
+    let shares = share_out(args.connections.get(), limit)?;
+    let identity = Identity {
+        prefix: run_prefix("hold"),
+        heartbeat: args.heartbeat,
+        ramp: args.ramp,
+        retries: args.retries,
+        held: true,
     };
-    let opening = Progress::counting(*connections as u64, "sessions", target.quiet);
-    let took = fleet.open(&mut work, |welcomed| opening.set(welcomed as u64))?;
-    drop(opening);
-    fleet.run(&mut work)?;
-    let elapsed = Duration::from_micros(fleet.now_us() - work.start_us);
-    let mut report = Report::new(target, "heartbeats", work.delays.count(), elapsed, &work.delays);
-    let mut handshakes = Delays::new();
-    fleet.handshakes_us.iter().for_each(|&us| handshakes.record(us));
-    let handshakes_per_s = *connections as f64 / took.as_secs_f64();
-    report.say(format!("{connections} sessions set up in {took:.2?}: {handshakes_per_s:.0} a second"));
-    report.set("established", json!(connections));
-    report.set("failed", json!(0));
+    let process = Process::of(target);
+    let began = Memory::read(process.as_ref())?;
+    let (clock, live) = (Clock::starting_at(Time(0)), Live::new());
+    let all_have_tables = Barrier::new(shares.len() + 1);
+    let (watched, held) = thread::scope(|scope| {
+        let start = |&share| {
+            let (clock, live, identity, tables) = (&clock, &live, &identity, &all_have_tables);
+            scope.spawn(move || hold(target, identity, share, clock, live, tables))
+        };
+        let threads: Vec<_> = shares.iter().map(start).collect();
+        all_have_tables.wait();
+        let watch = Watch {
+            args,
+            live: &live,
+            clock: &clock,
+            process: process.as_ref(),
+            timeline: Timeline::new(),
+            p99_us: None,
+        };
+        let watched = watch.see_through(began);
+        live.enter(Stage::Ending);
+        let mut held = Ok(Held::new());
+        for thread in threads {
+            let of_thread = thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of the run panicked")));
+            match (&mut held, of_thread) {
+                (Ok(held), Ok(of_thread)) => held.add(of_thread),
+                (Ok(_), Err(error)) => held = Err(error),
+                (Err(_), _) => {}
+            }
+        }
+        (watched, held)
+    });
+    report(args, &live, &held?, &watched?, shares.len())
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// Looks at a run that the threads drive.
+struct Watch<'a> {
+    args: &'a Args,
+    live: &'a Live,
+    clock: &'a Clock,
+    process: Option<&'a Process>,
+    timeline: Timeline,
+    /// The newest p99 of the heartbeats, in microseconds.
+    p99_us: Option<u64>,
+}
+
+impl Watch<'_> {
+    /// Sees the run through: until all sessions are there or given up, then for the time to hold them.
+    fn see_through(mut self, began: Memory) -> anyhow::Result<Watched> {
+        let total = self.args.connections.get() as u64;
+        let progress = Progress::counting(total, "sessions", self.args.target.quiet);
+        while self.settled() < total && !self.live.is_in(Stage::Ending) {
+            let (failed, retried) = (read(&self.live.failed), read(&self.live.retried));
+            if failed + retried > 0 {
+                progress.say(format!("sessions, {failed} failed, {retried} tried again"));
+            }
+            progress.set(read(&self.live.established));
+            self.sample();
+            thread::sleep(LOOK_EVERY);
+        }
+        drop(progress);
+        let cpu = ServerCpu::start(self.process);
+        let held_from = Duration::from_micros(self.clock.micros());
+        self.live.enter(Stage::Holding);
+        let held_for = self.watch_hold(held_from);
+        // A server that cannot be asked any more does not take the run's other figures with it.
+        let mut unknown = None;
+        let cpu = cpu.and_then(|cpu| cpu.map(|cpu| cpu.spent()).transpose()).unwrap_or_else(|error| {
+            unknown = Some(error);
+            None
+        });
+        let ended = match Memory::read(self.process) {
+            Ok(memory) => memory,
+            Err(error) => {
+                unknown = Some(error);
+                Memory::read(None)?
+            }
+        };
+        self.timeline.push(self.look(ended));
+        Ok(Watched { began, ended, cpu, held_from, held_for, unknown, timeline: self.timeline })
+    }
+
+    /// Until the hold is over, or there is nothing to hold any more; returns how long it was.
+    fn watch_hold(&mut self, held_from: Duration) -> Duration {
+        let length = self.args.hold;
+        let progress = Progress::timing(length, "holding", self.args.target.quiet);
+        loop {
+            let elapsed = Duration::from_micros(self.clock.micros()).saturating_sub(held_from);
+            let (sessions, answered) = (self.sessions(), read(&self.live.answered));
+            // With no session left there is nothing to hold.
+            if elapsed >= length || sessions == 0 || self.live.is_in(Stage::Ending) {
+                return elapsed;
+            }
+            self.sample();
+            progress.set(elapsed.as_millis() as u64);
+            let p99 = self.p99_us.map_or(String::new(), |us| format!(", p99 {us} us"));
+            progress.say(format!("{sessions} held, {answered} heartbeats answered{p99}"));
+            thread::sleep(LOOK_EVERY.min(length - elapsed));
+        }
+    }
+
+    fn settled(&self) -> u64 {
+        read(&self.live.established) + read(&self.live.failed)
+    }
+
+    fn sessions(&self) -> u64 {
+        read(&self.live.established).saturating_sub(read(&self.live.lost))
+    }
+
+    /// Takes a sample when one is due.
+    fn sample(&mut self) {
+        if self.timeline.is_due(Duration::from_micros(self.clock.micros())) {
+            let memory = Memory::read(self.process).unwrap_or_default();
+            let sample = self.look(memory);
+            self.p99_us = sample.delay_us.map(|[_, p99]| p99).or(self.p99_us);
+            self.timeline.push(sample);
+        }
+    }
+
+    fn look(&self, memory: Memory) -> Sample {
+        let at = Duration::from_micros(self.clock.micros());
+        Sample { at, sessions: self.sessions(), memory, delay_us: self.live.delays.take([0.5, 0.99]) }
+    }
+}
+
+/// Growth of `account` from `began` to `ended` for each of `count`.
+fn growth_each(began: Option<u64>, ended: Option<u64>, count: u64) -> Option<f64> {
+    let (began, ended) = (began?, ended?);
+    (count > 0).then(|| (ended as f64 - began as f64) / count as f64)
+}
+
+fn report(
+    args: &Args,
+    live: &Live,
+    held: &Held,
+    watched: &Watched,
+    threads: usize,
+) -> anyhow::Result<Report> {
+    let Args { target, connections, .. } = args;
+    let (established, failed, lost) = (read(&live.established), read(&live.failed), read(&live.lost));
+    let heartbeats = &held.heartbeats;
+    let mut report = Report::new(target, "heartbeats", heartbeats.count(), watched.held_for, heartbeats);
+    let took = Duration::from_micros(read(&live.last_welcome_us));
+    let handshakes_per_s = established as f64 / took.as_secs_f64().max(1e-6);
+    report.say(format!("{established} sessions set up in {took:.2?}: {handshakes_per_s:.0} a second"));
+    report.say(format!("{failed} failed, {lost} lost, {} heartbeats missed", held.missed));
+    for (reason, times) in &held.reasons {
+        report.say(format!("  {times} × {reason}"));
+    }
+    report.set("connections", json!(connections));
+    report.set("threads", json!(threads));
+    report.set("established", json!(established));
+    report.set("failed", json!(failed));
+    report.set("retried", json!(read(&live.retried)));
+    report.set("lost", json!(lost));
+    report.set("reasons", json!(held.reasons));
     report.set("handshakes_per_s", json!(handshakes_per_s));
-    report.set("handshake_us", handshakes.to_json());
-    report.set("heartbeat_rtt_us", work.delays.to_json());
-    report.set("missed_heartbeats", json!(work.awaited_us.iter().filter(|&&us| us != 0).count()));
-    report.set("delivered", json!(work.delivered));
-    fleet.close()?;
+    report.set("handshake_us", held.handshakes.to_json());
+    report.set("heartbeat_rtt_us", heartbeats.to_json());
+    report.set("heartbeat_late_us", held.lateness.to_json());
+    report.set("missed_heartbeats", json!(held.missed));
+    report.set("delivered", json!(held.delivered));
+    costs(&mut report, target, watched, established - lost, heartbeats);
+    if let Some(why) = &watched.unknown {
+        report.say(format!("not all the sessions cost the server is known: {why:#}"));
+    }
+    if let Some(path) = &args.plot {
+        let title = format!("{established} sessions held for {:.0?}", watched.held_for);
+        fs::write(path, watched.timeline.to_svg(&title, watched.held_from))
+            .with_context(|| format!("cannot write --plot {}", path.display()))?;
+    }
+    if established == 0 {
+        let (why, _) = held.reasons.first_key_value().map_or(("", &0), |(why, times)| (why.as_str(), times));
+        report.fail(format!("none of {connections} sessions was established: {why}"));
+    }
     Ok(report)
 }
+
+/// What the sessions cost the server and the kernel.
+fn costs(report: &mut Report, target: &Target, watched: &Watched, sessions: u64, heartbeats: &Delays) {
+    let Watched { began, ended, cpu, .. } = watched;
+    let resident = growth_each(began.resident, ended.resident, sessions);
+    // Over loopback both ends of a connection are in the same kernel's accounts.
+    let ends = if target.connect.ip().is_loopback() { 2 } else { 1 };
+    let kernel = growth_each(began.kernel, ended.kernel, sessions * ends);
+    let cpu = cpu.filter(|_| heartbeats.count() > 0);
+    let cpu_us = cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / heartbeats.count() as f64);
+    if let Some(bytes) = resident {
+        report.say(format!("server memory: {bytes:.0} bytes a session more than before the run"));
+    }
+    if let Some(bytes) = kernel {
+        let of =
+            if ends == 2 { "for each end of a connection, as both are here" } else { "for this end alone" };
+        report.say(format!("kernel memory: {bytes:.0} bytes a session more than before the run, {of}"));
+    }
+    if let Some(us) = cpu_us {
+        report.say(format!("server CPU: {us:.2} us a heartbeat"));
+    }
+    report.set("rss_bytes_per_session", json!(resident));
+    report.set("kernel_bytes_per_session", json!(kernel));
+    report.set("kernel_ends_per_session", json!(ends));
+    report.set("cpu_us_per_heartbeat", json!(cpu_us));
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 use relaymesh::client::Event;
+use relaymesh::clock::{Clock, Time};
 use serde_json::json;
 
 use super::{IDLE_TURN, Ticker, run_prefix};
-use crate::fleet::{Fleet, Identity, Link, Workload};
+use crate::fleet::{Fleet, Identity, Link, Share, Workload};
 use crate::options::{Target, parse_duration};
 use crate::progress::Progress;
-use crate::report::{Delays, Report, ServerCpu};
+use crate::report::{Delays, Report};
+use crate::server::{Process, ServerCpu};
 
 /// How long a heartbeat of a connection that plays ping-pong is: it must not send one by itself.
 const HEARTBEAT: Duration = Duration::from_secs(600);
@@ -70,8 +72,8 @@ impl Workload for Echo {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let Args { target, connections, duration } = args;
-    let identity = Identity { prefix: run_prefix("echo"), heartbeat: HEARTBEAT, ramp: 0 };
-    let mut fleet = Fleet::new(target, identity, *connections)?;
+    let identity = Identity::busy(run_prefix("echo"), HEARTBEAT);
+    let mut fleet = Fleet::new(target, identity, Share::whole(*connections), Clock::starting_at(Time(0)))?;
     let mut echo = Echo {
         length_us: duration.as_micros() as u64,
         start_us: 0,
@@ -80,8 +82,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         progress: Progress::timing(*duration, "ping-pong", target.quiet),
         ticker: Ticker::default(),
     };
-    let opening = fleet.open(&mut echo, |_| ())?;
-    let cpu = ServerCpu::start(target)?;
+    let opening = fleet.open(&mut echo)?;
+    let cpu = ServerCpu::start(Process::of(target).as_ref())?;
     fleet.run(&mut echo)?;
     let elapsed = Duration::from_micros(fleet.now_us() - echo.start_us);
     let count = echo.delays.count();
@@ -89,6 +91,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     report.server_cpu(cpu, count, "a ping")?;
     report.set("connections", json!(connections));
     report.set("handshakes_per_s", json!(*connections as f64 / opening.as_secs_f64()));
-    fleet.close()?;
+    fleet.close();
     Ok(report)
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod connect;
 pub(crate) mod echo;
+mod hold;
+mod live_delays;
 pub(crate) mod publish;
 pub(crate) mod work;
 

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use anyhow::bail;
 use relaymesh::client::{Event, Message};
+use relaymesh::clock::{Clock, Time};
 use relaymesh::ids::ProducerId;
 use relaymesh::limits::MESSAGE_BYTES_MAX;
 use serde_json::json;
 
 use super::{IDLE_TURN, Ticker, run_prefix};
-use crate::fleet::{Fleet, Identity, Link, Workload};
+use crate::fleet::{Fleet, Identity, Link, Share, Workload};
 use crate::options::{Load, Target};
 use crate::progress::Progress;
-use crate::report::{Delays, Report, ServerCpu};
+use crate::report::{Delays, Report};
+use crate::server::{Process, ServerCpu};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -156,8 +158,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     load.check()?;
     let payload: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(*size).collect();
     let body = Message::new(payload).encode(MESSAGE_BYTES_MAX)?;
-    let identity = Identity { prefix: run_prefix("publish"), heartbeat: Duration::ZERO, ramp: 0 };
-    let mut fleet = Fleet::new(target, identity, *connections)?;
+    let identity = Identity::busy(run_prefix("publish"), Duration::ZERO);
+    let mut fleet = Fleet::new(target, identity, Share::whole(*connections), Clock::starting_at(Time(0)))?;
     let producer = || Producer {
         id: ProducerId(fastrand::u64(1..)),
         next_sequence: 1,
@@ -175,8 +177,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         ticker: Ticker::default(),
         next_producer: 0,
     };
-    fleet.open(&mut publish, |_| ())?;
-    let cpu = ServerCpu::start(target)?;
+    fleet.open(&mut publish)?;
+    let cpu = ServerCpu::start(Process::of(target).as_ref())?;
     fleet.run(&mut publish)?;
     let elapsed = Duration::from_micros(fleet.now_us() - publish.start_us);
     let mut report = Report::new(target, "durable publishes", publish.answered, elapsed, &publish.delays);
@@ -185,6 +187,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     report.set("in_flight", json!(in_flight));
     report.set("size", json!(size));
     report.set("latency_from", json!(if args.rate.is_some() { "due" } else { "sent" }));
-    fleet.close()?;
+    fleet.close();
     Ok(report)
 }

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use anyhow::bail;
 use relaymesh::client::Event;
+use relaymesh::clock::{Clock, Time};
 use relaymesh::ids::SubscriptionId;
 use serde_json::json;
 
 use super::{IDLE_TURN, Ticker, run_prefix};
-use crate::fleet::{Fleet, Identity, Link, Workload};
+use crate::fleet::{Fleet, Identity, Link, Share, Workload};
 use crate::options::{Load, Target};
 use crate::progress::Progress;
-use crate::report::{Delays, Report, ServerCpu};
+use crate::report::{Delays, Report};
+use crate::server::{Process, ServerCpu};
 
 const SUBSCRIPTION: SubscriptionId = SubscriptionId(1);
 
@@ -102,8 +104,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let Args { target, load } = args;
     let Load { connections, count, in_flight, .. } = load;
     load.check()?;
-    let identity = Identity { prefix: run_prefix("work"), heartbeat: Duration::ZERO, ramp: 0 };
-    let mut fleet = Fleet::new(target, identity, *connections)?;
+    let identity = Identity::busy(run_prefix("work"), Duration::ZERO);
+    let mut fleet = Fleet::new(target, identity, Share::whole(*connections), Clock::starting_at(Time(0)))?;
     let mut work = Work {
         args,
         acked_us: vec![VecDeque::new(); *connections],
@@ -115,8 +117,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         progress: Progress::counting(*count, "acked", target.quiet),
         ticker: Ticker::default(),
     };
-    fleet.open(&mut work, |_| ())?;
-    let cpu = ServerCpu::start(target)?;
+    fleet.open(&mut work)?;
+    let cpu = ServerCpu::start(Process::of(target).as_ref())?;
     fleet.run(&mut work)?;
     let elapsed = Duration::from_micros(fleet.now_us() - work.start_us);
     let mut report = Report::new(target, "leases acked durably", work.answered, elapsed, &work.delays);
@@ -127,6 +129,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     if work.lost > 0 {
         report.say(format!("{} leases were lost before their ack", work.lost));
     }
-    fleet.close()?;
+    fleet.close();
     Ok(report)
 }

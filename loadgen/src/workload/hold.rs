@@ -1,0 +1,291 @@
+//! One thread's sessions of `loadgen connect`, and what all threads of the run know of each other.
+//!
+//! [`Live`] holds what a thread tells the others while it goes; its own figures, a [`Held`], it hands over at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use relaymesh::client::Event;
+use relaymesh::clock::{Clock, Time};
+use relaymesh::ids::{ClientId, QueueName, SubscriptionId};
+
+use super::IDLE_TURN;
+use super::live_delays::LiveDelays;
+use crate::descriptors::leave_shared_table;
+use crate::fleet::{Fleet, Identity, Link, Share, Workload};
+use crate::options::Target;
+use crate::report::Delays;
+
+const MAILBOX: SubscriptionId = SubscriptionId(1);
+/// Messages a held session is willing to receive.
+const MAILBOX_CREDIT: u32 = 8;
+/// How long the last heartbeats of a run may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// Different reasons that are told apart.
+const REASONS_MAX: usize = 16;
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// Sessions come in.
+    Opening,
+    /// All are in; heartbeats count.
+    Holding,
+    /// The heartbeats on their way are awaited.
+    Ending,
+}
+
+/// What the threads of a run tell each other.
+#[derive(Debug)]
+pub(super) struct Live {
+    stage: AtomicU8,
+    /// Sessions that were welcomed.
+    pub(super) established: AtomicU64,
+    /// Connections that got no WELCOME and are given up.
+    pub(super) failed: AtomicU64,
+    /// Attempts without WELCOME after which another was made.
+    pub(super) retried: AtomicU64,
+    /// Sessions that ended before the run did.
+    pub(super) lost: AtomicU64,
+    /// Heartbeats answered while holding.
+    pub(super) answered: AtomicU64,
+    /// When the last session was welcomed, in microseconds of the run's clock.
+    pub(super) last_welcome_us: AtomicU64,
+    /// The delays of these heartbeats.
+    pub(super) delays: LiveDelays,
+}
+
+impl Live {
+    /// Of a run whose sessions begin to come in.
+    pub(super) fn new() -> Self {
+        Self {
+            stage: AtomicU8::new(Stage::Opening as u8),
+            established: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            last_welcome_us: AtomicU64::new(0),
+            delays: LiveDelays::default(),
+        }
+    }
+
+    pub(super) fn enter(&self, stage: Stage) {
+        self.stage.fetch_max(stage as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_in(&self, stage: Stage) -> bool {
+        self.stage.load(Ordering::Relaxed) == stage as u8
+    }
+}
+
+/// Counts one more.
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How often what happened, in the server's or the system's words.
+pub(super) type Reasons = BTreeMap<String, u64>;
+
+/// What came of a thread's sessions.
+pub(super) struct Held {
+    pub(super) heartbeats: Delays,
+    /// How much later than due the heartbeats were sent, which is the generator's own doing.
+    pub(super) lateness: Delays,
+    pub(super) handshakes: Delays,
+    /// Heartbeats that were not answered before the next was due, or before the end.
+    pub(super) missed: u64,
+    pub(super) delivered: u64,
+    pub(super) reasons: Reasons,
+}
+
+impl Held {
+    pub(super) fn new() -> Self {
+        Self {
+            heartbeats: Delays::new(),
+            lateness: Delays::new(),
+            handshakes: Delays::new(),
+            missed: 0,
+            delivered: 0,
+            reasons: Reasons::new(),
+        }
+    }
+
+    /// Adds what came of another thread's.
+    pub(super) fn add(&mut self, other: Self) {
+        self.heartbeats.add(&other.heartbeats);
+        self.lateness.add(&other.lateness);
+        self.handshakes.add(&other.handshakes);
+        self.missed += other.missed;
+        self.delivered += other.delivered;
+        for (reason, times) in other.reasons {
+            *self.reasons.entry(reason).or_default() += times;
+        }
+    }
+
+    fn because(&mut self, why: &anyhow::Error) {
+        let reason = format!("{why:#}");
+        let is_room = self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&reason);
+        let reason = if is_room { reason } else { "other reasons".to_owned() };
+        *self.reasons.entry(reason).or_default() += 1;
+    }
+}
+
+struct Hold<'a> {
+    live: &'a Live,
+    prefix: &'a str,
+    share: Share,
+    held: Held,
+    /// When each session's heartbeat on its way was sent, if that was while holding; 0 for none.
+    sent_us: Vec<u64>,
+    /// How many of these there are.
+    on_their_way: usize,
+    holds: bool,
+    ending_since_us: Option<u64>,
+}
+
+impl Hold<'_> {
+    /// The heartbeat on its way, if there is one, is not answered any more.
+    fn forget(&mut self, number: usize) {
+        if std::mem::take(&mut self.sent_us[number]) != 0 {
+            self.on_their_way -= 1;
+            self.held.missed += 1;
+        }
+    }
+}
+
+impl Workload for Hold<'_> {
+    fn welcomed(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
+        count(&self.live.established);
+        self.live.last_welcome_us.fetch_max(link.now_us, Ordering::Relaxed);
+        let client = ClientId::parse(&format!("{}{}", self.prefix, self.share.first + link.number))?;
+        let mailbox = QueueName::mailbox(&client);
+        link.machine.subscribe(MAILBOX, mailbox.as_str(), MAILBOX_CREDIT, 0, link.out)?;
+        Ok(())
+    }
+
+    fn begin(&mut self, _now_us: u64) {}
+
+    fn start(&mut self, _link: &mut Link<'_>) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn pinged(&mut self, link: &mut Link<'_>, due: Time) {
+        if !self.holds {
+            return;
+        }
+        self.forget(link.number);
+        self.sent_us[link.number] = link.now_us.max(1);
+        self.on_their_way += 1;
+        self.held.lateness.record(link.now_us.saturating_sub(due.0 * 1000));
+    }
+
+    fn event(&mut self, link: &mut Link<'_>, event: Event<'_>) -> anyhow::Result<()> {
+        match event {
+            Event::Pong { .. } => {
+                let sent_us = std::mem::take(&mut self.sent_us[link.number]);
+                if sent_us != 0 {
+                    let delay_us = link.now_us - sent_us;
+                    self.on_their_way -= 1;
+                    self.held.heartbeats.record(delay_us);
+                    self.live.delays.record(delay_us);
+                    count(&self.live.answered);
+                }
+                Ok(())
+            }
+            Event::Delivered(view) => {
+                for delivery in view.deliveries() {
+                    self.held.delivered += 1;
+                    link.machine.ack(&[delivery.lease], true, link.out)?;
+                }
+                Ok(())
+            }
+            Event::Settled { .. } => Ok(()),
+            Event::Refused { text, .. } => bail!("a request was refused: {text}"),
+            event => bail!("unexpected while holding sessions: {event:?}"),
+        }
+    }
+
+    fn retried(&mut self, _number: usize) {
+        count(&self.live.retried);
+    }
+
+    fn failed(&mut self, _number: usize, why: anyhow::Error) -> anyhow::Result<()> {
+        count(&self.live.failed);
+        self.held.because(&why);
+        Ok(())
+    }
+
+    fn lost(&mut self, number: usize, why: anyhow::Error) -> anyhow::Result<()> {
+        count(&self.live.lost);
+        self.forget(number);
+        self.held.because(&why.context("lost"));
+        Ok(())
+    }
+
+    fn turn(&mut self, now_us: u64) -> Option<Duration> {
+        self.holds = self.live.is_in(Stage::Holding);
+        if self.live.is_in(Stage::Ending) {
+            let since_us = *self.ending_since_us.get_or_insert(now_us);
+            let is_over = self.on_their_way == 0 || now_us - since_us > LAST_ANSWERS.as_micros() as u64;
+            return (!is_over).then_some(IDLE_TURN);
+        }
+        Some(IDLE_TURN)
+    }
+}
+
+/// Drives a share of the run's sessions to the run's end, in a thread and a descriptor table of its own.
+///
+/// # Errors
+/// When the thread gets no table or no poller, or the server breaks the protocol. The others are told to end then.
+pub(super) fn hold(
+    target: &Target,
+    identity: &Identity,
+    share: Share,
+    clock: &Clock,
+    live: &Live,
+    all_have_tables: &Barrier,
+) -> anyhow::Result<Held> {
+    let table = leave_shared_table();
+    all_have_tables.wait();
+    let result = match table {
+        Ok(()) => hold_share(target, identity, share, clock, live),
+        Err(error) => Err(error).context("cannot give a thread its own descriptor table"),
+    };
+    if result.is_err() {
+        live.enter(Stage::Ending);
+    }
+    result
+}
+
+fn hold_share(
+    target: &Target,
+    identity: &Identity,
+    share: Share,
+    clock: &Clock,
+    live: &Live,
+) -> anyhow::Result<Held> {
+    let mut fleet = Fleet::new(target, identity.clone(), share, clock.clone())?;
+    let mut work = Hold {
+        live,
+        prefix: &identity.prefix,
+        share,
+        held: Held::new(),
+        sent_us: vec![0; share.wanted],
+        on_their_way: 0,
+        holds: false,
+        ending_since_us: None,
+    };
+    fleet.hold(&mut work)?;
+    work.held.missed += work.on_their_way as u64;
+    work.held.handshakes.add(&fleet.handshakes);
+    fleet.close();
+    Ok(work.held)
+}
+
+#[cfg(test)]
+mod tests;
