@@ -8,15 +8,18 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 
+use super::bound::LoopSockets;
 use super::brain::LoopBrain;
 use super::control::Wishes;
 use super::lane::{Lane, ShardLane};
 use super::linger::Lingering;
 use super::listener::{Accepted, Listener};
+use super::platform::Doorbell;
 use super::stream::{Connections, Stream, key_of, token_of};
-use super::{BoundLoop, LISTENER, WAKER};
+use super::{LISTENER, WAKER};
 use crate::clock::{Clock, Time};
 use crate::gateway::{Action, CloseCause, SlotKey};
+use crate::host;
 use crate::ids::LoopId;
 use crate::limits;
 use crate::mail::Bell;
@@ -27,6 +30,7 @@ pub(super) struct EventLoop<B> {
     brain: B,
     poll: Poll,
     bell: Bell,
+    doorbell: Arc<Doorbell>,
     listener: Listener,
     accepting: Accepting,
     connections: Connections,
@@ -44,6 +48,10 @@ pub(super) struct EventLoop<B> {
     draining: bool,
     /// Heartbeats answered up to the last turn.
     pongs_counted: u64,
+    /// Descriptors beside those of connections.
+    own_descriptors: u64,
+    /// The thread's number, if its table of descriptors is its own.
+    table_of: Option<u64>,
 }
 
 /// Where the loop stands with its listener.
@@ -58,20 +66,25 @@ enum Accepting {
 }
 
 impl<B: LoopBrain> EventLoop<B> {
+    #[expect(clippy::too_many_arguments, reason = "what a loop is made of, once")]
     pub(super) fn new(
-        bound: BoundLoop,
+        loop_id: LoopId,
+        sockets: LoopSockets,
+        bell: Bell,
         brain: B,
         lane: ShardLane,
         metrics: Arc<LoopMetrics>,
         clock: Clock,
         wishes: Arc<Wishes>,
     ) -> Self {
+        metrics.table_of.set(sockets.table_of.unwrap_or(0));
         Self {
-            loop_id: bound.loop_id,
+            loop_id,
             brain,
-            poll: bound.poll,
-            bell: bound.bell,
-            listener: bound.listener,
+            poll: sockets.poll,
+            bell,
+            doorbell: sockets.doorbell,
+            listener: sockets.listener,
             accepting: Accepting::AwaitingEdge,
             connections: Connections::default(),
             read_buffer: vec![0; limits::READ_BUFFER_BYTES].into_boxed_slice(),
@@ -84,6 +97,8 @@ impl<B: LoopBrain> EventLoop<B> {
             wishes,
             draining: false,
             pongs_counted: 0,
+            own_descriptors: sockets.own_descriptors,
+            table_of: sockets.table_of,
         }
     }
 
@@ -103,11 +118,33 @@ impl<B: LoopBrain> EventLoop<B> {
             self.send_commands();
             self.count_turn(woken_us);
         }
+        self.compare_descriptors();
+    }
+
+    /// The loop's own count of its descriptors against the system's: what differs has leaked.
+    fn compare_descriptors(&self) {
+        let counted = self.descriptors();
+        if let Some(open) = self.table_of.and_then(host::open_descriptors_of)
+            && open != counted
+        {
+            let loop_id = self.loop_id.0;
+            tracing::warn!(
+                loop_id,
+                open,
+                counted,
+                "the event loop's table holds descriptors it does not know"
+            );
+        }
+    }
+
+    fn descriptors(&self) -> u64 {
+        self.own_descriptors + (self.connections.live() + self.lingering.len()) as u64
     }
 
     /// A heartbeat is answered in the turn that reads it, so the turn's length bounds how long that took.
     fn count_turn(&mut self, woken_us: u64) {
         self.metrics.turns.inc();
+        self.metrics.descriptors.set(self.descriptors());
         let pongs = self.metrics.sent.pongs();
         let answered = pongs - std::mem::replace(&mut self.pongs_counted, pongs);
         if answered > 0 {
@@ -179,7 +216,7 @@ impl<B: LoopBrain> EventLoop<B> {
             match event.token() {
                 LISTENER if self.accepting == Accepting::AwaitingEdge => self.accepting = Accepting::Pending,
                 LISTENER => {}
-                WAKER => {}
+                WAKER => self.doorbell.hush(),
                 token => self.sort_one(key_of(token), event),
             }
         }

@@ -55,6 +55,11 @@ impl Lingering {
         self.streams.front().map(|(at, _)| *at)
     }
 
+    /// Sockets kept.
+    pub(super) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.streams.is_empty()
     }
