@@ -78,6 +78,7 @@ impl<B: LoopBrain> EventLoop<B> {
         wishes: Arc<Wishes>,
     ) -> Self {
         metrics.table_of.set(sockets.table_of.unwrap_or(0));
+        metrics.descriptors.set(sockets.own_descriptors);
         Self {
             loop_id,
             brain,
