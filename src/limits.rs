@@ -121,6 +121,8 @@ pub const EFFECT_BATCHES_PER_TURN_MAX: usize = 16;
 pub const LISTEN_BACKLOG: i32 = 65_535;
 /// How long a loop waits before it accepts again when not even its reserve descriptor helped.
 pub const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+/// A loop whose table was full listens again once one in so many of its sockets is free.
+pub const REJOIN_AT_FREE_SHARE: usize = 64;
 /// How long a socket that we closed is kept so that what was said last arrives.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Sockets of one loop that are kept so; beyond it the oldest is dropped early.

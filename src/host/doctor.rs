@@ -17,7 +17,7 @@ use crate::limits;
 const SETTINGS: &str = "/proc/sys";
 
 /// The settings looked at, as `sysctl` names them.
-const SYSCTLS: [&str; 10] = [
+const SYSCTLS: [&str; 11] = [
     FILE_MAX,
     NR_OPEN,
     EPOLL_WATCHES,
@@ -28,6 +28,7 @@ const SYSCTLS: [&str; 10] = [
     TCP_WMEM,
     PORT_RANGE,
     CONNTRACK_MAX,
+    MIGRATE_REQ,
 ];
 const FILE_MAX: &str = "fs.file-max";
 const NR_OPEN: &str = "fs.nr_open";
@@ -39,6 +40,7 @@ const TCP_RMEM: &str = "net.ipv4.tcp_rmem";
 const TCP_WMEM: &str = "net.ipv4.tcp_wmem";
 const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
 const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
+const MIGRATE_REQ: &str = "net.ipv4.tcp_migrate_req";
 
 /// What a machine has.
 #[derive(Debug, Clone, Default)]
@@ -155,6 +157,9 @@ pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
     at_least(NR_OPEN, &[in_one_table], "no limit on descriptors can be higher", true);
     at_least(FILE_MAX, &[descriptors + descriptors / 4], "open files of the whole machine", true);
     at_least(EPOLL_WATCHES, &[descriptors], "sockets that pollers watch", true);
+    if plan.is_some_and(|(plan, _)| plan.is_private) {
+        at_least(MIGRATE_REQ, &[1], "what waits for a loop whose table is full goes to another", false);
+    }
     // Pressure and limit; what lies below the first is never touched by the kernel.
     at_least(TCP_MEM, &[0, pages, pages + pages / 2], "pages for what lies in sockets", false);
     findings.extend(small_buffers(machine, TCP_RMEM, "memory of each socket that has something to read"));

@@ -38,8 +38,6 @@ pub struct TablePlan {
     pub is_private: bool,
     /// Sessions that are planned for, all loops together: those asked for, unless they do not fit.
     pub sessions: u64,
-    /// Connections one loop takes, at most.
-    pub sessions_per_loop: u64,
     /// What the limit on descriptors must be for all that were asked for; `None` when they fit.
     pub limit_needed: Option<u64>,
 }
@@ -64,8 +62,6 @@ impl TablePlan {
             loops: if is_private { private_loops } else { or_asked(cores) },
             is_private,
             sessions: wanted.min(room),
-            // The fullest loop may take what its table holds; one that shares, what all of them hold.
-            sessions_per_loop: if is_private { limit - LOOP_DESCRIPTORS } else { wanted.min(room) },
             limit_needed,
         }
     }

@@ -18,9 +18,9 @@ use super::brain::LoopBrain;
 use super::control::LoopControl;
 use super::event_loop::EventLoop;
 use super::lane::ShardLane;
-use super::listener::{KeepAlive, Listener};
+use super::listener::{Group, KeepAlive, Listener};
 use super::platform::Doorbell;
-use super::{BindError, LISTENER, ReactorConfig, WAKER};
+use super::{BindError, ReactorConfig, WAKER};
 use crate::clock::Clock;
 use crate::host;
 use crate::ids::LoopId;
@@ -62,7 +62,6 @@ pub(super) struct LoopSockets {
     pub(super) own_descriptors: u64,
     /// The thread's number, if its table is its own.
     pub(super) table_of: Option<u64>,
-    address: SocketAddr,
 }
 
 /// Makes the loops, all listening on one address.
@@ -71,9 +70,10 @@ pub(super) struct LoopSockets {
 /// [`BindError`] when the address is taken or not allowed, or the system gives no descriptors.
 pub fn bind(config: &ReactorConfig) -> Result<Vec<BoundLoop>, BindError> {
     let mut config = config.clone();
+    let group = Arc::new(Group::default());
     let mut loops = Vec::with_capacity(usize::from(config.loops));
     for number in 0..config.loops.max(1) {
-        let bound = bind_one(&config, LoopId(number))?;
+        let bound = bind_one(&config, LoopId(number), &group)?;
         // The first one settles the port for all.
         config.listen = bound.address;
         loops.push(bound);
@@ -81,16 +81,16 @@ pub fn bind(config: &ReactorConfig) -> Result<Vec<BoundLoop>, BindError> {
     Ok(loops)
 }
 
-fn bind_one(config: &ReactorConfig, loop_id: LoopId) -> Result<BoundLoop, BindError> {
+fn bind_one(config: &ReactorConfig, loop_id: LoopId, group: &Arc<Group>) -> Result<BoundLoop, BindError> {
     let doorbell = Arc::new(Doorbell::new().map_err(BindError::Poller)?);
     let (report, reported) = bounded(1);
     let (start, started) = bounded(1);
-    let (own_config, own_doorbell) = (config.clone(), Arc::clone(&doorbell));
+    let (own_config, shared) = (config.clone(), (Arc::clone(&doorbell), Arc::clone(group)));
     let thread = thread::Builder::new()
         .name(format!("loop-{}", loop_id.0))
         .spawn(move || {
             let _guard = EndsTheProcess;
-            be_a_loop(&own_config, loop_id, own_doorbell, &report, &started);
+            be_a_loop(&own_config, loop_id, shared, &report, &started);
         })
         .map_err(BindError::Thread)?;
     let ended = || BindError::Thread(io::Error::other("it ended before it listened"));
@@ -103,14 +103,14 @@ fn bind_one(config: &ReactorConfig, loop_id: LoopId) -> Result<BoundLoop, BindEr
 fn be_a_loop(
     config: &ReactorConfig,
     loop_id: LoopId,
-    doorbell: Arc<Doorbell>,
+    (doorbell, group): (Arc<Doorbell>, Arc<Group>),
     report: &Sender<Result<SocketAddr, BindError>>,
     started: &Receiver<Job>,
 ) {
-    match LoopSockets::open(config, loop_id == LoopId(0), doorbell) {
+    match LoopSockets::open(config, loop_id == LoopId(0), doorbell, group) {
         Ok(sockets) => {
             // Whoever bound the loop waits for this.
-            let _ = report.send(Ok(sockets.address));
+            let _ = report.send(Ok(sockets.listener.address()));
             // Nobody has a brain for it when another loop could not be bound.
             let Ok(job) = started.recv() else { return };
             if config.pin && !host::pin_thread(usize::from(loop_id.0)) {
@@ -125,7 +125,12 @@ fn be_a_loop(
 }
 
 impl LoopSockets {
-    fn open(config: &ReactorConfig, is_first: bool, doorbell: Arc<Doorbell>) -> Result<Self, BindError> {
+    fn open(
+        config: &ReactorConfig,
+        is_first: bool,
+        doorbell: Arc<Doorbell>,
+        group: Arc<Group>,
+    ) -> Result<Self, BindError> {
         if config.private_tables {
             host::own_descriptor_table(doorbell.number()).map_err(BindError::Table)?;
         }
@@ -135,16 +140,15 @@ impl LoopSockets {
             _ => BindError::Listen { address, source },
         };
         let keep_alive = KeepAlive::beside_heartbeat(config.heartbeat);
-        let mut listener = Listener::bind(address, keep_alive, is_first).map_err(refused)?;
-        let address = listener.socket.local_addr().map_err(refused)?;
+        let mut listener = Listener::bind(address, keep_alive, is_first, group).map_err(refused)?;
         let poll = Poll::new().map_err(BindError::Poller)?;
         let registry = poll.registry();
-        registry.register(&mut listener.socket, LISTENER, Interest::READABLE).map_err(BindError::Poller)?;
+        listener.register(registry).map_err(BindError::Poller)?;
         let number: RawFd = doorbell.number();
         registry.register(&mut SourceFd(&number), WAKER, Interest::READABLE).map_err(BindError::Poller)?;
         let table_of = if config.private_tables { host::thread_number() } else { None };
         let own_descriptors = table_of.and_then(host::open_descriptors_of).unwrap_or(OWN_IN_A_SHARED_TABLE);
-        Ok(Self { poll, listener, doorbell, own_descriptors, table_of, address })
+        Ok(Self { poll, listener, doorbell, own_descriptors, table_of })
     }
 }
 

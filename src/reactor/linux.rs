@@ -27,6 +27,11 @@ pub(super) fn tune_accepted(_stream: &TcpStream, _keep_alive: &KeepAlive) -> io:
     Ok(())
 }
 
+/// Whether connections that wait in a listener go to the others of its group when it is closed.
+pub(super) fn connections_migrate() -> bool {
+    std::fs::read("/proc/sys/net/ipv4/tcp_migrate_req").is_ok_and(|text| text.starts_with(b"1"))
+}
+
 /// Wakes a loop from other threads, through the table they share. The loop's poller knows it by the same number, in the
 /// loop's own table or in the shared one.
 #[derive(Debug)]

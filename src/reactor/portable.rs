@@ -19,6 +19,11 @@ pub(super) fn tune_accepted(stream: &TcpStream, keep_alive: &KeepAlive) -> io::R
     SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
+/// Whether connections that wait in a listener go to the others of its group when it is closed.
+pub(super) fn connections_migrate() -> bool {
+    false
+}
+
 /// Wakes a loop from other threads.
 #[derive(Debug)]
 pub(super) struct Doorbell {

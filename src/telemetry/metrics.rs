@@ -247,6 +247,8 @@ impl Scrape {
 
     /// What a loop counts and what the system counts: they differ by what leaked, and by what happens just now.
     fn tables(&self, page: &mut Page<'_>) -> fmt::Result {
+        let listening = count(self.loop_sum(|m| m.listening.value()));
+        page.gauge("loops_listening", "Event loops whose tables have room for connections", None, listening)?;
         let numbers: Vec<String> = (0..self.sources.loops.len()).map(|number| number.to_string()).collect();
         let mut rows = Vec::with_capacity(2 * numbers.len());
         for (number, source) in numbers.iter().zip(&self.sources.loops) {

@@ -67,10 +67,12 @@ pub(super) fn reactor(config: &Config, plan: &TablePlan) -> ReactorConfig {
     }
 }
 
-/// A loop sheds only what it could not hold by itself; the shard refuses the session beyond those of all loops together.
+/// The sessions planned for hold for all loops together: the shard refuses the one beyond them, a loop only what it could
+/// not hold by itself.
 pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) -> Arc<GatewayConfig> {
     let mut gateway = GatewayConfig::new(config.auth.clone(), resume_key);
-    gateway.max_sessions = plan.sessions_per_loop as usize;
+    gateway.max_sessions = plan.sessions as usize;
+    gateway.readmissions_per_s = readmissions_per_s(plan.loops, host::cores() as u64);
     gateway.grace = config.session.grace;
     gateway.frame_bytes_max = config.session.frame_bytes_max as usize;
     gateway.message_bytes_max = config.message_bytes_max() as usize;
@@ -81,6 +83,12 @@ pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) 
     gateway.rules.publish_bytes_max = config.session.publish_window_bytes as u32;
     gateway.rules.compression = config.session.compression;
     Arc::new(gateway)
+}
+
+/// Loops that share a core share its pace: the machine takes no more clients back for having more of them.
+fn readmissions_per_s(loops: u64, cores: u64) -> u32 {
+    let all = u64::from(limits::READMISSIONS_PER_S) * cores;
+    u32::try_from(all / loops.max(1)).unwrap_or(u32::MAX).clamp(1, limits::READMISSIONS_PER_S)
 }
 
 pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {

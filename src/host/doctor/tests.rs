@@ -67,6 +67,13 @@ fn tables_of_its_own_for_each_loop_hold_what_one_does_not() {
     machine.sysctls.iter_mut().find(|(name, _)| *name == NR_OPEN).unwrap().1 = vec![20_000];
     assert!(unmet(&machine, 1_000_000).iter().all(|(name, _)| *name != NR_OPEN), "no table is larger");
 
+    machine.sysctls.push((MIGRATE_REQ, vec![0]));
+    assert!(unmet(&machine, 1_000_000).contains(&(MIGRATE_REQ, Fix::Sysctl("1".to_owned()))));
+    assert!(
+        unmet(&machine, 1000).iter().all(|(name, _)| *name != MIGRATE_REQ),
+        "one table has no use for it"
+    );
+
     let finding = of_tables(&machine, 10_000_000);
     assert_eq!(finding.fix, Fix::Descriptors(40_288), "{finding:?}");
     assert_eq!(finding.need, "40288 for each of 256 loops");

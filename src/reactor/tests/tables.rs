@@ -75,3 +75,26 @@ fn a_listener_in_a_table_of_its_own_is_gone_when_it_is_closed() {
     let loops = bind(&same).unwrap();
     assert!(loops.iter().all(|bound| bound.address() == address));
 }
+
+fn wakes_again_and_again(number: std::os::fd::RawFd, ring: impl Fn(), hush: impl Fn()) {
+    let mut poll = mio::Poll::new().unwrap();
+    let mut source = mio::unix::SourceFd(&number);
+    poll.registry().register(&mut source, WAKER, mio::Interest::READABLE).unwrap();
+    let mut events = mio::Events::with_capacity(4);
+    for times in [1, 2, 100_000, 1] {
+        (0..times).for_each(|_| ring());
+        poll.poll(&mut events, Some(PATIENCE)).unwrap();
+        assert!(events.iter().any(|event| event.token() == WAKER), "rung {times} times");
+        hush();
+        poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        assert!(events.is_empty(), "heard once");
+    }
+}
+
+#[test]
+fn a_doorbell_rings_however_often_it_was_rung() {
+    let bell = platform::Doorbell::new().unwrap();
+    wakes_again_and_again(bell.number(), || bell.ring(), || bell.hush());
+    let bell = portable::Doorbell::new().unwrap();
+    wakes_again_and_again(bell.number(), || bell.ring(), || bell.hush());
+}
