@@ -121,6 +121,8 @@ pub const EFFECT_BATCHES_PER_TURN_MAX: usize = 16;
 pub const LISTEN_BACKLOG: i32 = 65_535;
 /// How long a loop waits before it accepts again when not even its reserve descriptor helped.
 pub const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+/// A loop whose table was full listens again once one in so many of its sockets is free.
+pub const REJOIN_AT_FREE_SHARE: usize = 64;
 /// How long a socket that we closed is kept so that what was said last arrives.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Sockets of one loop that are kept so; beyond it the oldest is dropped early.
@@ -134,6 +136,16 @@ pub const KEEPALIVE_PROBES: u32 = 3;
 
 /// Descriptors a server needs beside its connections: the log, lanes, pollers, HTTP.
 pub const OWN_DESCRIPTORS: u64 = 128;
+/// Descriptors a loop needs beside its connections in a table of its own: the standard ones, its poller, listener, bell
+/// and reserve.
+pub const LOOP_DESCRIPTORS: u64 = 16;
+/// How much of each loop's own table is planned for, in percent: the kernel spreads connections over the loops by
+/// chance, and the fullest must still have room.
+pub const TABLE_USE_PERCENT: u64 = 97;
+/// Event loops of a server.
+pub const LOOPS_MAX: u64 = 256;
+/// Sessions of a server that was not told how many, as far as one table of descriptors holds them.
+pub const SESSIONS_UNLESS_TOLD: u64 = 1_000_000;
 /// What the kernel spends on an idle session: its socket and its place in a poller. Measured with a million.
 pub const SESSION_KERNEL_BYTES: u64 = 4096;
 /// What a server plans for an idle session in its own memory.

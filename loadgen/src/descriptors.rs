@@ -17,16 +17,15 @@ pub(crate) fn connections_per_table(limit: u64) -> usize {
 /// Whether [`leave_shared_table`] gives a thread its own table here.
 pub(crate) const HAS_PRIVATE_TABLES: bool = cfg!(target_os = "linux");
 
-/// Gives the calling thread a copy of the descriptor table that it shared. Called first of all in a thread.
+/// Gives the calling thread a table of its own with nothing but the standard streams in it. Called first of all in a
+/// thread.
 ///
 /// # Errors
 /// When the system refuses.
 #[cfg(target_os = "linux")]
 pub(crate) fn leave_shared_table() -> io::Result<()> {
-    // The safe form is deprecated because a descriptor that is moved to another thread afterwards means something else
-    // there. None is: a fleet is made, used and dropped by the thread that called this.
-    #[expect(deprecated, reason = "no descriptor crosses from or to a thread that has left the shared table")]
-    Ok(rustix::thread::unshare(rustix::thread::UnshareFlags::FILES)?)
+    const STDERR: std::os::fd::RawFd = 2;
+    relaymesh::host::own_descriptor_table(STDERR)
 }
 
 /// There are no private tables here; the thread keeps the shared one.

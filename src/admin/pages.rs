@@ -16,7 +16,7 @@ use crate::host;
 use crate::ids::{Namespace, QueueName};
 use crate::limits::{HTTP_CONNECTIONS_MAX, PAGE_ROWS_MAX};
 use crate::mail::{OperatorReply, OperatorRequest, QueueStats};
-use crate::telemetry::{self, CONTENT_TYPE, ProcessStats, QueueRow, Scrape, Stage};
+use crate::telemetry::{self, CONTENT_TYPE, LoopMetrics, ProcessStats, QueueRow, Scrape, Stage};
 
 /// How long a scrape or a health check waits for the shard.
 const GLANCE: Duration = Duration::from_secs(2);
@@ -41,12 +41,19 @@ async fn metrics(state: State) -> Result<Response, ApiError> {
             max_descriptors: Some(host::descriptor_limit().soft),
             cpu_seconds: Some(host::cpu_time().as_secs_f64()),
         },
+        loop_tables: state.sources.loops.iter().map(|source| table_of(source)).collect(),
         operator_requests: state.shard.waiting(),
         operator_connections: HTTP_CONNECTIONS_MAX - state.slots.available_permits(),
         queues,
     };
     let text = telemetry::exposition(scrape).map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// Descriptors in a loop's own table, if it has one.
+fn table_of(source: &LoopMetrics) -> Option<u64> {
+    let thread = source.table_of.value();
+    if thread == 0 { None } else { host::open_descriptors_of(thread) }
 }
 
 /// The work queues of all namespaces, in a bounded number of rows; `None` when the shard is late.

@@ -23,10 +23,10 @@ pub struct ServeArgs {
     /// survives kill -9, but a power loss may take what was answered within TIME, 1ms to 10s [default: sync]
     #[arg(long, value_name = "sync|interval:TIME", env = "RELAYMESH_SERVE_DURABILITY")]
     pub durability: Option<String>,
-    /// Event loops [default: one per core]
+    /// Event loops [default: one per core, and more where one descriptor table cannot hold --max-sessions]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_LOOPS")]
     pub loops: Option<String>,
-    /// Connections of the whole server [default: 1000000]
+    /// Connections of the whole server [default: what one descriptor table holds, up to 1000000]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_MAX_SESSIONS")]
     pub max_sessions: Option<String>,
     /// Compress large messages and heartbeats, with clients that can: on or off [default: on]

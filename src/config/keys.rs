@@ -55,13 +55,13 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "loops",
-        about: "Event loops, each on a thread of its own; 0 for one per core.",
-        kind: Kind::Count(|c| &mut c.loops, 0, 256),
+        about: "Event loops, each on a thread of its own; 0 for one per core, and more where max_sessions needs them.",
+        kind: Kind::Count(|c| &mut c.loops, 0, limits::LOOPS_MAX),
     },
     Key {
         path: "max_sessions",
-        about: "Connections of the whole server; beyond it new clients are asked to come back later.",
-        kind: Kind::Count(|c| &mut c.max_sessions, 1, 16_000_000),
+        about: "Connections of the whole server, 0 for what one descriptor table holds; beyond it clients are sent away.",
+        kind: Kind::Count(|c| &mut c.max_sessions, 0, 16_000_000),
     },
     Key {
         path: "listen.address",

@@ -34,9 +34,9 @@ use keys::KEYS;
 pub struct Config {
     /// Where messages are kept.
     pub data_dir: PathBuf,
-    /// Event loops; 0 for one per core.
+    /// Event loops; 0 for one per core, and more where `max_sessions` needs a table of descriptors for each of more.
     pub loops: u64,
-    /// Connections of the whole server.
+    /// Connections of the whole server; 0 for what one table of descriptors holds.
     pub max_sessions: u64,
     /// Where it listens.
     pub listen: Listen,
@@ -190,7 +190,7 @@ impl Default for Config {
         Self {
             data_dir: "./data".into(),
             loops: 0,
-            max_sessions: 1_000_000,
+            max_sessions: 0,
             listen: Listen { address: on_loopback(7400), admin: on_loopback(7480) },
             auth: Auth::Open,
             session: Session {

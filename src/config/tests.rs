@@ -19,7 +19,7 @@ fn wrong_files_are_refused_with_key_value_and_what_is_allowed() {
         ("\nloops = \"many\"", &["line 2: loops is \"many\"", "whole number"]),
         ("loops = 1.5", &["loops is 1.5"]),
         ("loop = 1", &["unknown key loop", "loops, max_sessions, listen", "auth"]),
-        ("max_sessions = 0", &["max_sessions is 0", "from 1 to 16000000"]),
+        ("max_sessions = 16000001", &["max_sessions is 16000001", "from 0 to 16000000"]),
         ("[listen]\naddress = \"localhost\"", &["line 2: listen.address is \"localhost\"", "127.0.0.1:7400"]),
         ("listen = 4", &["listen is 4", "a section with address, admin"]),
         ("[listen]\nadress = \"\"", &["unknown key listen.adress", "address, admin"]),

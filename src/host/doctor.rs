@@ -10,14 +10,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 
-use super::DescriptorLimit;
+use super::{DescriptorLimit, TableNeeds, TablePlan};
 use crate::limits;
 
 /// Where Linux keeps its settings.
 const SETTINGS: &str = "/proc/sys";
 
 /// The settings looked at, as `sysctl` names them.
-const SYSCTLS: [&str; 10] = [
+const SYSCTLS: [&str; 11] = [
     FILE_MAX,
     NR_OPEN,
     EPOLL_WATCHES,
@@ -28,6 +28,7 @@ const SYSCTLS: [&str; 10] = [
     TCP_WMEM,
     PORT_RANGE,
     CONNTRACK_MAX,
+    MIGRATE_REQ,
 ];
 const FILE_MAX: &str = "fs.file-max";
 const NR_OPEN: &str = "fs.nr_open";
@@ -39,14 +40,19 @@ const TCP_RMEM: &str = "net.ipv4.tcp_rmem";
 const TCP_WMEM: &str = "net.ipv4.tcp_wmem";
 const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
 const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
+const MIGRATE_REQ: &str = "net.ipv4.tcp_migrate_req";
 
 /// What a machine has.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
     /// Settings by their name, each the numbers in it. One that the system does not have is missing.
     pub sysctls: Vec<(&'static str, Vec<u64>)>,
-    /// The limit on descriptors of a process.
+    /// The limit on descriptors of a table.
     pub descriptors: Option<DescriptorLimit>,
+    /// Threads may have tables of their own.
+    pub has_private_tables: bool,
+    /// Cores, of which each has a loop at least.
+    pub cores: u64,
     /// Bytes of memory that programs could still have; `None` where the system does not tell.
     pub memory_available: Option<u64>,
     /// Bytes of a page, in which the system counts some settings.
@@ -105,6 +111,8 @@ impl Machine {
         Self {
             sysctls: SYSCTLS.iter().filter_map(|&name| Some((name, numbers(name)?))).collect(),
             descriptors: Some(super::descriptor_limit()),
+            has_private_tables: super::private_tables_work(),
+            cores: super::cores() as u64,
             memory_available: memory_available(),
             page_bytes: rustix::param::page_size() as u64,
         }
@@ -127,6 +135,12 @@ fn memory_available() -> Option<u64> {
 pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
     let backlog = (sessions / 16).clamp(4096, limits::LISTEN_BACKLOG as u64);
     let descriptors = sessions + limits::OWN_DESCRIPTORS;
+    let plan = machine.descriptors.map(|limit| table_plan(machine, limit, sessions));
+    let in_one_table = plan.map_or(descriptors, |(plan, limit)| match plan.limit_needed {
+        None if plan.is_private => limit,
+        None => descriptors,
+        Some(needed) => needed,
+    });
     let pages = sessions * limits::SESSION_SOCKET_BYTES_MAX / machine.page_bytes.max(1);
     let mut findings = Vec::new();
     let mut at_least = |name, need: &[u64], why, is_required| {
@@ -140,15 +154,18 @@ pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
     at_least(SOMAXCONN, &[backlog], "connections that wait to be accepted in a storm", false);
     at_least(SYN_BACKLOG, &[backlog], "connections half open in a storm", false);
     at_least(CONNTRACK_MAX, &[sessions + sessions / 4], "the firewall drops what it cannot track", true);
-    at_least(NR_OPEN, &[descriptors], "no limit on descriptors can be higher", true);
+    at_least(NR_OPEN, &[in_one_table], "no limit on descriptors can be higher", true);
     at_least(FILE_MAX, &[descriptors + descriptors / 4], "open files of the whole machine", true);
     at_least(EPOLL_WATCHES, &[descriptors], "sockets that pollers watch", true);
+    if plan.is_some_and(|(plan, _)| plan.is_private) {
+        at_least(MIGRATE_REQ, &[1], "what waits for a loop whose table is full goes to another", false);
+    }
     // Pressure and limit; what lies below the first is never touched by the kernel.
     at_least(TCP_MEM, &[0, pages, pages + pages / 2], "pages for what lies in sockets", false);
     findings.extend(small_buffers(machine, TCP_RMEM, "memory of each socket that has something to read"));
     findings.extend(small_buffers(machine, TCP_WMEM, "memory of each socket that has something to send"));
     findings.extend(port_range(machine));
-    findings.extend(machine.descriptors.map(|limit| descriptor_finding(limit, descriptors)));
+    findings.extend(plan.map(|(plan, limit)| descriptor_finding(&plan, limit, descriptors)));
     findings.extend(machine.memory_available.map(|available| memory_finding(available, sessions)));
     findings
 }
@@ -157,6 +174,8 @@ pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
 /// may be taken to another machine.
 #[must_use]
 pub fn sysctl_file(machine: &Machine, sessions: u64) -> String {
+    // The limit of this machine says nothing about that one: there, one table may hold them all.
+    let machine = &Machine { descriptors: None, ..machine.clone() };
     let mut text =
         format!("# What {sessions} RelayMesh sessions need of the kernel, by `relaymesh doctor`.\n");
     for finding in examine(machine, sessions) {
@@ -218,15 +237,40 @@ fn port_range(machine: &Machine) -> Option<Finding> {
     })
 }
 
-fn descriptor_finding(limit: DescriptorLimit, need: u64) -> Finding {
-    // The soft limit is raised at start as far as the hard one allows.
+/// How `serve` would hold the sessions, and the limit it has for that: the soft one is raised at start as far as the hard
+/// one allows.
+fn table_plan(machine: &Machine, limit: DescriptorLimit, sessions: u64) -> (TablePlan, u64) {
+    let needs = TableNeeds {
+        sessions,
+        loops: 0,
+        limit: limit.hard,
+        cores: machine.cores,
+        can_be_private: machine.has_private_tables,
+    };
+    (TablePlan::of(needs), limit.hard)
+}
+
+fn descriptor_finding(plan: &TablePlan, limit: u64, in_one_table: u64) -> Finding {
+    let (need, fix) = match plan.limit_needed {
+        None if plan.is_private => (format!("{in_one_table} over {} loops", plan.loops), Fix::Nothing),
+        None => (in_one_table.to_string(), Fix::Nothing),
+        Some(needed) if needed < in_one_table => {
+            let loops = limits::LOOPS_MAX;
+            (format!("{needed} for each of {loops} loops"), Fix::Descriptors(needed))
+        }
+        Some(needed) => (needed.to_string(), Fix::Descriptors(needed)),
+    };
     Finding {
         name: "RLIMIT_NOFILE",
-        have: if limit.hard == u64::MAX { "unlimited".to_owned() } else { limit.hard.to_string() },
-        need: need.to_string(),
-        why: "a descriptor for every session, and some for the log and the operators",
+        have: if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() },
+        need,
+        why: if plan.is_private {
+            "a descriptor for every session; serve gives each of its loops a table of its own"
+        } else {
+            "a descriptor for every session, and some for the log and the operators"
+        },
         value: None,
-        fix: if limit.hard >= need { Fix::Nothing } else { Fix::Descriptors(need) },
+        fix,
         is_required: true,
     }
 }

@@ -1,17 +1,72 @@
 //! The answers Linux gives.
 
 use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 pub(super) fn open_descriptors() -> Option<u64> {
+    descriptors_in("/proc/self/fd")
+}
+
+pub(super) fn open_descriptors_of(thread: u64) -> Option<u64> {
+    descriptors_in(&format!("/proc/self/task/{thread}/fd"))
+}
+
+fn descriptors_in(directory: &str) -> Option<u64> {
     // Since Linux 6.2 the size of this directory is the number of descriptors. Counting its entries instead takes
     // about a second for a million of them and is left to older kernels.
-    match fs::metadata("/proc/self/fd").ok()?.len() {
-        // The directory that is listed counts itself.
-        0 => Some((fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1)),
+    match fs::metadata(directory).ok()?.len() {
+        // The directory that is listed counts itself, or at least may do so.
+        0 => Some((fs::read_dir(directory).ok()?.count() as u64).saturating_sub(1)),
         open => Some(open),
     }
+}
+
+pub(super) fn thread_number() -> Option<u64> {
+    u64::try_from(gettid().as_raw_nonzero().get()).ok()
+}
+
+pub(super) fn own_descriptor_table(keep: RawFd) -> io::Result<()> {
+    block_signals()?;
+    let keep = u32::try_from(keep).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // Copies the table up to `keep` only, and so takes the first step everywhere `unshare` itself is forbidden, which it
+    // is in many containers.
+    close_range(keep + 1, u32::MAX, libc::CLOSE_RANGE_UNSHARE)?;
+    const FIRST_NOT_STANDARD: u32 = 3;
+    if keep > FIRST_NOT_STANDARD {
+        close_range(FIRST_NOT_STANDARD, keep - 1, 0)?;
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: takes three numbers and touches no memory. What it closes is owned by nobody here: the first call makes the
+    // table a copy that only this thread has, and the thread was started without descriptors of its own.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// All but those by which the system reports a fault of this very thread.
+#[allow(unsafe_code)]
+fn block_signals() -> io::Result<()> {
+    const FAULTS: [i32; 7] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGABRT, libc::SIGTRAP, libc::SIGSYS];
+    let mut signals = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigfillset` makes the set whole before anything reads it, and all pointers are to it.
+    let refused = unsafe {
+        libc::sigfillset(signals.as_mut_ptr());
+        for fault in FAULTS {
+            libc::sigdelset(signals.as_mut_ptr(), fault);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut())
+    };
+    if refused == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(refused)) }
 }
 
 pub(super) fn resident_bytes() -> Option<u64> {

@@ -16,11 +16,13 @@ use linux as platform;
 mod portable;
 #[cfg(not(target_os = "linux"))]
 use portable as platform;
+mod tables;
 
 #[cfg(test)]
 mod tests;
 
 pub use block::Block;
+pub use tables::{TableNeeds, TablePlan, own_descriptor_table, private_tables_work};
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -55,10 +57,24 @@ pub fn raise_descriptor_limit() -> DescriptorLimit {
     descriptor_limit()
 }
 
-/// Descriptors open now in the calling thread's table; `None` where the system does not tell.
+/// Descriptors open now in the table of the process's first thread, which all threads share that have none of their own;
+/// `None` where the system does not tell.
 #[must_use]
 pub fn open_descriptors() -> Option<u64> {
     platform::open_descriptors()
+}
+
+/// Descriptors open now in the table of a thread of this process, by its [`thread_number`]; `None` where the system does
+/// not tell, or the thread has ended.
+#[must_use]
+pub fn open_descriptors_of(thread: u64) -> Option<u64> {
+    platform::open_descriptors_of(thread)
+}
+
+/// The system's number of the calling thread; `None` where the system does not tell.
+#[must_use]
+pub fn thread_number() -> Option<u64> {
+    platform::thread_number()
 }
 
 /// Memory of this process that is in RAM, in bytes; `None` where the system does not tell.

@@ -13,13 +13,17 @@ use crate::mail::{Effect, EffectBatch, PublishAcked, Settled};
 /// The effects of all loops that wait for their commit.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// By the loop's number; dense, for loops are numbered from 0 and there are few.
     loops: Vec<LoopOutbox>,
+    /// The operator API's, whose number is the last one there is.
+    operator: LoopOutbox,
     held: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct LoopOutbox {
-    loop_id: LoopId,
+    /// Something was ever sent to it.
+    is_used: bool,
     /// Rising tickets.
     waiting: VecDeque<(Ticket, EffectBatch)>,
     /// Bodies in it.
@@ -36,15 +40,8 @@ impl Outbox {
     /// Keeps `effect` until `after` is committed. `body` is the delivery's, empty for other effects. Consecutive
     /// answers of one connection become one.
     pub fn push(&mut self, after: Ticket, effect: Effect, body: &[u8]) {
-        let loop_id = effect.conn().loop_id;
-        let lane = match self.loops.iter().position(|lane| lane.loop_id == loop_id) {
-            Some(at) => &mut self.loops[at],
-            None => {
-                self.loops.push(LoopOutbox { loop_id, waiting: VecDeque::new(), body_bytes: 0 });
-                let last = self.loops.len() - 1;
-                &mut self.loops[last]
-            }
-        };
+        let lane = self.lane_for(effect.conn().loop_id);
+        lane.is_used = true;
         lane.body_bytes += body.len();
         let batch = lane.batch_after(after);
         batch.bodies.extend_from_slice(body);
@@ -61,7 +58,10 @@ impl Outbox {
 
     /// Takes everything for `loop_id` that waits for nothing later than `committed`, in order of the tickets.
     pub fn release(&mut self, committed: Ticket, loop_id: LoopId) -> Option<EffectBatch> {
-        let lane = self.loops.iter_mut().find(|lane| lane.loop_id == loop_id)?;
+        let lane = match loop_id {
+            LoopId::OPERATOR => &mut self.operator,
+            LoopId(number) => self.loops.get_mut(usize::from(number))?,
+        };
         let mut released = EffectBatch::default();
         while let Some((_, batch)) = lane.waiting.pop_front_if(|(ticket, _)| *ticket <= committed) {
             let mut batch = batch;
@@ -77,13 +77,28 @@ impl Outbox {
     #[inline]
     #[must_use]
     pub fn is_full(&self, loop_id: LoopId) -> bool {
-        let lane = self.loops.iter().find(|lane| lane.loop_id == loop_id);
+        let lane = match loop_id {
+            LoopId::OPERATOR => Some(&self.operator),
+            LoopId(number) => self.loops.get(usize::from(number)),
+        };
         lane.is_some_and(|lane| lane.body_bytes >= limits::DELIVERIES_HELD_BYTES_MAX)
     }
 
     /// The loops that were ever sent something.
     pub fn loops(&self) -> impl Iterator<Item = LoopId> + '_ {
-        self.loops.iter().map(|lane| lane.loop_id)
+        let numbered = (0..).map(LoopId).zip(&self.loops).chain([(LoopId::OPERATOR, &self.operator)]);
+        numbered.filter(|(_, lane)| lane.is_used).map(|(loop_id, _)| loop_id)
+    }
+
+    fn lane_for(&mut self, loop_id: LoopId) -> &mut LoopOutbox {
+        if loop_id == LoopId::OPERATOR {
+            return &mut self.operator;
+        }
+        let at = usize::from(loop_id.0);
+        if at >= self.loops.len() {
+            self.loops.resize_with(at + 1, LoopOutbox::default);
+        }
+        &mut self.loops[at]
     }
 
     /// Effects kept.

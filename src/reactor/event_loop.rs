@@ -8,15 +8,18 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 
+use super::bound::LoopSockets;
 use super::brain::LoopBrain;
 use super::control::Wishes;
 use super::lane::{Lane, ShardLane};
 use super::linger::Lingering;
-use super::listener::{Accepted, Listener};
+use super::listener::{Accepted, Listener, Turned};
+use super::platform::{self, Doorbell};
 use super::stream::{Connections, Stream, key_of, token_of};
-use super::{BoundLoop, LISTENER, WAKER};
+use super::{LISTENER, WAKER};
 use crate::clock::{Clock, Time};
 use crate::gateway::{Action, CloseCause, SlotKey};
+use crate::host;
 use crate::ids::LoopId;
 use crate::limits;
 use crate::mail::Bell;
@@ -27,6 +30,7 @@ pub(super) struct EventLoop<B> {
     brain: B,
     poll: Poll,
     bell: Bell,
+    doorbell: Arc<Doorbell>,
     listener: Listener,
     accepting: Accepting,
     connections: Connections,
@@ -44,6 +48,12 @@ pub(super) struct EventLoop<B> {
     draining: bool,
     /// Heartbeats answered up to the last turn.
     pongs_counted: u64,
+    /// Descriptors beside those of connections.
+    own_descriptors: u64,
+    /// The thread's number, if its table of descriptors is its own.
+    table_of: Option<u64>,
+    /// What waits in a listener that is closed is not lost.
+    connections_migrate: bool,
 }
 
 /// Where the loop stands with its listener.
@@ -55,23 +65,33 @@ enum Accepting {
     Pending,
     /// Out of descriptors: until a connection closes, or this time.
     AwaitingDescriptor(Time),
+    /// The table was full with `held` sockets and the others of the group take what comes: until a part of them has left,
+    /// or at `until` a single one.
+    OutOfGroup { held: usize, until: Time },
 }
 
 impl<B: LoopBrain> EventLoop<B> {
+    #[expect(clippy::too_many_arguments, reason = "what a loop is made of, once")]
     pub(super) fn new(
-        bound: BoundLoop,
+        loop_id: LoopId,
+        sockets: LoopSockets,
+        bell: Bell,
         brain: B,
         lane: ShardLane,
         metrics: Arc<LoopMetrics>,
         clock: Clock,
         wishes: Arc<Wishes>,
     ) -> Self {
+        metrics.table_of.set(sockets.table_of.unwrap_or(0));
+        metrics.descriptors.set(sockets.own_descriptors);
+        metrics.listening.set(1);
         Self {
-            loop_id: bound.loop_id,
+            loop_id,
             brain,
-            poll: bound.poll,
-            bell: bound.bell,
-            listener: bound.listener,
+            poll: sockets.poll,
+            bell,
+            doorbell: sockets.doorbell,
+            listener: sockets.listener,
             accepting: Accepting::AwaitingEdge,
             connections: Connections::default(),
             read_buffer: vec![0; limits::READ_BUFFER_BYTES].into_boxed_slice(),
@@ -84,6 +104,9 @@ impl<B: LoopBrain> EventLoop<B> {
             wishes,
             draining: false,
             pongs_counted: 0,
+            own_descriptors: sockets.own_descriptors,
+            table_of: sockets.table_of,
+            connections_migrate: platform::connections_migrate(),
         }
     }
 
@@ -103,11 +126,38 @@ impl<B: LoopBrain> EventLoop<B> {
             self.send_commands();
             self.count_turn(woken_us);
         }
+        self.compare_descriptors();
+    }
+
+    /// The loop's own count of its descriptors against the system's: what differs has leaked.
+    fn compare_descriptors(&self) {
+        let counted = self.descriptors();
+        if let Some(open) = self.table_of.and_then(host::open_descriptors_of)
+            && open != counted
+        {
+            let loop_id = self.loop_id.0;
+            tracing::warn!(
+                loop_id,
+                open,
+                counted,
+                "the event loop's table holds descriptors it does not know"
+            );
+        }
+    }
+
+    fn descriptors(&self) -> u64 {
+        self.own_descriptors - u64::from(!self.listener.is_open()) + self.held() as u64
+    }
+
+    /// Sockets of connections, those that linger included.
+    fn held(&self) -> usize {
+        self.connections.live() + self.lingering.len()
     }
 
     /// A heartbeat is answered in the turn that reads it, so the turn's length bounds how long that took.
     fn count_turn(&mut self, woken_us: u64) {
         self.metrics.turns.inc();
+        self.metrics.descriptors.set(self.descriptors());
         let pongs = self.metrics.sent.pongs();
         let answered = pongs - std::mem::replace(&mut self.pongs_counted, pongs);
         if answered > 0 {
@@ -145,6 +195,7 @@ impl<B: LoopBrain> EventLoop<B> {
         self.accepting == Accepting::Pending
             || (self.connections.queued() > 0 && !self.lane.is_blocked())
             || self.lane.has_news()
+            || self.wants_back()
     }
 
     fn has_news(&self) -> bool {
@@ -156,6 +207,7 @@ impl<B: LoopBrain> EventLoop<B> {
     fn until_next_deadline(&self) -> Option<Duration> {
         let accept_again = match self.accepting {
             Accepting::AwaitingDescriptor(until) => Some(until),
+            Accepting::OutOfGroup { until, .. } => (!self.draining).then_some(until),
             Accepting::AwaitingEdge | Accepting::Pending => None,
         };
         let deadlines = [self.brain.next_deadline(), self.lingering.next_deadline(), accept_again];
@@ -179,7 +231,7 @@ impl<B: LoopBrain> EventLoop<B> {
             match event.token() {
                 LISTENER if self.accepting == Accepting::AwaitingEdge => self.accepting = Accepting::Pending,
                 LISTENER => {}
-                WAKER => {}
+                WAKER => self.doorbell.hush(),
                 token => self.sort_one(key_of(token), event),
             }
         }
@@ -205,10 +257,13 @@ impl<B: LoopBrain> EventLoop<B> {
     }
 
     fn accept(&mut self) {
-        if let Accepting::AwaitingDescriptor(until) = self.accepting
-            && until <= self.now
-        {
-            self.accepting = Accepting::Pending;
+        match self.accepting {
+            Accepting::AwaitingDescriptor(until) if until <= self.now => self.accepting = Accepting::Pending,
+            Accepting::OutOfGroup { .. } if self.wants_back() => self.rejoin(),
+            Accepting::OutOfGroup { held, until } if until <= self.now => {
+                self.accepting = Accepting::OutOfGroup { held, until: self.now + limits::ACCEPT_RETRY };
+            }
+            _ => {}
         }
         if self.accepting != Accepting::Pending {
             return;
@@ -222,8 +277,7 @@ impl<B: LoopBrain> EventLoop<B> {
                     return;
                 }
                 Accepted::NoDescriptor => {
-                    if !self.turn_away() {
-                        self.accepting = Accepting::AwaitingDescriptor(self.now + limits::ACCEPT_RETRY);
+                    if !self.make_do() {
                         return;
                     }
                 }
@@ -256,16 +310,58 @@ impl<B: LoopBrain> EventLoop<B> {
     }
 
     /// Out of descriptors: frees one that only lingers, or uses the reserve to tell one client so. Returns whether it is
-    /// of use to accept again.
-    fn turn_away(&mut self) -> bool {
+    /// of use to accept again at once.
+    fn make_do(&mut self) -> bool {
         if self.lingering.drop_oldest(&mut self.read_buffer) {
             return true;
         }
-        if !self.listener.refill() {
+        if self.connections_migrate && self.leave() {
             return false;
         }
-        let shed = self.brain.turn_away(self.now);
-        self.listener.shed(&shed.farewell, &mut self.read_buffer)
+        // Without a descriptor to give, the system does not say whether anybody waits at all: the reserve finds out.
+        let farewell = || self.brain.turn_away(self.now).farewell;
+        match self.listener.shed(farewell, &mut self.read_buffer) {
+            Turned::Away => return true,
+            Turned::Nobody if self.leave() => {}
+            Turned::Nobody => self.accepting = Accepting::AwaitingEdge,
+            Turned::NoReserve => {
+                self.accepting = Accepting::AwaitingDescriptor(self.now + limits::ACCEPT_RETRY);
+            }
+        }
+        false
+    }
+
+    /// The table is full: the others take what comes. Returns false where there are none, or they share the table.
+    fn leave(&mut self) -> bool {
+        if self.table_of.is_none() || self.draining || !self.listener.leave() {
+            return false;
+        }
+        self.metrics.listening.set(0);
+        self.accepting = Accepting::OutOfGroup { held: self.held(), until: self.now + limits::ACCEPT_RETRY };
+        true
+    }
+
+    /// Whether there is room enough again to be worth it: not for every single connection that leaves.
+    fn wants_back(&self) -> bool {
+        let Accepting::OutOfGroup { held, until } = self.accepting else { return false };
+        let free = held.saturating_sub(self.held());
+        let is_time = until <= self.now && free > 0;
+        !self.draining && (is_time || free > 1 + held / limits::REJOIN_AT_FREE_SHARE)
+    }
+
+    fn rejoin(&mut self) {
+        match self.listener.rejoin(self.poll.registry()) {
+            Ok(()) => {
+                self.metrics.listening.set(1);
+                self.accepting = Accepting::Pending;
+            }
+            Err(error) => {
+                tracing::warn!(loop_id = self.loop_id.0, %error, "cannot listen again; trying again in a second");
+                // One that is free then is enough.
+                let until = self.now + limits::ACCEPT_RETRY;
+                self.accepting = Accepting::OutOfGroup { held: self.held() + 1, until };
+            }
+        }
     }
 
     /// Reads the connections that wait for it, each once, until the turn's share is used up.

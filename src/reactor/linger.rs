@@ -55,12 +55,13 @@ impl Lingering {
         self.streams.front().map(|(at, _)| *at)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.streams.is_empty()
-    }
-
+    /// Sockets kept.
     pub(super) fn len(&self) -> usize {
         self.streams.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.streams.is_empty()
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the reactor asks of Linux alone.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use mio::net::TcpStream;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::{Errno, read, write};
 use socket2::{Socket, TcpKeepalive};
 
 use super::listener::KeepAlive;
@@ -22,4 +25,39 @@ pub(super) fn tune_listener(socket: &Socket, keep_alive: &KeepAlive) -> io::Resu
 /// Options of one connection that the listener did not hand down: none here.
 pub(super) fn tune_accepted(_stream: &TcpStream, _keep_alive: &KeepAlive) -> io::Result<()> {
     Ok(())
+}
+
+/// Whether connections that wait in a listener go to the others of its group when it is closed.
+pub(super) fn connections_migrate() -> bool {
+    std::fs::read("/proc/sys/net/ipv4/tcp_migrate_req").is_ok_and(|text| text.starts_with(b"1"))
+}
+
+/// Wakes a loop from other threads, through the table they share. The loop's poller knows it by the same number, in the
+/// loop's own table or in the shared one.
+#[derive(Debug)]
+pub(super) struct Doorbell {
+    /// Closed with the last bell, which outlives the loop in the threads that ring it.
+    counter: OwnedFd,
+}
+
+impl Doorbell {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { counter: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)? })
+    }
+
+    pub(super) fn number(&self) -> RawFd {
+        self.counter.as_raw_fd()
+    }
+
+    pub(super) fn ring(&self) {
+        let one = 1_u64.to_ne_bytes();
+        if write(&self.counter, &one) == Err(Errno::AGAIN) {
+            // It was rung 2^64 - 2 times: from the start again.
+            let _ = read(&self.counter, &mut [0_u8; 8]);
+            let _ = write(&self.counter, &one);
+        }
+    }
+
+    /// What the loop does once woken: nothing, for every ring is an edge of its own.
+    pub(super) fn hush(&self) {}
 }

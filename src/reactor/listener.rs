@@ -1,18 +1,22 @@
 //! A loop's own listener, and the descriptor held in reserve for when the process has no more.
 //!
 //! All loops listen on one address with SO_REUSEPORT; the kernel spreads the connections over them. Order:
-//! `bind`, then `accept` until nothing is left, and `shed` when a descriptor was wanting.
+//! `bind`, then `accept` until nothing is left, and `shed` when a descriptor was wanting. A loop whose own table is full
+//! leaves the group with `leave`, so that the others get what it cannot take, and comes back with `rejoin`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::platform;
+use super::{LISTENER, platform};
 use crate::limits;
 
 /// When a silent peer counts as dead, as the kernel sees it.
@@ -44,9 +48,30 @@ impl KeepAlive {
     }
 }
 
+/// The loops that listen on one address: at least one always does, so that whoever comes is told something.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    listening: AtomicUsize,
+}
+
+impl Group {
+    fn join(&self) {
+        self.listening.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// False for the last one, which stays.
+    fn leave(&self) -> bool {
+        let others = |listening: usize| if listening > 1 { Some(listening - 1) } else { None };
+        self.listening.fetch_update(Ordering::Relaxed, Ordering::Relaxed, others).is_ok()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Listener {
-    pub(super) socket: TcpListener,
+    /// `None` while the loop is not in the group.
+    socket: Option<TcpListener>,
+    address: SocketAddr,
+    group: Arc<Group>,
     keep_alive: KeepAlive,
     /// Closed for a moment to take a connection for which there is no other descriptor.
     reserve: Option<File>,
@@ -67,25 +92,77 @@ pub(super) enum Accepted {
     Failed(io::Error),
 }
 
+/// What came of turning one connection away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Turned {
+    /// It is gone.
+    Away,
+    /// None was waiting.
+    Nobody,
+    /// The reserve did not help: nobody can be told for now.
+    NoReserve,
+}
+
 impl Listener {
     /// Listens on `address`. With `probe`, first makes sure that nobody else does: SO_REUSEPORT alone would let a
     /// second server of the same user take half of the connections in silence.
-    pub(super) fn bind(address: SocketAddr, keep_alive: KeepAlive, probe: bool) -> io::Result<Self> {
+    pub(super) fn bind(
+        address: SocketAddr,
+        keep_alive: KeepAlive,
+        probe: bool,
+        group: Arc<Group>,
+    ) -> io::Result<Self> {
         if probe {
             let alone = tcp_socket(address)?;
             alone.bind(&address.into())?;
         }
-        let socket = tcp_socket(address)?;
-        socket.set_reuse_port(true)?;
-        platform::tune_listener(&socket, &keep_alive)?;
-        socket.bind(&address.into())?;
-        socket.listen(limits::LISTEN_BACKLOG)?;
+        let socket = listen(address, &keep_alive)?;
+        let address = socket.local_addr()?;
         let reserve = Some(open_reserve()?);
-        Ok(Self { socket: TcpListener::from_std(socket.into()), keep_alive, reserve })
+        group.join();
+        Ok(Self { socket: Some(socket), address, group, keep_alive, reserve })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it is in the group.
+    pub(super) fn is_open(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// To be told of connections, once.
+    pub(super) fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        let Some(socket) = &mut self.socket else { return Ok(()) };
+        registry.register(socket, LISTENER, Interest::READABLE)
+    }
+
+    /// Closes the socket unless it is the group's last; returns whether it did. Connections that wait in it go to the
+    /// others where [`platform::connections_migrate`], otherwise they are reset. Only of use if no other table holds
+    /// the socket.
+    pub(super) fn leave(&mut self) -> bool {
+        let left = self.group.leave();
+        if left {
+            self.socket = None;
+        }
+        left
+    }
+
+    /// Listens again.
+    pub(super) fn rejoin(&mut self, registry: &Registry) -> io::Result<()> {
+        let mut socket = listen(self.address, &self.keep_alive)?;
+        registry.register(&mut socket, LISTENER, Interest::READABLE)?;
+        self.socket = Some(socket);
+        self.group.join();
+        Ok(())
     }
 
     pub(super) fn accept(&self) -> Accepted {
-        match self.socket.accept() {
+        let Some(socket) = &self.socket else { return Accepted::Nothing };
+        match socket.accept() {
             Ok((stream, _)) => match platform::tune_accepted(&stream, &self.keep_alive) {
                 Ok(()) => Accepted::Stream(stream),
                 Err(_) => Accepted::Gone,
@@ -114,28 +191,45 @@ impl Listener {
     }
 
     /// Takes one connection with the reserve descriptor, tells it `farewell` and closes it. `scratch` is overwritten.
-    /// Returns whether the reserve is in place again; if not, the descriptor went to somebody else.
-    #[must_use]
-    pub(super) fn shed(&mut self, farewell: &[u8], scratch: &mut [u8]) -> bool {
-        self.reserve = None;
-        if let Accepted::Stream(mut stream) = self.accept() {
-            // Best effort, all of it. The reading takes what a client sends with its connect (HELLO): unread bytes
-            // would turn the close into a reset, which may overtake the farewell.
-            let _ = stream.write(farewell);
-            let _ = stream.shutdown(Shutdown::Write);
-            let _ = stream.read(scratch);
+    pub(super) fn shed(&mut self, farewell: impl FnOnce() -> Vec<u8>, scratch: &mut [u8]) -> Turned {
+        if !self.refill() {
+            return Turned::NoReserve;
         }
-        self.refill()
+        self.reserve = None;
+        let turned = match self.accept() {
+            Accepted::Stream(mut stream) => {
+                // Best effort, all of it. The reading takes what a client sends with its connect (HELLO): unread bytes
+                // would turn the close into a reset, which may overtake the farewell.
+                let _ = stream.write(&farewell());
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = stream.read(scratch);
+                Turned::Away
+            }
+            Accepted::Gone => Turned::Away,
+            Accepted::Nothing => Turned::Nobody,
+            // The descriptor went to somebody else, or more is wanting than that.
+            Accepted::NoDescriptor | Accepted::Failed(_) => Turned::NoReserve,
+        };
+        if self.refill() { turned } else { Turned::NoReserve }
     }
 
     /// Makes sure there is a reserve. Returns whether there is.
-    #[must_use]
-    pub(super) fn refill(&mut self) -> bool {
+    fn refill(&mut self) -> bool {
         if self.reserve.is_none() {
             self.reserve = open_reserve().ok();
         }
         self.reserve.is_some()
     }
+}
+
+/// One more in the group of `address`.
+fn listen(address: SocketAddr, keep_alive: &KeepAlive) -> io::Result<TcpListener> {
+    let socket = tcp_socket(address)?;
+    socket.set_reuse_port(true)?;
+    platform::tune_listener(&socket, keep_alive)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits::LISTEN_BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {

@@ -75,6 +75,8 @@ pub(super) struct Connections {
     entries: Vec<Connection>,
     /// Those to be read, in the order in which they asked. Each at most once, so bounded by the connections.
     ready: VecDeque<SlotKey>,
+    /// Entries with a stream.
+    live: usize,
 }
 
 impl Connections {
@@ -87,14 +89,21 @@ impl Connections {
         let entry = &mut self.entries[slot];
         assert!(entry.stream.is_none(), "the brain gave slot {slot} twice");
         *entry = Connection { stream: Some(stream), generation: key.generation, ..Connection::default() };
+        self.live += 1;
     }
 
     /// Takes a stream out; its key finds nothing from now on.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Stream> {
         let entry = self.entries.get_mut(slot as usize)?;
         let stream = entry.stream.take();
+        self.live -= usize::from(stream.is_some());
         *entry = Connection { generation: entry.generation, ..Connection::default() };
         stream
+    }
+
+    /// Streams taken in and not out again.
+    pub(super) fn live(&self) -> usize {
+        self.live
     }
 
     /// The connection in a slot, whichever it is.

@@ -4,6 +4,8 @@ mod children;
 mod echo;
 mod ping_pong;
 mod sockets;
+#[cfg(target_os = "linux")]
+mod tables;
 
 use crate::gateway::SlotKey;
 use std::sync::Arc;
@@ -11,8 +13,11 @@ use std::time::Duration;
 
 use super::stream::{Connections, Stream, key_of, token_of};
 use super::*;
-use crate::clock::Time;
-use crate::mail::{CommandReceiver, EffectSender, command_lanes, effect_lane};
+use crate::clock::{Clock, Time};
+use crate::host;
+use crate::ids::LoopId;
+use crate::mail::{Bell, CommandReceiver, EffectSender, command_lanes, effect_lane};
+use crate::telemetry::LoopMetrics;
 use echo::{Echo, Seen};
 
 /// A running reactor of echo brains, with the shard's ends of the lanes.
@@ -27,7 +32,7 @@ struct Running {
 
 fn config(loops: u16) -> ReactorConfig {
     let listen = "127.0.0.1:0".parse().expect("an address");
-    ReactorConfig { listen, loops, pin: false, heartbeat: Duration::from_secs(30) }
+    ReactorConfig { listen, loops, pin: false, private_tables: false, heartbeat: Duration::from_secs(30) }
 }
 
 fn start(loops: u16) -> Running {
@@ -35,8 +40,12 @@ fn start(loops: u16) -> Running {
 }
 
 fn start_with(loops: u16, shape: impl Fn(&mut Echo)) -> Running {
+    start_as(&config(loops), shape)
+}
+
+fn start_as(config: &ReactorConfig, shape: impl Fn(&mut Echo)) -> Running {
     let clock = Clock::starting_at(Time(0));
-    let bound = bind(&config(loops)).unwrap();
+    let bound = bind(config).unwrap();
     let bells: Vec<_> = bound.iter().map(|bound| (bound.loop_id(), bound.bell())).collect();
     let (senders, commands) = command_lanes(&bells, &Bell::new(|| {}));
     let address = bound[0].address();

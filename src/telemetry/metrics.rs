@@ -58,6 +58,9 @@ pub struct Scrape {
     pub uptime_seconds: f64,
     /// What it takes from the machine.
     pub process: ProcessStats,
+    /// Descriptors open in each loop's own table, by its number, as the system counts them; `None` for a loop that has no
+    /// table of its own, or where the system does not tell.
+    pub loop_tables: Vec<Option<u64>>,
     /// Requests of the operator API that wait for their answer.
     pub operator_requests: usize,
     /// Connections of the operator API.
@@ -85,6 +88,7 @@ impl Collector for Scrape {
         self.connections(&mut page)?;
         self.frames(&mut page)?;
         self.loops(&mut page)?;
+        self.tables(&mut page)?;
         self.sessions(&mut page)?;
         self.messages(&mut page)?;
         self.log(&mut page)?;
@@ -113,7 +117,7 @@ impl Scrape {
         if let Some(open) = process.open_descriptors {
             page.gauge(
                 "process_open_descriptors",
-                "Descriptors open, all tables together",
+                "Descriptors open in the table of the process; loops may have tables of their own",
                 None,
                 count(open),
             )?;
@@ -239,6 +243,22 @@ impl Scrape {
         )?;
         let stopped = self.loop_sum(|m| m.reading_stopped.value());
         page.gauge("connections_not_read", "Connections not read for now, to slow them", None, count(stopped))
+    }
+
+    /// What a loop counts and what the system counts: they differ by what leaked, and by what happens just now.
+    fn tables(&self, page: &mut Page<'_>) -> fmt::Result {
+        let listening = count(self.loop_sum(|m| m.listening.value()));
+        page.gauge("loops_listening", "Event loops whose tables have room for connections", None, listening)?;
+        let numbers: Vec<String> = (0..self.sources.loops.len()).map(|number| number.to_string()).collect();
+        let mut rows = Vec::with_capacity(2 * numbers.len());
+        for (number, source) in numbers.iter().zip(&self.sources.loops) {
+            rows.push(([("loop", number.as_str()), ("counted_by", "loop")], source.descriptors.value()));
+        }
+        for (number, open) in numbers.iter().zip(&self.loop_tables) {
+            rows.extend(open.map(|open| ([("loop", number.as_str()), ("counted_by", "system")], open)));
+        }
+        let help = "Descriptors of a loop; the system counts those of a table of its own";
+        page.gauges("loop_descriptors", help, None, &rows)
     }
 
     fn sessions(&self, page: &mut Page<'_>) -> fmt::Result {

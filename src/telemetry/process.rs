@@ -5,7 +5,7 @@
 pub struct ProcessStats {
     /// Memory in RAM, in bytes.
     pub resident_bytes: Option<u64>,
-    /// Descriptors open, all tables of the process together.
+    /// Descriptors open in the table of the process; those of loops with tables of their own are not among them.
     pub open_descriptors: Option<u64>,
     /// Descriptors that may be open in one table.
     pub max_descriptors: Option<u64>,

@@ -118,6 +118,12 @@ pub struct LoopMetrics {
     pub frames_compressed: Counter,
     /// By how many bytes compressing made them smaller.
     pub compression_saved_bytes: Counter,
+    /// 1 while the loop listens; a loop whose own table is full does not.
+    pub listening: Gauge,
+    /// Descriptors the loop has opened and not closed, as it counts them itself.
+    pub descriptors: Gauge,
+    /// The number of the loop's thread if its table of descriptors is its own, otherwise 0.
+    pub table_of: Gauge,
 }
 
 /// Counted by one shard: its brain and its log.

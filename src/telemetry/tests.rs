@@ -37,6 +37,7 @@ fn text(queues: Option<Vec<QueueRow>>) -> String {
         stage,
         uptime_seconds: 2.0,
         process,
+        loop_tables: vec![None, Some(12)],
         operator_requests: 3,
         operator_connections: 4,
         queues,

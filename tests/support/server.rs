@@ -131,6 +131,11 @@ impl Server {
         &self.home
     }
 
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process().id()
+    }
+
     /// What it has said on stderr so far.
     pub(crate) fn log(&self) -> String {
         self.process().stderr()

@@ -21,7 +21,7 @@ use crate::clock::{Clock, Now, Time};
 use crate::config::Config;
 use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
 use crate::gateway::Gateway;
-use crate::host;
+use crate::host::{self, TablePlan};
 use crate::ids::LoopId;
 use crate::log::{DiskStorage, Durability, Storage};
 use crate::mail::{Bell, CommandSender, EffectReceiver, command_lanes, effect_lane};
@@ -67,13 +67,13 @@ impl Server {
         let descriptors = host::raise_descriptor_limit();
         let storage = Arc::new(DiskStorage::open(&config.data_dir, config.log.durability)?);
         let resume_key = keyfile::load_or_make(&config.data_dir)?;
-        let sessions_max = settings::sessions_max(config, descriptors);
+        let plan = settings::table_plan(config, descriptors);
         let metrics = Arc::new(ShardMetrics::default());
-        let (shard, started) = recover(config, &*storage, &metrics, sessions_max)?;
+        let (shard, started) = recover(config, &*storage, &metrics, &plan)?;
 
         let (tell, news) = bounded(NEWS_MAX);
         watch_signals(tell.clone()).context("cannot watch for signals")?;
-        let bound = reactor::bind(&settings::reactor(config))?;
+        let bound = reactor::bind(&settings::reactor(config, &plan))?;
         let address = bound[0].address();
         let (operator_bell, rung) = admin::bell();
         let mut far_ends = None;
@@ -102,7 +102,7 @@ impl Server {
         let admin =
             admin::spawn(admin_config, sources, far_ends.operator, operator_bell, rung, lifecycle.clone())
                 .with_context(|| format!("cannot listen for operators on {}", config.listen.admin))?;
-        let loops = spawn_loops(config, bound, far_ends.loops, &loop_metrics, resume_key, sessions_max)?;
+        let loops = spawn_loops(config, bound, far_ends.loops, &loop_metrics, resume_key, &plan)?;
         lifecycle.advance(Stage::Ready);
         // Whoever started the server need not listen to it.
         let _ = out::line(format_args!("listening on {address}\nadmin on {}", admin.address()));
@@ -155,10 +155,10 @@ fn recover(
     config: &Config,
     storage: &dyn Storage,
     metrics: &Arc<ShardMetrics>,
-    sessions_max: usize,
+    plan: &TablePlan,
 ) -> anyhow::Result<(Shard, Started)> {
     let clock = Clock::starting_at(Time(0));
-    let settings = settings::engine(config, sessions_max);
+    let settings = settings::engine(config, plan);
     let (mut shard, started) = Shard::recover(storage, settings, Arc::clone(metrics), Clock::wall())?;
     while let Some(batch) = shard.seal() {
         batch.write()?;
@@ -213,9 +213,9 @@ fn spawn_loops(
     lanes: Vec<ShardLane>,
     metrics: &[Arc<LoopMetrics>],
     resume_key: ResumeKey,
-    sessions_max: usize,
+    plan: &TablePlan,
 ) -> anyhow::Result<Vec<LoopHandle>> {
-    let gateway_config = settings::gateway(config, resume_key, sessions_max);
+    let gateway_config = settings::gateway(config, resume_key, plan);
     let clock = Clock::starting_at(Time(0));
     let mut handles = Vec::with_capacity(bound.len());
     for ((bound, lane), metrics) in bound.into_iter().zip(lanes).zip(metrics) {

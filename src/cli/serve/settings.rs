@@ -6,49 +6,73 @@ use crate::config::{Config, WhenFull};
 use crate::engine::EngineConfig;
 use crate::gateway::GatewayConfig;
 use crate::host::doctor::{self, Machine};
-use crate::host::{self, DescriptorLimit};
+use crate::host::{self, DescriptorLimit, TableNeeds, TablePlan};
 use crate::limits;
 use crate::log::{Durability, LogConfig};
 use crate::queue::{self, QueueConfig, QueueRules};
 use crate::reactor::ReactorConfig;
 use crate::session::ResumeKey;
 
-pub(super) fn reactor(config: &Config) -> ReactorConfig {
-    let loops = if config.loops == 0 { host::cores() as u64 } else { config.loops };
-    ReactorConfig {
-        listen: config.listen.address,
-        loops: u16::try_from(loops).unwrap_or(u16::MAX - 1),
-        pin: true,
-        heartbeat: config.session.heartbeat,
+/// How the sessions that were asked for are held, as far as there are descriptors for them; says in the log what is
+/// wanting.
+pub(super) fn table_plan(config: &Config, descriptors: DescriptorLimit) -> TablePlan {
+    let needs = TableNeeds {
+        sessions: config.max_sessions,
+        loops: config.loops,
+        limit: descriptors.soft,
+        cores: host::cores() as u64,
+        can_be_private: host::private_tables_work(),
+    };
+    let plan = TablePlan::of(needs);
+    if plan.is_private {
+        tracing::info!(
+            loops = plan.loops,
+            table = descriptors.soft,
+            "one descriptor table does not hold max_sessions: every event loop has its own"
+        );
     }
-}
-
-/// How many connections the server will hold: what was asked for, as far as there are descriptors for it.
-pub(super) fn sessions_max(config: &Config, descriptors: DescriptorLimit) -> usize {
-    let room = descriptors.soft.saturating_sub(limits::OWN_DESCRIPTORS).max(1);
-    let sessions_max = config.max_sessions.min(room);
-    let missing: Vec<&str> = doctor::examine(&Machine::read(), config.max_sessions)
+    let wanted = config.max_sessions.max(plan.sessions);
+    let missing: Vec<&str> = doctor::examine(&Machine::read(), wanted)
         .iter()
         .filter(|finding| finding.is_required && !finding.is_met())
         .map(|finding| finding.name)
         .collect();
-    if !missing.is_empty() {
+    if let Some(limit) = plan.limit_needed {
         tracing::warn!(
-            max_sessions = config.max_sessions,
-            accepted = sessions_max,
+            max_sessions = wanted,
+            accepted = plan.sessions,
+            "there are descriptors for fewer sessions: raise the limit of {} to {limit} (LimitNOFILE={limit} in the \
+             service's unit, or `ulimit -n {limit}`){}",
+            descriptors.soft,
+            if config.loops == 0 { "" } else { ", or leave --loops away" }
+        );
+    } else if !missing.is_empty() {
+        tracing::warn!(
+            max_sessions = wanted,
             too_small = missing.join(", "),
-            "this machine will not hold max_sessions: `relaymesh doctor --connections {}` says what to change",
-            config.max_sessions
+            "this machine will not hold max_sessions: `relaymesh doctor --connections {wanted}` says what to change"
         );
     }
-    sessions_max as usize
+    plan
 }
 
-/// `sessions_max` holds for all loops together: the shard refuses the session beyond it, a loop only what it could
+pub(super) fn reactor(config: &Config, plan: &TablePlan) -> ReactorConfig {
+    ReactorConfig {
+        listen: config.listen.address,
+        loops: u16::try_from(plan.loops).unwrap_or(u16::MAX - 1),
+        // More loops than cores have none of their own: there the system spreads them better.
+        pin: plan.loops <= host::cores() as u64,
+        private_tables: plan.is_private,
+        heartbeat: config.session.heartbeat,
+    }
+}
+
+/// The sessions planned for hold for all loops together: the shard refuses the one beyond them, a loop only what it could
 /// not hold by itself.
-pub(super) fn gateway(config: &Config, resume_key: ResumeKey, sessions_max: usize) -> Arc<GatewayConfig> {
+pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) -> Arc<GatewayConfig> {
     let mut gateway = GatewayConfig::new(config.auth.clone(), resume_key);
-    gateway.max_sessions = sessions_max;
+    gateway.max_sessions = plan.sessions as usize;
+    gateway.readmissions_per_s = readmissions_per_s(plan.loops, host::cores() as u64);
     gateway.grace = config.session.grace;
     gateway.frame_bytes_max = config.session.frame_bytes_max as usize;
     gateway.message_bytes_max = config.message_bytes_max() as usize;
@@ -61,7 +85,13 @@ pub(super) fn gateway(config: &Config, resume_key: ResumeKey, sessions_max: usiz
     Arc::new(gateway)
 }
 
-pub(super) fn engine(config: &Config, sessions_max: usize) -> EngineConfig {
+/// Loops that share a core share its pace: the machine takes no more clients back for having more of them.
+fn readmissions_per_s(loops: u64, cores: u64) -> u32 {
+    let all = u64::from(limits::READMISSIONS_PER_S) * cores;
+    u32::try_from(all / loops.max(1)).unwrap_or(u32::MAX).clamp(1, limits::READMISSIONS_PER_S)
+}
+
+pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {
     let work_queue = QueueRules {
         messages_max: config.queue.messages_max,
         bytes_max: config.queue.bytes_max,
@@ -85,7 +115,7 @@ pub(super) fn engine(config: &Config, sessions_max: usize) -> EngineConfig {
     let queue = QueueConfig {
         work_queue,
         mailbox,
-        sessions_max,
+        sessions_max: plan.sessions as usize,
         grace: config.session.grace,
         body_memory_bytes_max: config.memory.body_bytes_max,
         ids_ahead,

@@ -15,6 +15,8 @@ fn machine() -> Machine {
             (PORT_RANGE, vec![32_768, 60_999]),
         ],
         descriptors: Some(DescriptorLimit { soft: 1024, hard: 524_288 }),
+        has_private_tables: false,
+        cores: 2,
         memory_available: Some(23 << 30),
         page_bytes: 4096,
     }
@@ -50,6 +52,35 @@ fn a_million_sessions_need_settings_that_suffice() {
         }
     }
     assert_eq!(unmet(&machine, 1_000_000), [], "what is advised suffices");
+}
+
+#[test]
+fn tables_of_its_own_for_each_loop_hold_what_one_does_not() {
+    let mut machine = Machine { has_private_tables: true, ..machine() };
+    let of_tables = |machine: &Machine, sessions| {
+        let findings = examine(machine, sessions);
+        findings.into_iter().find(|finding| finding.name == "RLIMIT_NOFILE").unwrap()
+    };
+    machine.descriptors = Some(DescriptorLimit { soft: 1024, hard: 20_000 });
+    let finding = of_tables(&machine, 1_000_000);
+    assert!(finding.is_met() && finding.need == "1000128 over 52 loops", "{finding:?}");
+    machine.sysctls.iter_mut().find(|(name, _)| *name == NR_OPEN).unwrap().1 = vec![20_000];
+    assert!(unmet(&machine, 1_000_000).iter().all(|(name, _)| *name != NR_OPEN), "no table is larger");
+
+    machine.sysctls.push((MIGRATE_REQ, vec![0]));
+    assert!(unmet(&machine, 1_000_000).contains(&(MIGRATE_REQ, Fix::Sysctl("1".to_owned()))));
+    assert!(
+        unmet(&machine, 1000).iter().all(|(name, _)| *name != MIGRATE_REQ),
+        "one table has no use for it"
+    );
+
+    let finding = of_tables(&machine, 10_000_000);
+    assert_eq!(finding.fix, Fix::Descriptors(40_288), "{finding:?}");
+    assert_eq!(finding.need, "40288 for each of 256 loops");
+    machine.descriptors = Some(DescriptorLimit { soft: 1024, hard: 40_288 });
+    assert!(of_tables(&machine, 10_000_000).is_met(), "what is advised suffices");
+
+    assert!(sysctl_file(&machine, 1_000_000).contains("\nfs.nr_open = 1000128\n"), "for any other machine");
 }
 
 #[test]

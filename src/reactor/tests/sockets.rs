@@ -286,8 +286,8 @@ fn an_address_in_use_is_refused_and_free_again_afterwards() {
 #[test]
 fn accepted_connections_have_the_listeners_options() {
     let keep_alive = KeepAlive::beside_heartbeat(Duration::from_secs(100));
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), keep_alive, true).unwrap();
-    let _client = connect(listener.socket.local_addr().unwrap());
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), keep_alive, true, Arc::default()).unwrap();
+    let _client = connect(listener.address());
     let Accepted::Stream(stream) = listener.accept() else { panic!("a connection waits") };
     let socket = SockRef::from(&stream);
     assert!(socket.tcp_nodelay().unwrap());

@@ -1,0 +1,106 @@
+//! How many event loops a number of sessions takes, and whether each needs a table of descriptors of its own.
+//!
+//! The system bounds the descriptors of one table, and usually all threads of a process share one. Where that does not
+//! hold the sessions, each loop gets its own: capacity is then loops × limit. [`TablePlan::of`] decides without
+//! asking anything; [`own_descriptor_table`] is the step a loop's thread takes before it opens anything.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::RawFd;
+use std::thread;
+
+use super::platform;
+use crate::limits::{LOOP_DESCRIPTORS, LOOPS_MAX, OWN_DESCRIPTORS, SESSIONS_UNLESS_TOLD, TABLE_USE_PERCENT};
+
+/// What a plan is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableNeeds {
+    /// Sessions there are to be; 0 for what one table holds.
+    pub sessions: u64,
+    /// Loops there are to be; 0 for as many as it takes, at least one per core.
+    pub loops: u64,
+    /// Descriptors that may be open in one table.
+    pub limit: u64,
+    /// Cores of the machine.
+    pub cores: u64,
+    /// Threads may have tables of their own, see [`private_tables_work`].
+    pub can_be_private: bool,
+}
+
+/// How the sessions are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TablePlan {
+    /// Event loops, at least 1.
+    pub loops: u64,
+    /// Each with a table of its own.
+    pub is_private: bool,
+    /// Sessions that are planned for, all loops together: those asked for, unless they do not fit.
+    pub sessions: u64,
+    /// What the limit on descriptors must be for all that were asked for; `None` when they fit.
+    pub limit_needed: Option<u64>,
+}
+
+impl TablePlan {
+    /// One table when that holds the sessions, otherwise one for each of as many loops as it takes.
+    #[must_use]
+    pub fn of(needs: TableNeeds) -> Self {
+        let TableNeeds { sessions, loops, limit, cores, can_be_private } = needs;
+        let shared_room = limit.saturating_sub(OWN_DESCRIPTORS).max(1);
+        let wanted = if sessions == 0 { shared_room.min(SESSIONS_UNLESS_TOLD) } else { sessions };
+        let or_asked = |chosen: u64| if loops == 0 { chosen } else { loops }.clamp(1, LOOPS_MAX);
+        let private_loops = or_asked(wanted.div_ceil(room_of_table(limit).max(1)).max(cores));
+        let private_room = private_loops.saturating_mul(room_of_table(limit));
+        let is_private = can_be_private && wanted > shared_room && private_room > shared_room;
+        let room = if is_private { private_room } else { shared_room };
+        let limit_needed = (wanted > room).then(|| {
+            let loops = if loops == 0 { LOOPS_MAX } else { private_loops };
+            limit_for(wanted, loops, can_be_private)
+        });
+        Self {
+            loops: if is_private { private_loops } else { or_asked(cores) },
+            is_private,
+            sessions: wanted.min(room),
+            limit_needed,
+        }
+    }
+}
+
+/// Sessions planned for a table that is a loop's own.
+fn room_of_table(limit: u64) -> u64 {
+    // A system without a limit counts in u64::MAX.
+    (limit.saturating_sub(LOOP_DESCRIPTORS) / 100).saturating_mul(TABLE_USE_PERCENT)
+        + limit.saturating_sub(LOOP_DESCRIPTORS) % 100 * TABLE_USE_PERCENT / 100
+}
+
+/// The lowest limit on descriptors with which so many loops hold the sessions.
+fn limit_for(sessions: u64, loops: u64, can_be_private: bool) -> u64 {
+    let shared = sessions + OWN_DESCRIPTORS;
+    if !can_be_private {
+        return shared;
+    }
+    let per_loop = sessions.div_ceil(loops.max(1));
+    let private = (per_loop * 100).div_ceil(TABLE_USE_PERCENT) + LOOP_DESCRIPTORS;
+    private.max(OWN_DESCRIPTORS).min(shared)
+}
+
+/// Gives the calling thread a table of descriptors of its own that holds nothing but the standard ones and `keep`, under
+/// the number it has. What other threads open or close from now on is not in it, nor the other way round.
+///
+/// From now on the thread takes no signals: a handler of the process may write to a descriptor by its number, which
+/// means something else here. And it must own nothing that closes a descriptor opened before.
+///
+/// # Errors
+/// When the system has no such thing (Linux does, from 5.9 on) or does not allow it. The table is as it was then.
+pub fn own_descriptor_table(keep: RawFd) -> io::Result<()> {
+    platform::own_descriptor_table(keep)
+}
+
+/// Whether a thread may have a table of its own here; found out by a thread that tries.
+#[must_use]
+pub fn private_tables_work() -> bool {
+    const STDERR: RawFd = 2;
+    let trial = thread::Builder::new().name("table".into()).spawn(|| own_descriptor_table(STDERR).is_ok());
+    trial.is_ok_and(|trial| trial.join().unwrap_or(false))
+}

@@ -1,0 +1,232 @@
+//! More sessions than one table of descriptors holds: a server under a low limit gives each of its loops a table.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use relaymesh::wire::proto::{Code, Kind};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use support::process::Process;
+use support::server::{Home, Server};
+use support::wire::{Arrival, Wire, hello};
+use support::{PATIENCE, eventually, http};
+
+/// Descriptors that one table of the server may hold.
+const LIMIT: u64 = 200;
+/// The standard ones, doorbell, poller, listener and reserve of a loop.
+const OWN: usize = 7;
+/// Far enough below what the tables hold together that none is filled by chance.
+const SESSIONS: usize = 400;
+const LOOPS: usize = 3;
+
+/// `inner` with no more than [`LIMIT`] descriptors a table.
+fn limited(inner: &Command) -> Process {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -n {LIMIT} && exec \"$0\" \"$@\""));
+    command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Process::start(&mut command)
+}
+
+/// `relaymesh serve` on `home` with no more than [`LIMIT`] descriptors a table.
+fn serve(home: &Home) -> Server {
+    home.await_ready(limited(&home.command()))
+        .unwrap_or_else(|ended| panic!("serve did not start: {ended:#?}"))
+}
+
+fn home() -> Home {
+    Home::new().arguments(&["--max-sessions", &SESSIONS.to_string()])
+}
+
+/// What each table of the process holds: those of the loops by the thread's name, and `main`'s.
+fn tables(server: &Server) -> BTreeMap<String, Vec<String>> {
+    let process = format!("/proc/{}/task", server.id());
+    let mut tables = BTreeMap::new();
+    for task in fs::read_dir(&process).expect("the process is there").flatten() {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default().trim().to_owned();
+        let is_first = task.file_name().to_str() == Some(&server.id().to_string());
+        if !is_first && !name.starts_with("loop-") {
+            continue;
+        }
+        let entries = fs::read_dir(task.path().join("fd")).expect("a thread has a table").flatten();
+        let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+        let links = links.map(|link| link.to_string_lossy().into_owned()).collect();
+        tables.insert(if is_first { "main".to_owned() } else { name }, links);
+    }
+    tables
+}
+
+/// Descriptors in the tables of the loops.
+fn held_by_loops(server: &Server) -> Vec<usize> {
+    let tables = tables(server);
+    tables.iter().filter(|(name, _)| *name != "main").map(|(_, links)| links.len()).collect()
+}
+
+/// A handler writes to a descriptor by its number: on a loop's thread that could be a client's socket.
+fn assert_signals_stay_away(server: &Server) {
+    for task in fs::read_dir(format!("/proc/{}/task", server.id())).expect("the process is there").flatten() {
+        let status = fs::read_to_string(task.path().join("status")).expect("a thread has a status");
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let blocked = field("SigBlk:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        let name = field("Name:").expect("a thread has a name");
+        if name.starts_with("loop-") {
+            for signal in [Signal::INT, Signal::TERM] {
+                let is_blocked = blocked.expect("a mask") >> (signal.as_raw() - 1) & 1 == 1;
+                assert!(is_blocked, "{name} takes {signal:?}");
+            }
+        }
+    }
+}
+
+fn metric(server: &Server, series: &str) -> u64 {
+    let page = http::get(server.admin, "/metrics").body;
+    let line = page.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+    let value = line.and_then(|line| line.rsplit_once(' ')).and_then(|(_, value)| value.parse::<f64>().ok());
+    value.unwrap_or_else(|| panic!("{series} is a metric:\n{page}")) as u64
+}
+
+/// How many of a table's descriptors are sockets.
+fn sockets(table: &[String]) -> usize {
+    table.iter().filter(|link| link.starts_with("socket:")).count()
+}
+
+/// A client that is welcomed, or the code it is turned away with, if that arrived.
+fn welcome(server: SocketAddr, client: &str) -> Result<Wire, Option<Code>> {
+    let mut wire = Wire::connect(server);
+    wire.send(Kind::Hello, &hello(client));
+    match wire.read_until(Instant::now() + PATIENCE) {
+        Arrival::Frame(frame) if frame.is(Kind::Welcome) => Ok(wire),
+        Arrival::Frame(frame) => Err(frame.farewell()),
+        Arrival::Closed => Err(None),
+        Arrival::Nothing => panic!("neither welcomed nor turned away"),
+    }
+}
+
+fn fleet(server: &Server) -> Vec<Wire> {
+    (0..SESSIONS).map(|n| Wire::welcome(server.listen, &format!("c{n}")).0).collect()
+}
+
+#[test]
+fn sessions_beyond_one_table_are_held_and_leave_nothing_behind() {
+    let server = serve(&home());
+    assert_signals_stay_away(&server);
+    let empty = tables(&server);
+    assert_eq!(
+        held_by_loops(&server),
+        [OWN; LOOPS],
+        "what a loop opens and nothing of the others: {empty:#?}"
+    );
+
+    let mut clients = fleet(&server);
+    let full = tables(&server);
+    assert_eq!(held_by_loops(&server).iter().sum::<usize>(), SESSIONS + LOOPS * OWN);
+    assert_eq!(
+        sockets(&full["main"]),
+        sockets(&empty["main"]),
+        "no session stands in the table of the others"
+    );
+    let is_foreign = |link: &String| !link.starts_with("socket:") && !empty["loop-0"].contains(link);
+    for (name, links) in full.iter().filter(|(name, _)| *name != "main") {
+        assert!(!links.iter().any(is_foreign), "{name} holds {links:#?}");
+        let of = |counted_by: &str| {
+            let number = name.trim_start_matches("loop-");
+            let labels = format!("loop=\"{number}\",counted_by=\"{counted_by}\"");
+            metric(&server, &format!("relaymesh_loop_descriptors{{{labels}}}"))
+        };
+        assert_eq!((of("loop"), of("system")), (links.len() as u64, links.len() as u64), "{name}");
+    }
+
+    // The shard wakes every loop, and the operators' side reaches the shard.
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.publish("jobs", &[format!("{n}").as_bytes()]);
+    }
+    assert_eq!(server.stat("jobs", "ready"), SESSIONS as u64);
+
+    drop(clients);
+    eventually("all are closed", || held_by_loops(&server) == [OWN; LOOPS]);
+    eventually("the operators' connections too", || {
+        sockets(&tables(&server)["main"]) == sockets(&empty["main"])
+    });
+}
+
+#[test]
+fn a_drain_and_a_kill_leave_a_server_that_starts_again() {
+    let home = home();
+    let server = serve(&home);
+    let clients = fleet(&server);
+    server.kill();
+    drop(clients);
+
+    let server = serve(&home);
+    let clients = fleet(&server);
+    server.terminate();
+    for mut client in clients {
+        assert_eq!(client.ending(PATIENCE).0, Some(Code::Draining));
+    }
+    let ended = server.wait();
+    assert!(ended.status.success(), "{ended:#?}");
+    assert!(!ended.stderr.contains("does not know"), "a descriptor leaked: {}", ended.stderr);
+    drop(serve(&home));
+}
+
+#[test]
+fn a_full_table_turns_clients_away_and_does_not_spin() {
+    const LOWERED: u64 = 60;
+    let server = serve(&home());
+    let pid = Pid::from_raw(server.id().cast_signed());
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(LOWERED), maximum: Some(LIMIT) })
+        .expect("a child's limit can be lowered");
+    let room = LOOPS * (LOWERED as usize - OWN);
+    let (mut welcomed, mut told) = (Vec::new(), 0);
+    let mut attempts_until_full = 0;
+    for n in 0..2 * room {
+        match welcome(server.listen, &format!("c{n}")) {
+            Ok(wire) => {
+                welcomed.push(wire);
+                attempts_until_full = n + 1;
+            }
+            Err(code) => {
+                assert!(code.is_none_or(|code| code == Code::Overloaded), "{code:?}");
+                told += usize::from(code.is_some());
+            }
+        }
+    }
+    assert_eq!(welcomed.len(), room, "each table is filled to its last descriptor");
+    let missed = attempts_until_full - room;
+    assert!(missed <= 5 * LOOPS, "a full loop leaves the others what comes, yet {missed} clients met one");
+    assert!(told > 0, "nobody was told why");
+    let sheds = metric(&server, "relaymesh_sheds_total{reason=\"descriptors\"}") as usize;
+    assert!((told..=room).contains(&sheds), "{sheds} were turned away, {told} heard of it");
+    assert_eq!(metric(&server, "relaymesh_loops_listening"), 1, "the last one tells who comes");
+    let turns = metric(&server, "relaymesh_loop_turns_total");
+    std::thread::sleep(Duration::from_millis(1500));
+    let turns = metric(&server, "relaymesh_loop_turns_total") - turns;
+    assert!(turns < 100, "the loops made {turns} turns with nothing to do");
+
+    drop(welcomed);
+    eventually("all listen again", || metric(&server, "relaymesh_loops_listening") == LOOPS as u64);
+    eventually("all are closed", || held_by_loops(&server) == [OWN; LOOPS]);
+    let back: Vec<_> = (0..room / 2).map(|n| welcome(server.listen, &format!("late{n}"))).collect();
+    assert!(back.iter().all(Result::is_ok), "there is room again");
+    assert!(held_by_loops(&server).iter().all(|&held| held > OWN), "in every loop");
+}
+
+#[test]
+fn what_is_wanting_is_said() {
+    let server = serve(&Home::new().arguments(&["--max-sessions", "1000", "--loops", "2"]));
+    eventually("it says what to raise", || server.log().contains("raise the limit of 200 to 532"));
+    assert!(server.log().contains("accepted=356"), "{}", server.log());
+
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_relaymesh"));
+    doctor.args(["doctor", "--connections", "1000", "--json"]);
+    let ended = limited(&doctor).wait(PATIENCE);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let findings = report["findings"].as_array().expect("findings");
+    let tables = findings.iter().find(|finding| finding["name"] == "RLIMIT_NOFILE").expect("it is looked at");
+    assert_eq!((&tables["ok"], &tables["need"]), (&true.into(), &"1128 over 6 loops".into()), "{tables}");
+}
