@@ -27,7 +27,7 @@ use share::moment;
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 const EVENTS_PER_TURN: usize = 1024;
 /// Connections whose handshake is under way, over all threads of a run.
-const HANDSHAKES_MAX: usize = 512;
+const HANDSHAKES_MAX: usize = 2048;
 /// The longest sleep of a fleet that has nothing to do.
 const IDLE_TURN: Duration = Duration::from_millis(100);
 /// With a ramp, connections that fall due within this time are opened together.
@@ -39,6 +39,14 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What the connections of a run do.
 pub(crate) trait Workload {
+    /// A connection is being opened; what is to go out with its HELLO, in one write, is appended to `out`.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn opening(&mut self, _link: &mut Link<'_>) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// A connection was welcomed.
     ///
     /// # Errors
@@ -112,8 +120,6 @@ struct Connection {
     out: Vec<u8>,
     sent: usize,
     dirty: bool,
-    /// Whether its next timer is the moment of the interval that its heartbeats keep to.
-    is_moving: bool,
     attempts: u32,
     started_us: u64,
     timer: Option<TimerId>,
@@ -298,7 +304,8 @@ impl Fleet {
             ..proto::Hello::default()
         };
         let mut out = Vec::new();
-        let machine = Machine::new(now, &hello, &mut out);
+        let mut machine = Machine::new(now, &hello, &mut out);
+        workload.opening(&mut Link { number, machine: &mut machine, out: &mut out, now, now_us })?;
         let timer = machine.next_deadline().map(|at| self.wheel.insert(at, number as u32));
         let attempts = self.connections.get(number).map_or(0, |connection| connection.attempts);
         let connection = Connection {
@@ -307,7 +314,6 @@ impl Fleet {
             out,
             sent: 0,
             dirty: false,
-            is_moving: false,
             attempts: attempts + 1,
             started_us: now_us,
             timer,
@@ -417,20 +423,17 @@ impl Fleet {
         self.last_answer_us = now_us;
         let mut input = &self.buffer[..read];
         loop {
-            let Connection { machine, out, timer, is_moving, started_us, .. } = &mut self.connections[number];
+            let Connection { machine, out, timer, started_us, .. } = &mut self.connections[number];
             let Some(event) = machine.next_event(now, &mut self.inbound, &mut input) else { return Ok(None) };
             match event {
                 Event::Welcomed(_) => {
                     self.handshaking -= 1;
                     self.settled += 1;
                     self.handshakes.record(now_us - *started_us);
-                    *is_moving = self.identity.held;
-                    let at = if self.identity.held {
-                        moment(now, machine.heartbeat(), self.share.first + number, self.share.total)
-                    } else {
-                        now + machine.heartbeat()
-                    };
-                    if let Some(timer) = *timer {
+                    if self.identity.held {
+                        machine.next_ping_at(now, moment(now, machine.heartbeat(), number, &self.share));
+                    }
+                    if let (Some(timer), Some(at)) = (*timer, machine.next_deadline()) {
                         self.wheel.move_to(timer, at);
                     }
                     workload.welcomed(&mut Link { number, machine, out, now, now_us })?;
@@ -466,16 +469,10 @@ impl Fleet {
                 self.connect(number, workload)?;
                 continue;
             }
-            let Connection { machine, out, is_moving, .. } = connection;
+            let Connection { machine, out, .. } = connection;
             let before = out.len();
-            let is_early = std::mem::take(is_moving);
-            let due = if is_early { now } else { machine.next_deadline().unwrap_or(now) };
-            let result = if is_early {
-                machine.ping(now, None, out);
-                Ok(())
-            } else {
-                machine.handle_timeout(now, out)
-            };
+            let due = machine.next_deadline().unwrap_or(now);
+            let result = machine.handle_timeout(now, out);
             if let Err(silence) = result {
                 self.end(number, anyhow::Error::from(silence).into(), workload)?;
                 continue;

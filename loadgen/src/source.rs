@@ -64,8 +64,7 @@ fn is_port_taken(error: &io::Error) -> bool {
 }
 
 fn open(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(from) = from {
         // A port that an earlier attempt left in TIME_WAIT may be used again.

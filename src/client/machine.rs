@@ -470,7 +470,13 @@ impl Machine {
             self.close();
             return Err(Silence::Heartbeats);
         }
+        let due = self.next_ping;
         self.ping(now, None, out);
+        // The next keeps to its moment however late this one is: a client that drives many connections and stalls once
+        // would send all that fell due meanwhile together from then on.
+        if due + self.heartbeat() > now {
+            self.next_ping = due + self.heartbeat();
+        }
         Ok(())
     }
 

@@ -54,11 +54,13 @@ impl Share {
     }
 }
 
-/// The next moment, after `now`, of the session `number` of `total`, which have one each, evenly spread over every
-/// `interval`.
-pub(super) fn moment(now: Time, interval: Duration, number: usize, total: usize) -> Time {
+/// The next moment, after `now`, of a fleet's connection `number`. The connections of a run have one each, evenly spread
+/// over every `interval`, and so have those of each share: its thread is busy all the time rather than all at once.
+pub(super) fn moment(now: Time, interval: Duration, number: usize, share: &Share) -> Time {
     let interval_ms = (interval.as_millis() as u64).max(1);
-    let phase_ms = (u128::from(interval_ms) * number as u128 / total.max(1) as u128) as u64;
+    let place = number as u128 * share.total as u128 + share.first as u128;
+    let places = share.wanted.max(1) as u128 * share.total.max(1) as u128;
+    let phase_ms = (u128::from(interval_ms) * place / places) as u64;
     let round = now.0.saturating_sub(phase_ms) / interval_ms + 1;
     let at = phase_ms + round * interval_ms;
     Time(if phase_ms > now.0 { phase_ms } else { at })

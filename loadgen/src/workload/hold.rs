@@ -159,12 +159,16 @@ impl Hold<'_> {
 }
 
 impl Workload for Hold<'_> {
-    fn welcomed(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
-        count(&self.live.established);
-        self.live.last_welcome_us.fetch_max(link.now_us, Ordering::Relaxed);
+    fn opening(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
         let client = ClientId::parse(&format!("{}{}", self.prefix, self.share.first + link.number))?;
         let mailbox = QueueName::mailbox(&client);
         link.machine.subscribe(MAILBOX, mailbox.as_str(), MAILBOX_CREDIT, 0, link.out)?;
+        Ok(())
+    }
+
+    fn welcomed(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
+        count(&self.live.established);
+        self.live.last_welcome_us.fetch_max(link.now_us, Ordering::Relaxed);
         Ok(())
     }
 

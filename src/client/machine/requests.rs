@@ -284,6 +284,14 @@ impl Machine {
         self.next_ping = now + self.heartbeat();
     }
 
+    /// Sends the next heartbeat at `at`, or an interval from now if that is sooner, and the others by intervals from there:
+    /// who drives many connections spreads their heartbeats.
+    pub fn next_ping_at(&mut self, now: Time, at: Time) {
+        if self.state == State::Welcomed {
+            self.next_ping = at.min(now + self.heartbeat());
+        }
+    }
+
     /// Replaces the PING just appended at `frame_start` by its compressed form, if the server named the dictionary
     /// and the frame becomes smaller.
     pub fn compress_ping(&self, codec: &mut Codec, out: &mut Vec<u8>, frame_start: usize) {

@@ -248,6 +248,29 @@ fn frames_out_of_place_end_the_connection() {
 }
 
 #[test]
+fn a_late_heartbeat_does_not_put_off_the_next() {
+    let (mut machine, mut out) = welcomed(1);
+    machine.handle_timeout(Time(1300), &mut out).unwrap();
+    assert_eq!(machine.next_deadline(), Some(Time(2000)));
+    feed(&mut machine, Time(1900), &crate::wire::EMPTY_PONG, 1);
+    // Later than a whole interval: what was due meanwhile is not made up for.
+    machine.handle_timeout(Time(3500), &mut out).unwrap();
+    assert_eq!(machine.next_deadline(), Some(Time(4500)));
+    assert_eq!(kinds(&out), [Kind::Ping, Kind::Ping]);
+}
+
+#[test]
+fn the_moment_of_the_heartbeats_can_be_chosen_within_an_interval() {
+    let (mut machine, mut out) = welcomed(1);
+    machine.next_ping_at(Time(0), Time(400));
+    assert_eq!(machine.next_deadline(), Some(Time(400)));
+    machine.handle_timeout(Time(410), &mut out).unwrap();
+    assert_eq!(machine.next_deadline(), Some(Time(1400)));
+    machine.next_ping_at(Time(500), Time(9000));
+    assert_eq!(machine.next_deadline(), Some(Time(1500)));
+}
+
+#[test]
 fn heartbeats_are_sent_each_interval_and_three_silent_ones_close() {
     let (mut machine, mut out) = welcomed(1);
     assert_eq!(machine.next_deadline(), Some(Time(1000)));

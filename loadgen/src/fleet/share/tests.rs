@@ -1,15 +1,38 @@
 use super::*;
 
+/// Connections 200 to 399 of 600, a part of a run.
+fn middle_share() -> Share {
+    Share { first: 200, wanted: 200, total: 600, sources: Sources::draw() }
+}
+
 #[test]
 fn moments_are_spread_over_the_interval_however_the_sessions_came() {
     let interval = Duration::from_secs(60);
-    for now in [0, 1, 59_999, 60_000, 61_234, 1_000_000] {
-        let mut at: Vec<u64> = (0..600).map(|number| moment(Time(now), interval, number, 600).0).collect();
-        assert!(at.iter().all(|&at| at > now || now == 0), "after {now}: {at:?}");
-        assert!(at.iter().all(|&at| at <= now + 60_000), "within an interval after {now}: {at:?}");
-        at.sort_unstable();
-        assert!(at.windows(2).all(|pair| pair[1] - pair[0] == 100), "one every 100 ms after {now}: {at:?}");
+    for (share, apart) in [(Share::whole(600), 100), (middle_share(), 300)] {
+        for now in [0, 1, 59_999, 60_000, 61_234, 1_000_000] {
+            let mut at: Vec<u64> =
+                (0..share.wanted).map(|number| moment(Time(now), interval, number, &share).0).collect();
+            assert!(at.iter().all(|&at| at > now || now == 0), "after {now}: {at:?}");
+            assert!(at.iter().all(|&at| at <= now + 60_000), "within an interval after {now}: {at:?}");
+            at.sort_unstable();
+            assert!(
+                at.windows(2).all(|pair| pair[1] - pair[0] == apart),
+                "every {apart} ms after {now}: {at:?}"
+            );
+        }
     }
+}
+
+#[test]
+fn shares_have_different_moments() {
+    let interval = Duration::from_secs(60);
+    let share = |nth: usize| Share { first: nth * 200, wanted: 200, total: 600, sources: Sources::draw() };
+    let mut at: Vec<u64> = (0..3)
+        .flat_map(|nth| (0..200).map(move |number| moment(Time(0), interval, number, &share(nth)).0))
+        .collect();
+    at.sort_unstable();
+    at.dedup();
+    assert_eq!(at.len(), 600);
 }
 
 #[test]
