@@ -75,6 +75,15 @@ pub(super) fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
+#[allow(unsafe_code)]
+pub(super) fn large_pages_only_where_asked() -> bool {
+    /// Of Linux 6.18: all but what was asked for with MADV_HUGEPAGE.
+    const EXCEPT_ADVISED: libc::c_ulong = 1 << 1;
+    const NONE: libc::c_ulong = 0;
+    // SAFETY: takes numbers and touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1 as libc::c_ulong, EXCEPT_ADVISED, NONE, NONE) == 0 }
+}
+
 pub(super) fn pin_thread(nth: usize) -> bool {
     let Ok(allowed) = sched_getaffinity(None) else { return false };
     let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();

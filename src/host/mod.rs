@@ -96,6 +96,13 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
+/// Has the system back memory by large pages where [`Block`] asks for them and nowhere else: over a million small entries
+/// they make resident what nobody has touched. Returns whether it worked. It need not where the system's own setting
+/// is `madvise` or `never`, and cannot on Linux before 6.18 where that is `always`.
+pub fn large_pages_only_where_asked() -> bool {
+    platform::large_pages_only_where_asked()
+}
+
 /// Keeps the calling thread on the `nth` core the process may use, counted round from the start when there are
 /// fewer. Returns whether it worked; a thread that is not pinned is slower, not wrong.
 pub fn pin_thread(nth: usize) -> bool {

@@ -24,6 +24,10 @@ pub(super) fn resident_bytes() -> Option<u64> {
     None
 }
 
+pub(super) fn large_pages_only_where_asked() -> bool {
+    false
+}
+
 pub(super) fn pin_thread(_nth: usize) -> bool {
     false
 }

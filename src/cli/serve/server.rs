@@ -65,6 +65,7 @@ struct FarEnds {
 impl Server {
     pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
         let descriptors = host::raise_descriptor_limit();
+        host::large_pages_only_where_asked();
         let storage = Arc::new(DiskStorage::open(&config.data_dir, config.log.durability)?);
         let resume_key = keyfile::load_or_make(&config.data_dir)?;
         let plan = settings::table_plan(config, descriptors);
