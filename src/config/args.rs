@@ -29,6 +29,10 @@ pub struct ServeArgs {
     /// Connections of the whole server [default: what one descriptor table holds, up to 1000000]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_MAX_SESSIONS")]
     pub max_sessions: Option<String>,
+    /// Whether each loop has a table of descriptors of its own: auto, where one does not hold --max-sessions, shared or
+    /// private [default: auto]
+    #[arg(long, value_name = "WHICH", env = "RELAYMESH_SERVE_DESCRIPTOR_TABLES")]
+    pub descriptor_tables: Option<String>,
     /// Compress large messages and heartbeats, with clients that can: on or off [default: on]
     #[arg(long, value_name = "SWITCH", env = "RELAYMESH_SERVE_COMPRESSION")]
     pub compression: Option<String>,
@@ -65,6 +69,12 @@ impl ServeArgs {
             ("log.durability", "--durability", "RELAYMESH_SERVE_DURABILITY", &self.durability),
             ("loops", "--loops", "RELAYMESH_SERVE_LOOPS", &self.loops),
             ("max_sessions", "--max-sessions", "RELAYMESH_SERVE_MAX_SESSIONS", &self.max_sessions),
+            (
+                "descriptor_tables",
+                "--descriptor-tables",
+                "RELAYMESH_SERVE_DESCRIPTOR_TABLES",
+                &self.descriptor_tables,
+            ),
             ("session.compression", "--compression", "RELAYMESH_SERVE_COMPRESSION", &self.compression),
             ("logging.filter", "--log", "RELAYMESH_LOG", &self.log),
             ("logging.format", "--log-format", "RELAYMESH_SERVE_LOG_FORMAT", &self.log_format),

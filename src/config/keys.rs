@@ -9,6 +9,7 @@ use super::units::{
     parse_count, parse_durability, parse_duration, parse_size, show_durability, show_duration, show_size,
 };
 use super::{Config, WhenFull};
+use crate::host::Tables;
 use crate::limits;
 use crate::log::Durability;
 use crate::telemetry::logging::{LogFormat, parse_filter};
@@ -34,6 +35,7 @@ pub(super) enum Kind {
     Switch(Field<bool>),
     Durability(Field<Durability>),
     WhenFull(Field<WhenFull>),
+    Tables(Field<Tables>),
     LogFilter(Field<String>),
     LogFormat(Field<LogFormat>),
 }
@@ -62,6 +64,11 @@ pub(super) const KEYS: &[Key] = &[
         path: "max_sessions",
         about: "Connections of the whole server, 0 for what one descriptor table holds; beyond it clients are sent away.",
         kind: Kind::Count(|c| &mut c.max_sessions, 0, 16_000_000),
+    },
+    Key {
+        path: "descriptor_tables",
+        about: "Whether each loop has a table of descriptors of its own: \"auto\" where one does not hold max_sessions.",
+        kind: Kind::Tables(|c| &mut c.descriptor_tables),
     },
     Key {
         path: "listen.address",
@@ -245,6 +252,7 @@ impl Kind {
             Self::Switch(field) => parsed(field(config), parse_switch(text)),
             Self::Durability(field) => parsed(field(config), parse_durability(text)),
             Self::WhenFull(field) => parsed(field(config), WhenFull::parse(text)),
+            Self::Tables(field) => parsed(field(config), Tables::parse(text)),
             Self::LogFilter(field) => parsed(field(config), parse_filter(text).ok().map(|_| text.to_owned())),
             Self::LogFormat(field) => parsed(field(config), text.parse().ok()),
         }
@@ -274,6 +282,7 @@ impl Kind {
                 )
             }
             Self::WhenFull(_) => "\"wait\" or \"reject\"".into(),
+            Self::Tables(_) => "\"auto\", \"shared\" or \"private\"".into(),
             Self::LogFilter(_) => {
                 "error, warn, info, debug or trace, or a list such as \"info,relaymesh::queue=debug\"".into()
             }
@@ -292,6 +301,7 @@ impl Kind {
             Self::Switch(field) => if *field(config) { "on" } else { "off" }.to_owned(),
             Self::Durability(field) => show_durability(*field(config)),
             Self::WhenFull(field) => field(config).as_str().to_owned(),
+            Self::Tables(field) => field(config).as_str().to_owned(),
             Self::LogFilter(field) => field(config).clone(),
             Self::LogFormat(field) => field(config).as_str().to_owned(),
         };

@@ -24,6 +24,7 @@ pub use args::ServeArgs;
 pub use auth::{Auth, Token};
 pub use error::{ConfigError, Origin};
 
+use crate::host::Tables;
 use crate::limits;
 use crate::log::Durability;
 use crate::telemetry::logging::LogFormat;
@@ -38,6 +39,8 @@ pub struct Config {
     pub loops: u64,
     /// Connections of the whole server; 0 for what one table of descriptors holds.
     pub max_sessions: u64,
+    /// Whether each loop has a table of descriptors of its own.
+    pub descriptor_tables: Tables,
     /// Where it listens.
     pub listen: Listen,
     /// Who may come in.
@@ -191,6 +194,7 @@ impl Default for Config {
             data_dir: "./data".into(),
             loops: 0,
             max_sessions: 0,
+            descriptor_tables: Tables::Auto,
             listen: Listen { address: on_loopback(7400), admin: on_loopback(7480) },
             auth: Auth::Open,
             session: Session {

@@ -16,9 +16,10 @@ fn from_file(text: &str) -> Result<Config, ConfigError> {
 fn wrong_files_are_refused_with_key_value_and_what_is_allowed() {
     let cases: &[(&str, &[&str])] = &[
         ("loops = -1", &["relaymesh.toml, line 1: loops is -1", "from 0 to 256"]),
+        ("descriptor_tables = \"own\"", &["descriptor_tables is \"own\"", "\"private\""]),
         ("\nloops = \"many\"", &["line 2: loops is \"many\"", "whole number"]),
         ("loops = 1.5", &["loops is 1.5"]),
-        ("loop = 1", &["unknown key loop", "loops, max_sessions, listen", "auth"]),
+        ("loop = 1", &["unknown key loop", "loops, max_sessions, descriptor_tables, listen", "auth"]),
         ("max_sessions = 16000001", &["max_sessions is 16000001", "from 0 to 16000000"]),
         ("[listen]\naddress = \"localhost\"", &["line 2: listen.address is \"localhost\"", "127.0.0.1:7400"]),
         ("listen = 4", &["listen is 4", "a section with address, admin"]),
@@ -161,6 +162,7 @@ fn every_flag_stands_for_a_key_and_a_variable() {
         admin: value(),
         loops: value(),
         max_sessions: value(),
+        descriptor_tables: value(),
         durability: value(),
         log: value(),
         log_format: value(),
@@ -171,7 +173,7 @@ fn every_flag_stands_for_a_key_and_a_variable() {
         .filter_map(|arg| Some((format!("--{}", arg.get_long()?), arg.get_env()?.to_str()?.to_owned())))
         .collect();
     let given: Vec<_> = args.given().collect();
-    assert_eq!(given.len(), 8);
+    assert_eq!(given.len(), 9);
     for flag in given {
         assert!(KEYS.iter().any(|key| key.path == flag.key), "{}", flag.key);
         assert_eq!(variables[flag.flag], flag.env);

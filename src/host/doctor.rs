@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 
-use super::{DescriptorLimit, TableNeeds, TablePlan};
+use super::{DescriptorLimit, TableNeeds, TablePlan, Tables};
 use crate::limits;
 
 /// Where Linux keeps its settings.
@@ -245,6 +245,7 @@ fn table_plan(machine: &Machine, limit: DescriptorLimit, sessions: u64) -> (Tabl
         loops: 0,
         limit: limit.hard,
         cores: machine.cores,
+        tables: Tables::Auto,
         can_be_private: machine.has_private_tables,
     };
     (TablePlan::of(needs), limit.hard)

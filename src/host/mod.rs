@@ -22,7 +22,7 @@ mod tables;
 mod tests;
 
 pub use block::Block;
-pub use tables::{TableNeeds, TablePlan, own_descriptor_table, private_tables_work};
+pub use tables::{TableNeeds, TablePlan, Tables, own_descriptor_table, private_tables_work};
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

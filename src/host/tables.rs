@@ -14,6 +14,36 @@ use std::thread;
 use super::platform;
 use crate::limits::{LOOP_DESCRIPTORS, LOOPS_MAX, OWN_DESCRIPTORS, SESSIONS_UNLESS_TOLD, TABLE_USE_PERCENT};
 
+/// Whether each loop has a table of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tables {
+    /// Where one table does not hold the sessions.
+    #[default]
+    Auto,
+    /// Never.
+    Shared,
+    /// Wherever the system can.
+    Private,
+}
+
+impl Tables {
+    /// The one of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Auto, Self::Shared, Self::Private].into_iter().find(|tables| tables.as_str() == text)
+    }
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Shared => "shared",
+            Self::Private => "private",
+        }
+    }
+}
+
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableNeeds {
@@ -25,6 +55,8 @@ pub struct TableNeeds {
     pub limit: u64,
     /// Cores of the machine.
     pub cores: u64,
+    /// What was asked for.
+    pub tables: Tables,
     /// Threads may have tables of their own, see [`private_tables_work`].
     pub can_be_private: bool,
 }
@@ -43,16 +75,19 @@ pub struct TablePlan {
 }
 
 impl TablePlan {
-    /// One table when that holds the sessions, otherwise one for each of as many loops as it takes.
+    /// Unless asked for otherwise: one table when that holds the sessions, otherwise one for each of as many loops as it
+    /// takes.
     #[must_use]
     pub fn of(needs: TableNeeds) -> Self {
-        let TableNeeds { sessions, loops, limit, cores, can_be_private } = needs;
+        let TableNeeds { sessions, loops, limit, cores, tables, can_be_private } = needs;
+        let can_be_private = can_be_private && tables != Tables::Shared;
         let shared_room = limit.saturating_sub(OWN_DESCRIPTORS).max(1);
         let wanted = if sessions == 0 { shared_room.min(SESSIONS_UNLESS_TOLD) } else { sessions };
         let or_asked = |chosen: u64| if loops == 0 { chosen } else { loops }.clamp(1, LOOPS_MAX);
         let private_loops = or_asked(wanted.div_ceil(room_of_table(limit).max(1)).max(cores));
         let private_room = private_loops.saturating_mul(room_of_table(limit));
-        let is_private = can_be_private && wanted > shared_room && private_room > shared_room;
+        let is_of_use = wanted > shared_room && private_room > shared_room;
+        let is_private = can_be_private && (is_of_use || tables == Tables::Private);
         let room = if is_private { private_room } else { shared_room };
         let limit_needed = (wanted > room).then(|| {
             let loops = if loops == 0 { LOOPS_MAX } else { private_loops };

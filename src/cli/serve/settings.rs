@@ -6,7 +6,7 @@ use crate::config::{Config, WhenFull};
 use crate::engine::EngineConfig;
 use crate::gateway::GatewayConfig;
 use crate::host::doctor::{self, Machine};
-use crate::host::{self, DescriptorLimit, TableNeeds, TablePlan};
+use crate::host::{self, DescriptorLimit, TableNeeds, TablePlan, Tables};
 use crate::limits;
 use crate::log::{Durability, LogConfig};
 use crate::queue::{self, QueueConfig, QueueRules};
@@ -21,14 +21,20 @@ pub(super) fn table_plan(config: &Config, descriptors: DescriptorLimit) -> Table
         loops: config.loops,
         limit: descriptors.soft,
         cores: host::cores() as u64,
+        tables: config.descriptor_tables,
         can_be_private: host::private_tables_work(),
     };
     let plan = TablePlan::of(needs);
+    if config.descriptor_tables == Tables::Private && !plan.is_private {
+        tracing::warn!(
+            "this system gives threads no descriptor tables of their own: all event loops share one"
+        );
+    }
     if plan.is_private {
         tracing::info!(
             loops = plan.loops,
             table = descriptors.soft,
-            "one descriptor table does not hold max_sessions: every event loop has its own"
+            "every event loop has a descriptor table of its own"
         );
     }
     let wanted = config.max_sessions.max(plan.sessions);

@@ -1,6 +1,7 @@
 use super::*;
 
-const HERE: TableNeeds = TableNeeds { sessions: 0, loops: 0, limit: 20_000, cores: 2, can_be_private: true };
+const HERE: TableNeeds =
+    TableNeeds { sessions: 0, loops: 0, limit: 20_000, cores: 2, tables: Tables::Auto, can_be_private: true };
 
 #[test]
 fn one_table_is_enough_where_it_is() {
@@ -40,6 +41,18 @@ fn what_does_not_fit_says_what_to_raise() {
         let short = TablePlan::of(TableNeeds { limit: limit - 1, ..needs });
         assert!(short.limit_needed.is_some(), "no less would do: {needs:?}");
     }
+}
+
+#[test]
+fn tables_are_as_they_were_asked_for() {
+    let private = TablePlan::of(TableNeeds { sessions: 15_000, tables: Tables::Private, ..HERE });
+    assert_eq!((private.loops, private.is_private, private.sessions), (2, true, 15_000));
+    let shared = TablePlan::of(TableNeeds { sessions: 60_000, tables: Tables::Shared, ..HERE });
+    assert_eq!((shared.loops, shared.is_private, shared.sessions), (2, false, 19_872));
+    assert_eq!(shared.limit_needed, Some(60_128), "with one table");
+    let impossible =
+        TablePlan::of(TableNeeds { sessions: 9, tables: Tables::Private, can_be_private: false, ..HERE });
+    assert!(!impossible.is_private);
 }
 
 #[test]
