@@ -291,7 +291,9 @@ fn metrics_take_in_every_page_of_queues() {
         OperatorRequest::Queues { after, limit, .. } => {
             let first = after.map_or(0, |name| name[1..].parse::<usize>().unwrap() + 1);
             let names = (first..1500).take(limit).map(|i| format!("q{i:04}"));
-            Some(OperatorReply::Queues(names.map(|queue| stats(queue, 1)).collect()))
+            Some(OperatorReply::Queues(
+                names.map(|queue| QueueStats { queue, ready: 1, ..QueueStats::default() }).collect(),
+            ))
         }
         other => panic!("{other:?}"),
     });
@@ -301,28 +303,15 @@ fn metrics_take_in_every_page_of_queues() {
     api.stop();
 }
 
-fn stats(queue: String, ready: u64) -> QueueStats {
-    QueueStats {
-        queue,
-        ready,
-        scheduled: 0,
-        leased: 0,
-        dead: 0,
-        bytes: 0,
-        parked: 0,
-        consumers: 0,
-        oldest_ready_age_ms: 0,
-    }
-}
-
 #[test]
 fn too_many_requests_are_refused_and_do_not_look_like_a_dead_server() {
     // Nobody may be answered for want of time before all have come.
     let api = api_within(100 * PATIENCE, Auth::Open, |request| match request {
         OperatorRequest::Namespaces => Some(OperatorReply::Namespaces(vec![])),
-        OperatorRequest::Stats { queue, .. } => {
-            Some(OperatorReply::Queues(vec![stats(queue.to_string(), 0)]))
-        }
+        OperatorRequest::Stats { queue, .. } => Some(OperatorReply::Queues(vec![QueueStats {
+            queue: queue.to_string(),
+            ..QueueStats::default()
+        }])),
         _ => None,
     });
     let waiting: Vec<TcpStream> = (0..OPERATOR_REQUESTS_MAX)

@@ -107,8 +107,8 @@ pub enum OperatorReply {
     Refused(Refused),
 }
 
-/// One queue in numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// One queue in numbers; by default those of one that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct QueueStats {
     /// Its name.
     pub queue: String,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::ids::{ConnKey, Namespace, QueueName};
 use crate::limits::{OPERATOR_JOBS_MAX, PAGE_ROWS_MAX};
 use crate::log::Ticket;
-use crate::mail::{DeadSelection, Effect, OperatorReply, RefusalCode};
+use crate::mail::{DeadSelection, Effect, OperatorReply, QueueStats, RefusalCode};
 use crate::queue::queues::NamesFull;
 use crate::queue::{Brain, Turn, record, refused};
 
@@ -219,7 +219,7 @@ impl Brain {
         let rows = work.page.iter().map(|name| match self.queues.find(tenant, name) {
             Some(queue) => self.stats(queue, turn),
             // It was emptied meanwhile. A page that is shorter than asked for would look like the last one.
-            None => super::operator::empty_stats(name),
+            None => QueueStats { queue: name.to_string(), ..QueueStats::default() },
         });
         Slice::Finished(OperatorReply::Queues(rows.collect()), Ticket::DURABLE)
     }

@@ -42,7 +42,10 @@ impl Brain {
             }
             OperatorRequest::Stats { namespace, queue } => {
                 let found = self.find_queue(&namespace, &queue);
-                let row = found.map_or_else(|| empty_stats(queue.as_str()), |queue| self.stats(queue, turn));
+                let row = match found {
+                    Some(queue) => self.stats(queue, turn),
+                    None => QueueStats { queue: queue.to_string(), ..QueueStats::default() },
+                };
                 OperatorReply::Queues(vec![row])
             }
             OperatorRequest::DeadList { namespace, queue, after, limit } => {
@@ -183,19 +186,5 @@ impl Brain {
         self.queues.at_mut(from).bytes -= bytes;
         self.queues.at_mut(queue).bytes += bytes;
         self.place_ready(slot, End::Back);
-    }
-}
-
-pub(super) fn empty_stats(queue: &str) -> QueueStats {
-    QueueStats {
-        queue: queue.to_owned(),
-        ready: 0,
-        scheduled: 0,
-        leased: 0,
-        dead: 0,
-        bytes: 0,
-        parked: 0,
-        consumers: 0,
-        oldest_ready_age_ms: 0,
     }
 }
