@@ -30,7 +30,7 @@
 //! | [`admin`] | HTTP for operators | slabs, client sockets |
 //! | [`telemetry`] | every metric's cell and name, logging | what users choose |
 //! | [`host`] | what the machine allows and the process uses | sessions |
-//! | [`config`], [`limits`], [`ids`], [`clock`], [`wheel`] | checked settings; bounds; names; the only `now`; timers | everything above |
+//! | [`config`], [`limits`], [`ids`], [`clock`], [`wheel`], [`paged`] | checked settings; bounds; names; the only `now`; timers; lists of a million | everything above |
 //!
 //! # Floors
 //!
@@ -44,7 +44,7 @@
 //! gateway · engine
 //! session · queue · client · admin
 //! wire · log · mail · config
-//! host · telemetry · limits · ids · clock · wheel
+//! host · telemetry · limits · ids · clock · wheel · paged
 //! ```
 //!
 //! Absences, held by the same test: `queue` and `gateway` never import each other; mio is named in `reactor` alone,
@@ -56,11 +56,11 @@
 //! | buffer | bound | metric | when it is full |
 //! |---|---|---|---|
 //! | a loop's read buffer | [`limits::READ_BUFFER_BYTES`], one a loop | its size never changes | the rest stays in the socket |
-//! | partial frames, and messages coming in parts | a frame and a message each, the message within the publish window; [`limits::LOOP_PARTIAL_BYTES_MAX`] a loop | `relaymesh_buffer_bytes{buffer="partial_frames"}` | whoever adds to them is told to leave |
+//! | partial frames, and messages coming in parts | a frame and a message each, the message within the publish window; a loop's share of [`limits::PARTIAL_BYTES_MAX`] | `relaymesh_buffer_bytes{buffer="partial_frames"}` | whoever adds to them is told to leave |
 //! | output of a connection | [`limits::WRITE_BUDGET_BYTES`] | `relaymesh_buffer_bytes{buffer="output"}` | deliveries go back to the queue, the socket is not read; closed beyond [`limits::WRITE_BACKLOG_BYTES_MAX`], or when stalled |
 //! | a message going out in parts | one a connection, [`limits::MESSAGE_BYTES_MAX`]; counted in the loop's output | the same | further deliveries go back to the queue |
-//! | output of a loop | [`limits::LOOP_OUTPUT_BYTES_MAX`] | the same | deliveries go back to the queue |
-//! | pooled buffers of a loop | [`limits::POOLED_BYTES_MAX`] | `relaymesh_buffer_bytes{buffer="pooled"}` | freed |
+//! | output of a loop | its share of [`limits::OUTPUT_BYTES_MAX`] | the same | deliveries go back to the queue |
+//! | pooled buffers of a loop | [`limits::POOLED_BYTES_MAX`] | `relaymesh_buffer_bytes{buffer="pooled"}` | freed; after a while without use all but [`limits::POOLED_KEPT_BYTES`] are |
 //! | queue names of a loop | [`limits::CACHED_QUEUE_NAMES_MAX`] | `relaymesh_buffer_items{buffer="queue_names"}` | forgotten |
 //! | handshakes of a loop | [`limits::HANDSHAKES_PER_LOOP_MAX`] | `relaymesh_connections{state="handshaking"}` | shed with a slot to come back |
 //! | publishes of a session | [`limits::PUBLISH_WINDOW_MESSAGES`], [`limits::PUBLISH_WINDOW_BYTES`] | `relaymesh_buffer_items{buffer="commands_unanswered"}`, of all sessions | ERROR, closed |
@@ -81,6 +81,26 @@
 //! | redrives, purges and listings of a shard | [`limits::OPERATOR_JOBS_MAX`] | `relaymesh_buffer_items{buffer="operator_jobs"}` | 429 |
 //! | connections of operators | [`limits::HTTP_CONNECTIONS_MAX`] | `relaymesh_buffer_items{buffer="operator_connections"}` | they wait in the kernel |
 //! | closed sockets that linger | [`limits::LINGERING_MAX`] | `relaymesh_buffer_items{buffer="lingering_sockets"}` | closed at once |
+//!
+//! # What an idle session costs
+//!
+//! A device that is connected, subscribed to its mailbox, and silent between two heartbeats. `tests/style` holds the sizes
+//! of the types to this table.
+//!
+//! | what | where | bytes |
+//! |---|---|---|
+//! | its connection and session: one line of the cache | [`gateway`] | 64 |
+//! | its deadline | [`wheel`] | 20 |
+//! | its stream | [`reactor`] | 12 |
+//! | the client with a name of up to 22 bytes, its mailbox's subscription and credit | [`queue`] | 88 |
+//! | the client's place among the connections | [`queue`] | 4 |
+//! | the client's place among the names | [`queue`] | 11 |
+//! | in all | | 199 |
+//!
+//! All of it lies in lists that grow a page at a time ([`paged`]), so that nothing is copied and left behind as they grow.
+//! A connection has buffers only while something is half received or half sent, and what a storm took of them is
+//! given back when it is over. A name of more than 22 bytes takes memory of its own. What RSS shows beyond
+//! this is the allocator's: the rest of its pages, and what each thread keeps for itself.
 
 pub mod admin;
 pub mod cli;
@@ -94,6 +114,7 @@ pub mod ids;
 pub mod limits;
 pub mod log;
 pub mod mail;
+pub mod paged;
 pub mod queue;
 pub mod reactor;
 pub mod session;

@@ -91,7 +91,7 @@ pub const PUBLISH_WINDOW_MESSAGES: u32 = 4096;
 /// The largest message and some small ones beside it.
 pub const PUBLISH_WINDOW_BYTES: u32 = 20 * MIB as u32;
 /// Requests other than PUBLISH that may be unanswered at once.
-pub const REQUEST_WINDOW: u32 = 8192;
+pub const REQUEST_WINDOW: u16 = 8192;
 /// Subscriptions of one session.
 pub const SUBSCRIPTIONS_MAX: usize = 64;
 /// Most messages of credit a subscription may hold.
@@ -155,13 +155,20 @@ pub const SESSION_SOCKET_BYTES_MAX: u64 = 4096;
 /// What a server plans for itself, without sessions and messages.
 pub const SERVER_BYTES: u64 = 256 * MIB as u64;
 
-/// Output waiting for all connections of a loop, messages sent in parts included, beyond which nothing more is
-/// delivered.
-pub const LOOP_OUTPUT_BYTES_MAX: usize = 256 * MIB;
-/// Partial frames and unfinished messages in parts of all connections of a loop; whoever adds more is closed.
-pub const LOOP_PARTIAL_BYTES_MAX: usize = 256 * MIB;
+/// Output waiting for all connections of a server, messages sent in parts included, beyond which nothing more is delivered.
+/// Each loop has its share, and room for one message at least.
+pub const OUTPUT_BYTES_MAX: usize = 512 * MIB;
+/// Partial frames and unfinished messages in parts of all connections of a server; whoever adds more is closed. Each loop
+/// has its share, and room for one frame and one message at least.
+pub const PARTIAL_BYTES_MAX: usize = 512 * MIB;
 /// Memory a loop keeps in buffers that nobody uses for the moment.
 pub const POOLED_BYTES_MAX: usize = 4 * MIB;
+/// What of it a loop keeps for good; the rest goes back when a while has passed without a use for it.
+pub const POOLED_KEPT_BYTES: usize = 32 * KIB;
+/// How many such buffers a loop keeps for good.
+pub const POOLED_KEPT: usize = 64;
+/// How long buffers may lie unused before they are given back.
+pub const POOL_TRIM_INTERVAL: Duration = Duration::from_secs(5);
 /// Queue names a loop keeps, so that a publish to one of them needs no memory of its own.
 pub const CACHED_QUEUE_NAMES_MAX: usize = 4096;
 /// How many clients a second a loop asks back, of those it sends away.
@@ -290,11 +297,12 @@ const _: () = {
     let fields_max = ATTRIBUTES_MAX * (ATTRIBUTE_BYTES_MAX + 12) + TRACE_CONTEXT_BYTES_MAX + 64;
     assert!(fields_max <= MESSAGE_OVERHEAD_BYTES);
     assert!(MESSAGE_BYTES_MAX <= PUBLISH_WINDOW_BYTES as usize);
-    assert!(MESSAGE_BYTES_MAX <= LOOP_PARTIAL_BYTES_MAX && MESSAGE_BYTES_MAX <= LOOP_OUTPUT_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX <= PARTIAL_BYTES_MAX && MESSAGE_BYTES_MAX <= OUTPUT_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX * MESSAGES_PER_SEGMENT_MIN <= SEGMENT_BYTES);
     // A record has a head, and a snapshot the errors of failed attempts.
     assert!(SEGMENT_BYTES_MIN / MESSAGES_PER_SEGMENT_MIN + 64 * KIB <= SEGMENT_BYTES_MIN);
     assert!(FRAME_OVERHEAD_BYTES < FRAME_BYTES_MAX);
+    assert!(POOLED_KEPT_BYTES < POOLED_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
     assert!(READ_PER_TURN_BYTES_MAX <= READ_PER_LOOP_TURN_BYTES_MAX);

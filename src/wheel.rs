@@ -10,6 +10,7 @@
 use std::num::NonZeroU32;
 
 use crate::clock::Time;
+use crate::paged::Paged;
 
 const LEVELS: usize = 7;
 const SLOT_BITS: u32 = 6;
@@ -17,7 +18,8 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// The list after all slots: timers that are due.
 const DUE: usize = LEVELS * SLOTS;
 /// The wheel's horizon; a later timer fires then.
-const TIME_MAX: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
+const TIME_MAX: u64 = (1 << TIME_BITS) - 1;
+const TIME_BITS: u32 = SLOT_BITS * LEVELS as u32;
 /// No node.
 const NIL: u32 = u32::MAX;
 
@@ -30,8 +32,8 @@ impl TimerId {
         Self(NonZeroU32::MIN.saturating_add(node))
     }
 
-    fn node(self) -> usize {
-        self.0.get() as usize - 1
+    fn node(self) -> u32 {
+        self.0.get() - 1
     }
 }
 
@@ -40,7 +42,7 @@ impl TimerId {
 pub struct Wheel {
     /// Everything due at or before this time is in the due list or was popped.
     elapsed: u64,
-    nodes: Vec<Node>,
+    nodes: Paged<Node>,
     /// First node of the free list.
     free: u32,
     lists: Box<[List; DUE + 1]>,
@@ -49,16 +51,31 @@ pub struct Wheel {
     len: usize,
 }
 
-#[derive(Debug)]
+/// There is one for each of a million sessions: no byte for alignment.
+#[derive(Debug, Clone, Copy)]
+#[repr(Rust, packed(4))]
 struct Node {
-    at: u64,
+    /// When it fires, in the lower [`TIME_BITS`]; above them the list it lies in.
+    at_and_list: u64,
     key: u32,
     prev: u32,
     next: u32,
-    list: u16,
 }
 
-const _: () = assert!(size_of::<Node>() == 24 && size_of::<Option<TimerId>>() == 4);
+impl Node {
+    fn at(self) -> u64 {
+        self.at_and_list & TIME_MAX
+    }
+
+    fn list(self) -> usize {
+        (self.at_and_list >> TIME_BITS) as usize
+    }
+}
+
+/// What a timer takes, in bytes.
+pub const TIMER_BYTES: usize = size_of::<Node>();
+const _: () = assert!(DUE < 1 << (u64::BITS - TIME_BITS));
+const _: () = assert!(TIMER_BYTES == 20 && size_of::<Option<TimerId>>() == 4);
 
 #[derive(Debug, Clone, Copy)]
 struct List {
@@ -72,7 +89,7 @@ impl Wheel {
     pub fn new(now: Time) -> Self {
         Self {
             elapsed: now.0.min(TIME_MAX),
-            nodes: Vec::new(),
+            nodes: Paged::default(),
             free: NIL,
             lists: Box::new([List { head: NIL, tail: NIL }; DUE + 1]),
             occupied: [0; LEVELS],
@@ -92,16 +109,21 @@ impl Wheel {
         self.len == 0
     }
 
+    /// Memory of its timers, waiting or free, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.nodes.bytes()
+    }
+
     /// A timer that fires `key` at `at`, or with the next pop when that has passed.
     pub fn insert(&mut self, at: Time, key: u32) -> TimerId {
-        let node = Node { at: at.0.min(TIME_MAX), key, prev: NIL, next: NIL, list: 0 };
+        let node = Node { at_and_list: at.0.min(TIME_MAX), key, prev: NIL, next: NIL };
         let index = if self.free == NIL {
-            self.nodes.push(node);
-            u32::try_from(self.nodes.len() - 1).expect("a wheel holds fewer than 2^32 timers")
+            self.nodes.push(node)
         } else {
             let index = self.free;
-            self.free = self.nodes[index as usize].next;
-            self.nodes[index as usize] = node;
+            self.free = self.nodes[index].next;
+            self.nodes[index] = node;
             index
         };
         self.link(index);
@@ -111,16 +133,16 @@ impl Wheel {
 
     /// Takes a waiting timer out.
     pub fn cancel(&mut self, timer: TimerId) {
-        let index = timer.node() as u32;
+        let index = timer.node();
         self.unlink(index);
         self.release(index);
     }
 
     /// Makes a waiting timer fire at another time.
     pub fn move_to(&mut self, timer: TimerId, at: Time) {
-        let index = timer.node() as u32;
+        let index = timer.node();
         self.unlink(index);
-        self.nodes[index as usize].at = at.0.min(TIME_MAX);
+        self.nodes[index].at_and_list = at.0.min(TIME_MAX);
         self.link(index);
     }
 
@@ -130,7 +152,7 @@ impl Wheel {
         loop {
             let due = self.lists[DUE].head;
             if due != NIL {
-                let key = self.nodes[due as usize].key;
+                let key = self.nodes[due].key;
                 self.unlink(due);
                 self.release(due);
                 return Some((TimerId::of(due), key));
@@ -171,7 +193,7 @@ impl Wheel {
         let mut index = std::mem::replace(&mut self.lists[list], List { head: NIL, tail: NIL }).head;
         self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
         while index != NIL {
-            let next = self.nodes[index as usize].next;
+            let next = self.nodes[index].next;
             self.link(index);
             index = next;
         }
@@ -188,29 +210,30 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let list = self.list_for(self.nodes[index as usize].at);
+        let list = self.list_for(self.nodes[index].at());
         if list != DUE {
             self.occupied[list / SLOTS] |= 1 << (list % SLOTS);
         }
         let tail = std::mem::replace(&mut self.lists[list].tail, index);
         match tail {
             NIL => self.lists[list].head = index,
-            tail => self.nodes[tail as usize].next = index,
+            tail => self.nodes[tail].next = index,
         }
-        let node = &mut self.nodes[index as usize];
-        (node.prev, node.next, node.list) = (tail, NIL, list as u16);
+        let node = &mut self.nodes[index];
+        node.at_and_list = node.at() | (list as u64) << TIME_BITS;
+        (node.prev, node.next) = (tail, NIL);
     }
 
     fn unlink(&mut self, index: u32) {
-        let Node { prev, next, list, .. } = self.nodes[index as usize];
-        let list = usize::from(list);
+        let node = self.nodes[index];
+        let (prev, next, list) = (node.prev, node.next, node.list());
         match prev {
             NIL => self.lists[list].head = next,
-            prev => self.nodes[prev as usize].next = next,
+            prev => self.nodes[prev].next = next,
         }
         match next {
             NIL => self.lists[list].tail = prev,
-            next => self.nodes[next as usize].prev = prev,
+            next => self.nodes[next].prev = prev,
         }
         if list != DUE && self.lists[list].head == NIL {
             self.occupied[list / SLOTS] &= !(1 << (list % SLOTS));
@@ -218,7 +241,7 @@ impl Wheel {
     }
 
     fn release(&mut self, index: u32) {
-        self.nodes[index as usize].next = self.free;
+        self.nodes[index].next = self.free;
         self.free = index;
         self.len -= 1;
     }

@@ -79,6 +79,8 @@ pub(super) struct Buffers {
     free: Vec<u32>,
     /// Memory in entries that are free.
     pub(super) pooled_bytes: usize,
+    /// Most entries that were in use at once since the last [`Buffers::trim`].
+    in_use_max: usize,
     /// Output waiting, all connections, messages in parts included.
     pub(super) output_bytes: usize,
     /// Partial frames and messages, all connections.
@@ -88,12 +90,18 @@ pub(super) struct Buffers {
 impl Buffers {
     /// Takes an entry; gives back its index.
     pub(super) fn take(&mut self) -> u32 {
-        if let Some(index) = self.free.pop() {
-            self.pooled_bytes -= self.entries[index as usize].capacity();
-            return index;
-        }
-        self.entries.push(Busy::default());
-        u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.pooled_bytes -= self.entries[index as usize].capacity();
+                index
+            }
+            None => {
+                self.entries.push(Busy::default());
+                u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.in_use_max = self.in_use_max.max(self.in_use());
+        index
     }
 
     /// Gives the entry back if nothing is under way in it. True when it did.
@@ -111,6 +119,39 @@ impl Buffers {
         self.pooled_bytes += entry.capacity();
         self.free.push(index);
         true
+    }
+
+    /// Whether more is kept than a quiet loop needs: [`Buffers::trim`] gives it back.
+    pub(super) fn has_surplus(&self) -> bool {
+        self.free.len() > limits::POOLED_KEPT || self.pooled_bytes > limits::POOLED_KEPT_BYTES
+    }
+
+    /// Gives back what a storm took: free entries beyond what was in use at once since the last call, and when that was
+    /// little the memory in those that stay, too, down to [`limits::POOLED_KEPT_BYTES`].
+    pub(super) fn trim(&mut self) {
+        let in_use = self.in_use();
+        let wanted = std::mem::replace(&mut self.in_use_max, in_use).max(limits::POOLED_KEPT);
+        // The highest lie at the front and idle, the lowest are taken again: so the tail comes free.
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+        let needless = self.free.len().saturating_sub(wanted.saturating_sub(in_use));
+        let is_quiet = wanted == limits::POOLED_KEPT;
+        let bytes_max = if is_quiet { limits::POOLED_KEPT_BYTES } else { limits::POOLED_BYTES_MAX };
+        for (nth, &index) in self.free.iter().enumerate() {
+            if nth >= needless && self.pooled_bytes <= bytes_max {
+                break;
+            }
+            let entry = &mut self.entries[index as usize];
+            self.pooled_bytes -= entry.capacity();
+            *entry = Busy::default();
+        }
+        let end = self.entries.len();
+        let ends = (0..end).rev();
+        let cut =
+            self.free[..needless].iter().zip(ends).take_while(|(index, at)| **index as usize == *at).count();
+        self.free.drain(..cut);
+        self.free.shrink_to_fit();
+        self.entries.truncate(end - cut);
+        self.entries.shrink_to_fit();
     }
 
     #[inline]
@@ -163,6 +204,12 @@ impl Buffers {
         let pooled: usize = self.free.iter().map(|&index| self.entries[index as usize].capacity()).sum();
         assert_eq!(pooled, self.pooled_bytes, "pooled memory is counted wrongly");
         assert!(pooled <= limits::POOLED_BYTES_MAX, "{pooled} bytes are pooled");
+    }
+
+    /// Entries there are, in use or free.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.len()
     }
 
     /// Entries in use.

@@ -62,10 +62,23 @@ impl GatewayConfig {
             handshake_deadline: limits::HANDSHAKE_DEADLINE,
             write_stall_deadline: limits::WRITE_STALL_DEADLINE,
             write_budget_bytes: limits::WRITE_BUDGET_BYTES,
-            loop_output_bytes_max: limits::LOOP_OUTPUT_BYTES_MAX,
-            loop_partial_bytes_max: limits::LOOP_PARTIAL_BYTES_MAX,
+            loop_output_bytes_max: limits::OUTPUT_BYTES_MAX,
+            loop_partial_bytes_max: limits::PARTIAL_BYTES_MAX,
             commands_unanswered_max: limits::COMMANDS_UNANSWERED_MAX,
             readmissions_per_s: limits::READMISSIONS_PER_S,
+        }
+    }
+
+    /// The same for one of so many loops, which share what the server has for buffers. Frames and messages have their size
+    /// by then: one of each fits every loop.
+    #[must_use]
+    pub fn one_of(self, loops: usize) -> Self {
+        let share = |all: usize, least: usize| (all / loops.max(1)).max(least);
+        let message = self.message_bytes_max;
+        Self {
+            loop_output_bytes_max: share(self.loop_output_bytes_max, message),
+            loop_partial_bytes_max: share(self.loop_partial_bytes_max, message + self.frame_bytes_max),
+            ..self
         }
     }
 

@@ -12,9 +12,10 @@ use crate::wire::proto;
 impl Gateway {
     /// What is due by `now` happens.
     pub fn expire(&mut self, now: Time) {
+        self.send_outgoing(now);
+        self.trim(now);
         self.metrics.pooled_bytes.set(self.buffers.pooled_bytes as u64);
         self.metrics.queue_names.set(self.names.len() as u64);
-        self.send_outgoing(now);
         while let Some((_, key)) = self.wheel.pop_expired(now) {
             if key == WAVE_KEY {
                 self.wave(now);
@@ -35,7 +36,20 @@ impl Gateway {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         // At once, when a message in parts goes on.
-        if self.outgoing.is_empty() { self.wheel.next_deadline() } else { Some(Time(0)) }
+        if !self.outgoing.is_empty() {
+            return Some(Time(0));
+        }
+        let trim = self.buffers.has_surplus().then_some(self.trimmed + limits::POOL_TRIM_INTERVAL);
+        self.wheel.next_deadline().into_iter().chain(trim).min()
+    }
+
+    /// Gives back the memory that only a storm had a use for.
+    fn trim(&mut self, now: Time) {
+        if self.trimmed + limits::POOL_TRIM_INTERVAL <= now && self.buffers.has_surplus() {
+            self.trimmed = now;
+            self.buffers.trim();
+            self.actions.shrink_to(limits::POOLED_KEPT);
+        }
     }
 
     /// When something is due on a connection as things stand.

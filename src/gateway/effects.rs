@@ -87,10 +87,7 @@ impl Gateway {
     fn attached(&mut self, now: Time, attached: &Attached) {
         let slot = attached.conn.slot;
         let Some(conn) = self.table.tenant_mut(slot, attached.conn.generation) else { return };
-        let rules = &self.config.rules;
-        let Some(welcome) = conn.session.welcome(now, attached.epoch, attached.session_id, rules) else {
-            return;
-        };
+        let Some(welcome) = conn.session.welcome(now, attached, &self.config.rules) else { return };
         self.handshakes -= 1;
         self.metrics.connections_handshaking.sub(1);
         self.metrics.connections_live.add(1);

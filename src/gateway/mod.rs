@@ -43,6 +43,7 @@ use table::Table;
 
 pub use config::GatewayConfig;
 use ending::{Ending, Farewell};
+pub use table::CONN_BYTES;
 
 /// A connection by its slot; `generation` tells the tenants of a slot apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +94,8 @@ pub struct Gateway {
     metrics: Arc<LoopMetrics>,
     table: Table,
     buffers: Buffers,
+    /// When buffers without use were last given back.
+    trimmed: Time,
     wheel: Wheel,
     codec: Codec,
     batch: CommandBatch,
@@ -137,6 +140,7 @@ impl Gateway {
             metrics,
             table: Table::default(),
             buffers: Buffers::default(),
+            trimmed: now,
             wheel: Wheel::new(now),
             codec: Codec::new(),
             batch: CommandBatch::default(),

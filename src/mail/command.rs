@@ -24,7 +24,7 @@ pub enum Command {
         seq: u64,
         /// The client's number for the subscription.
         subscription: SubscriptionId,
-        /// What to consume from. A mailbox is the client's own: the gateway has checked that.
+        /// What to consume from; of mailboxes the client's own.
         queue: QueueName,
         /// Messages it is willing to receive.
         credit_messages: u32,

@@ -1,6 +1,6 @@
 //! What a shard answers, and what it sends to a connection by itself.
 
-use crate::ids::{ConnKey, Epoch, LeaseId, MessageId, SubscriptionId};
+use crate::ids::{ClientId, ConnKey, Epoch, LeaseId, MessageId, Namespace, SubscriptionId};
 use crate::mail::OperatorReply;
 
 /// One thing a loop is to do. By the time an effect reaches a loop, what it says is durable.
@@ -71,6 +71,10 @@ pub enum Effect {
 pub struct Attached {
     /// The client's connection.
     pub conn: ConnKey,
+    /// Its tenant, as it was attached.
+    pub namespace: Namespace,
+    /// Its name, as it was attached: a loop keeps none.
+    pub client: ClientId,
     /// Stays the same through resumes.
     pub session_id: u64,
     /// Of this connection.

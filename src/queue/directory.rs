@@ -1,25 +1,28 @@
 //! Who is attached, over which connection and with which epoch.
 //!
-//! A client is found by its name, or by its connection: a vector per loop, indexed by slot and checked by generation,
-//! so that what a replaced connection still sends finds nobody.
+//! A client is found by its name, or by its connection: a list per loop says who is in which slot, and the client knows
+//! its connection whole, so that what a replaced one still sends finds nobody.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use slab::Slab;
 
-use crate::ids::{ConnKey, Epoch, LoopId, ProducerId, SubscriptionId};
+use crate::ids::{ConnKey, LoopId, ProducerId, SubscriptionId};
+use crate::paged::{Paged, PagedSlab};
 use crate::queue::messages::NIL;
+use crate::queue::name::Name;
 use crate::queue::queues::NamespaceId;
 use crate::wheel::TimerId;
 
 /// What a consumer is still willing to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+// There is one in each of a million clients: no byte for alignment.
+#[repr(Rust, packed(4))]
 pub(super) struct Credit {
     /// Below zero after a message larger than what was left; `i64::MAX` for no bound.
-    pub(super) bytes: i64,
-    pub(super) messages: u32,
+    bytes: i64,
+    messages: u32,
 }
 
 impl Credit {
@@ -49,23 +52,24 @@ impl Credit {
 /// One session. Small, for there may be a million that do nothing.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) name: Box<str>,
-    pub(super) epoch: Epoch,
+    pub(super) name: Name,
     pub(super) session_id: u64,
     /// What most clients have none of.
     pub(super) rest: Option<Box<Rest>>,
     /// Credit of the mailbox's subscription.
     pub(super) mailbox_credit: Credit,
+    /// Counter of its connection's epoch, which is of this boot.
+    pub(super) epoch: u32,
     pub(super) namespace: NamespaceId,
-    pub(super) slot: u32,
-    pub(super) generation: u32,
+    slot: u32,
+    generation: u32,
     /// First lease.
     pub(super) leases: u32,
     /// Its mailbox while that holds something and the client is subscribed to it.
     pub(super) mailbox_queue: u32,
     /// Runs while the connection is gone.
     pub(super) grace: Option<TimerId>,
-    pub(super) loop_id: LoopId,
+    loop_id: LoopId,
     /// The mailbox's subscription; 0 for none.
     pub(super) mailbox_subscription: u16,
     pub(super) is_connected: bool,
@@ -101,6 +105,16 @@ impl Client {
     pub(super) fn rest_mut(&mut self) -> &mut Rest {
         self.rest.get_or_insert_default()
     }
+
+    /// To be called when something of the rest came to its end: a client that is idle again is as small as before.
+    pub(super) fn drop_empty_rest(&mut self) {
+        self.rest.take_if(|rest| {
+            rest.subscriptions.is_empty()
+                && rest.parked.is_empty()
+                && !rest.reading_stopped
+                && rest.turned_away.is_none()
+        });
+    }
 }
 
 /// A subscription to a work queue.
@@ -122,48 +136,47 @@ pub(super) struct Lease {
     pub(super) message: u32,
     pub(super) client: u32,
     /// Counter of the epoch that took it; credit goes back to subscriptions of the same one only.
-    pub(super) epoch: Epoch,
+    pub(super) epoch: u32,
     pub(super) subscription: SubscriptionId,
     /// Neighbours in the client's list.
     pub(super) next: u32,
     pub(super) prev: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Attached {
-    generation: u32,
-    client: u32,
-}
-
 /// Clients by name and by connection.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    pub(super) clients: Slab<Client>,
+    pub(super) clients: PagedSlab<Client>,
     by_name: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    conns: Vec<Vec<Attached>>,
+    /// Who is in which slot of which loop, or [`NIL`].
+    conns: Vec<Paged<u32>>,
 }
 
-/// What an idle session costs the shard beside the bytes of its name: its entry, its place in the two tables.
-pub(super) const IDLE_SESSION_BYTES: usize = size_of::<Client>() + size_of::<Attached>() + 11;
-const _: () = assert!(IDLE_SESSION_BYTES + 32 <= 150, "an idle session is too large");
+/// What a client takes, in bytes, with a name of up to 22.
+pub const CLIENT_BYTES: usize = PagedSlab::<Client>::ENTRY_BYTES;
+/// What finding it by its connection takes, in bytes.
+pub const CLIENT_BY_CONNECTION_BYTES: usize = size_of::<u32>();
+/// What finding it by its name takes, in bytes: the table has room for 8 in 7 of its 2^n places, each a number and a byte
+/// of its hash, so that it is 6 to 12 bytes; with a million clients 11.
+pub const CLIENT_BY_NAME_BYTES: usize = 11;
 
 impl Directory {
     #[inline]
     pub(super) fn at(&self, client: u32) -> &Client {
-        &self.clients[client as usize]
+        &self.clients[client]
     }
 
     #[inline]
     pub(super) fn at_mut(&mut self, client: u32) -> &mut Client {
-        &mut self.clients[client as usize]
+        &mut self.clients[client]
     }
 
     pub(super) fn find(&self, namespace: NamespaceId, name: &str) -> Option<u32> {
         let hash = self.hasher.hash_one((namespace, name));
         let is_it = |&client: &u32| {
             let client = self.at(client);
-            client.namespace == namespace && &*client.name == name
+            client.namespace == namespace && client.name.is(name)
         };
         self.by_name.find(hash, is_it).copied()
     }
@@ -171,17 +184,18 @@ impl Directory {
     /// The client that this connection is attached as, if it still is.
     #[inline]
     pub(super) fn of_conn(&self, conn: ConnKey) -> Option<u32> {
-        let attached = self.conns.get(usize::from(conn.loop_id.0))?.get(conn.slot as usize)?;
-        (attached.client != NIL && attached.generation == conn.generation).then_some(attached.client)
+        let client = *self.conns.get(usize::from(conn.loop_id.0))?.get(conn.slot)?;
+        let entry = self.clients.get(client)?;
+        (entry.is_connected && entry.conn() == conn).then_some(client)
     }
 
     pub(super) fn insert(&mut self, namespace: NamespaceId, name: &str) -> u32 {
         let client = self.clients.insert(Client {
-            name: name.into(),
-            epoch: Epoch(0),
+            name: Name::new(name),
             session_id: 0,
             rest: None,
             mailbox_credit: Credit::default(),
+            epoch: 0,
             namespace,
             slot: 0,
             generation: 0,
@@ -192,18 +206,18 @@ impl Directory {
             mailbox_subscription: 0,
             is_connected: false,
             is_stalled: false,
-        }) as u32;
+        });
         let Self { by_name, hasher, clients, .. } = self;
         by_name.insert_unique(hasher.hash_one((namespace, name)), client, |&client| {
-            let client = &clients[client as usize];
-            hasher.hash_one((client.namespace, &*client.name))
+            let client = &clients[client];
+            hasher.hash_one((client.namespace, client.name.as_str()))
         });
         client
     }
 
     pub(super) fn remove(&mut self, client: u32) {
-        let removed = self.clients.remove(client as usize);
-        let hash = self.hasher.hash_one((removed.namespace, &*removed.name));
+        let Some(removed) = self.clients.remove(client) else { return };
+        let hash = self.hasher.hash_one((removed.namespace, removed.name.as_str()));
         if let Ok(entry) = self.by_name.find_entry(hash, |&found| found == client) {
             entry.remove();
         }
@@ -212,40 +226,42 @@ impl Directory {
     pub(super) fn connect(&mut self, client: u32, conn: ConnKey) {
         let loop_index = usize::from(conn.loop_id.0);
         if self.conns.len() <= loop_index {
-            self.conns.resize_with(loop_index + 1, Vec::new);
+            self.conns.resize_with(loop_index + 1, Paged::default);
         }
         let slots = &mut self.conns[loop_index];
-        if slots.len() <= conn.slot as usize {
-            slots.resize(conn.slot as usize + 1, Attached { generation: 0, client: NIL });
-        }
-        slots[conn.slot as usize] = Attached { generation: conn.generation, client };
+        slots.grow_to(conn.slot + 1, || NIL);
+        slots[conn.slot] = client;
         let entry = self.at_mut(client);
         (entry.loop_id, entry.slot, entry.generation) = (conn.loop_id, conn.slot, conn.generation);
         entry.is_connected = true;
     }
 
     pub(super) fn disconnect(&mut self, client: u32) {
-        let conn = self.at(client).conn();
-        self.at_mut(client).is_connected = false;
+        let entry = self.at_mut(client);
+        let conn = entry.conn();
         // The slot may have been given to another connection already.
-        if self.of_conn(conn) == Some(client) {
-            self.conns[usize::from(conn.loop_id.0)][conn.slot as usize].client = NIL;
+        if std::mem::take(&mut entry.is_connected)
+            && let Some(in_slot) = self.conns[usize::from(conn.loop_id.0)].get_mut(conn.slot)
+            && *in_slot == client
+        {
+            *in_slot = NIL;
         }
     }
 
     /// Panics unless every connected client, and no other, is found by its connection.
     pub(super) fn check(&self) {
-        for (index, client) in &self.clients {
-            let found = self.of_conn(client.conn()) == Some(index as u32);
-            assert_eq!(client.is_connected, found, "the connection map and client {} disagree", client.name);
+        for (index, client) in self.clients.iter() {
+            let found = self.of_conn(client.conn()) == Some(index);
             assert_eq!(
-                self.find(client.namespace, &client.name),
-                Some(index as u32),
-                "a client's name is lost"
+                client.is_connected, found,
+                "the connection map and client {:?} disagree",
+                client.name
             );
+            let found = self.find(client.namespace, client.name.as_str());
+            assert_eq!(found, Some(index), "a client's name is lost");
             assert_ne!(client.is_connected, client.grace.is_some(), "grace runs exactly while disconnected");
         }
-        let attached = self.conns.iter().flatten().filter(|attached| attached.client != NIL).count();
+        let attached = self.conns.iter().flat_map(Paged::iter).filter(|client| **client != NIL).count();
         let connected = self.clients.iter().filter(|(_, client)| client.is_connected).count();
         assert_eq!(attached, connected, "connections without a client");
     }

@@ -125,7 +125,7 @@ impl Brain {
 
     fn check_leases(&self) {
         let mut listed = 0;
-        for (index, client) in &self.directory.clients {
+        for (index, client) in self.directory.clients.iter() {
             let mut at = client.leases;
             while at != NIL {
                 let lease = &self.leases[at as usize];
@@ -135,7 +135,7 @@ impl Brain {
                     "lease of message {}",
                     message.id
                 );
-                assert_eq!(lease.client, index as u32, "lease in another client's list");
+                assert_eq!(lease.client, index, "lease in another client's list");
                 listed += 1;
                 at = lease.next;
             }

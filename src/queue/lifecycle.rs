@@ -268,7 +268,7 @@ impl Brain {
         if message.state != State::Leased {
             return "".into();
         }
-        self.directory.at(self.leases[message.next as usize].client).name.clone()
+        self.directory.at(self.leases[message.next as usize].client).name.as_str().into()
     }
 
     fn retry_delay_ms(&mut self, slot: u32, retry: Retry) -> u64 {

@@ -14,6 +14,7 @@ mod jobs;
 mod lifecycle;
 mod marks;
 mod messages;
+mod name;
 mod operator;
 mod outbox;
 mod parked;
@@ -28,6 +29,7 @@ mod settle;
 mod tests;
 
 pub use config::{QueueConfig, QueueRules, WhenFull};
+pub use directory::{CLIENT_BY_CONNECTION_BYTES, CLIENT_BY_NAME_BYTES, CLIENT_BYTES};
 pub use outbox::Outbox;
 pub use replay::ReplayError;
 
@@ -40,7 +42,7 @@ use slab::Slab;
 
 use crate::clock::{Now, Time, Wall};
 use crate::host::Block;
-use crate::ids::{Boot, ConnKey, Epoch, LeaseId, MessageId, SubscriptionId};
+use crate::ids::{Boot, ConnKey, LeaseId, MessageId, SubscriptionId};
 use crate::log::{Journal, Position, ReadTicket, Room, Ticket};
 use crate::mail::{Command, CommandBatch, Effect, RefusalCode, Refused, Settled};
 use crate::telemetry::ShardMetrics;
@@ -112,7 +114,8 @@ struct Replenish {
     after: Ticket,
     client: u32,
     subscription: SubscriptionId,
-    epoch: Epoch,
+    /// Counter of the epoch that took it.
+    epoch: u32,
     messages: u32,
     bytes: u64,
 }

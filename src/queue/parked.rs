@@ -68,13 +68,15 @@ impl Brain {
 
     /// Whether a publish was sent before its producer could know that one before it was refused.
     pub(super) fn follows_turned_away(&mut self, client: u32, producer: ProducerSequence) -> bool {
-        let Some(rest) = &mut self.directory.at_mut(client).rest else { return false };
+        let entry = self.directory.at_mut(client);
+        let Some(rest) = &mut entry.rest else { return false };
         let Some((_, first)) = rest.turned_away.filter(|(of, _)| *of == producer.producer) else {
             return false;
         };
         let follows = producer.sequence > first && producer.unanswered_from <= first;
         if !follows {
             rest.turned_away = None;
+            entry.drop_empty_rest();
         }
         follows
     }
@@ -163,6 +165,7 @@ impl Brain {
         {
             turn.push_now(Effect::ResumeReading { conn });
         }
+        client.drop_empty_rest();
     }
 
     fn count_parked(&mut self, conn: ConnKey, change: i32) {
@@ -200,11 +203,13 @@ impl Brain {
         self.queues.tenant_mut(namespace).parked_bytes -= parked.charge();
         self.metrics.parked_bytes.sub(parked.charge());
         self.count_parked(parked.conn, -1);
-        let rest = self.directory.at_mut(parked.client).rest_mut();
+        let entry = self.directory.at_mut(parked.client);
+        let rest = entry.rest_mut();
         // Nearly always the first: a client's publishes to one queue are let in in order.
         if let Some(at) = rest.parked.iter().position(|&waiting| waiting == parked_at) {
             rest.parked.remove(at);
         }
+        entry.drop_empty_rest();
         parked
     }
 }

@@ -40,14 +40,21 @@ impl Brain {
             }
         }
         let entry = self.directory.at_mut(client);
-        entry.epoch = epoch;
+        entry.epoch = self.epochs;
         entry.is_stalled = false;
         let session_id = entry.session_id;
         self.directory.connect(client, attach.conn);
         if let (Some(resume), true) = (&attach.resume, resumed) {
             self.take_up_leases(client, resume, turn);
         }
-        let attached = Attached { conn: attach.conn, session_id, epoch, resumed };
+        let attached = Attached {
+            conn: attach.conn,
+            namespace: attach.namespace.clone(),
+            client: attach.client.clone(),
+            session_id,
+            epoch,
+            resumed,
+        };
         turn.push_now(Effect::Attached(Box::new(attached)));
         self.metrics.sessions.set(self.directory.clients.len() as u64);
     }
@@ -60,8 +67,8 @@ impl Brain {
             .map_err(|full| self.names_full(full))?;
         if let Some(client) = self.directory.find(namespace, attach.client.as_str()) {
             let entry = self.directory.at(client);
-            let is_current =
-                |resume: &Resume| resume.epoch == entry.epoch && resume.session_id == entry.session_id;
+            let epoch = Epoch::new(self.boot, entry.epoch);
+            let is_current = |resume: &Resume| resume.epoch == epoch && resume.session_id == entry.session_id;
             return Ok((client, attach.resume.as_ref().is_some_and(is_current)));
         }
         let max = self.config.sessions_max;
@@ -221,8 +228,10 @@ impl Brain {
             return Err(refused(RefusalCode::LimitReached, text, 0));
         }
         if let Some(owner) = name.mailbox_owner() {
-            if owner != &*entry.name {
-                return invalid(format!("{name} is another client's mailbox"));
+            if !entry.name.is(owner) {
+                return invalid(format!(
+                    "{name} is another client's mailbox; a client consumes its own only"
+                ));
             }
             if has_mailbox {
                 return invalid(format!("{name} is subscribed to already"));
@@ -277,7 +286,9 @@ impl Brain {
     fn end_subscription(&mut self, client: u32, index: u32) {
         self.set_eager(index, false);
         let ended = self.subscriptions.remove(index as usize);
-        self.directory.at_mut(client).rest_mut().subscriptions.retain(|&other| other != index);
+        let entry = self.directory.at_mut(client);
+        entry.rest_mut().subscriptions.retain(|&other| other != index);
+        entry.drop_empty_rest();
         self.queues.at_mut(ended.queue).subscriptions -= 1;
         self.mark_dirty(ended.queue);
     }

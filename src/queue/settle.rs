@@ -1,7 +1,7 @@
 //! What consumers say about their leases, and how credit comes back.
 
 use crate::clock::Time;
-use crate::ids::{ConnKey, Epoch, LeaseId, SubscriptionId};
+use crate::ids::{ConnKey, LeaseId, SubscriptionId};
 use crate::limits::{LEASE_MAX, NACK_DELAY_MAX};
 use crate::log::Ticket;
 use crate::mail::{Effect, Settle, Settled, Settlement};
@@ -148,7 +148,7 @@ impl Brain {
         after: Ticket,
         client: u32,
         subscription: SubscriptionId,
-        epoch: Epoch,
+        epoch: u32,
         bytes: u32,
     ) {
         let bytes = u64::from(bytes);
@@ -168,14 +168,14 @@ impl Brain {
     pub(super) fn replenish_committed(&mut self, committed: Ticket) {
         while let Some(next) = self.replenishing.pop_front_if(|next| next.after <= committed) {
             let is_same = |client: &Client| client.epoch == next.epoch;
-            if self.directory.clients.get(next.client as usize).is_some_and(is_same) {
+            if self.directory.clients.get(next.client).is_some_and(is_same) {
                 self.raise_credit(next.client, next.subscription, next.messages, next.bytes);
             }
         }
     }
 
     /// Gives a delivery's credit back to the subscription it came from, if that is still of the same connection.
-    fn replenish(&mut self, client: u32, subscription: SubscriptionId, epoch: Epoch, bytes: u32) {
+    fn replenish(&mut self, client: u32, subscription: SubscriptionId, epoch: u32, bytes: u32) {
         if self.directory.at(client).epoch == epoch {
             self.raise_credit(client, subscription, 1, u64::from(bytes));
         }

@@ -42,6 +42,7 @@ pub use bound::{BoundLoop, LoopHandle, bind};
 pub use brain::LoopBrain;
 pub use control::LoopControl;
 pub use lane::ShardLane;
+pub use stream::CONNECTION_BYTES;
 
 /// No connection has these: their slots would be the last ones of a slab of four thousand million.
 const LISTENER: Token = Token(usize::MAX);

@@ -11,6 +11,8 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use crate::gateway::SlotKey;
+use crate::limits;
+use crate::paged::Paged;
 
 /// A connection's byte stream. A TLS stream would be a second variant that holds a number into a side slab, so that a
 /// plain one stays as small as its descriptor.
@@ -65,14 +67,16 @@ enum Duty {
     Doomed,
 }
 
+/// What a connection takes of its loop's list of streams, in bytes; more in a debug build.
+pub const CONNECTION_BYTES: usize = size_of::<Connection>();
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(debug_assertions)))]
-const _: () = assert!(size_of::<Connection>() == 12, "what an idle connection costs the loop");
+const _: () = assert!(CONNECTION_BYTES == 12);
 
 /// The connections of one loop.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     /// By slot.
-    entries: Vec<Connection>,
+    entries: Paged<Connection>,
     /// Those to be read, in the order in which they asked. Each at most once, so bounded by the connections.
     ready: VecDeque<SlotKey>,
     /// Entries with a stream.
@@ -82,19 +86,16 @@ pub(super) struct Connections {
 impl Connections {
     /// Takes in a stream under the key the brain gave it.
     pub(super) fn insert(&mut self, key: SlotKey, stream: Stream) {
-        let slot = key.slot as usize;
-        if slot >= self.entries.len() {
-            self.entries.resize_with(slot + 1, Connection::default);
-        }
-        let entry = &mut self.entries[slot];
-        assert!(entry.stream.is_none(), "the brain gave slot {slot} twice");
+        self.entries.grow_to(key.slot + 1, Connection::default);
+        let entry = &mut self.entries[key.slot];
+        assert!(entry.stream.is_none(), "the brain gave slot {} twice", key.slot);
         *entry = Connection { stream: Some(stream), generation: key.generation, ..Connection::default() };
         self.live += 1;
     }
 
     /// Takes a stream out; its key finds nothing from now on.
     pub(super) fn remove(&mut self, slot: u32) -> Option<Stream> {
-        let entry = self.entries.get_mut(slot as usize)?;
+        let entry = self.entries.get_mut(slot)?;
         let stream = entry.stream.take();
         self.live -= usize::from(stream.is_some());
         *entry = Connection { generation: entry.generation, ..Connection::default() };
@@ -108,7 +109,7 @@ impl Connections {
 
     /// The connection in a slot, whichever it is.
     pub(super) fn in_slot(&mut self, slot: u32) -> Option<&mut Connection> {
-        self.entries.get_mut(slot as usize).filter(|entry| entry.stream.is_some())
+        self.entries.get_mut(slot).filter(|entry| entry.stream.is_some())
     }
 
     /// The connection with this key, unless it is gone.
@@ -118,7 +119,7 @@ impl Connections {
 
     /// Puts a connection behind those that wait to be read, unless it waits already.
     pub(super) fn queue(&mut self, slot: u32) {
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        let Some(entry) = self.entries.get_mut(slot) else { return };
         if entry.stream.is_some() && entry.readable && entry.duty == Duty::Idle {
             entry.duty = Duty::Queued;
             self.ready.push_back(SlotKey { slot, generation: entry.generation });
@@ -133,6 +134,10 @@ impl Connections {
     /// The next connection to be read. One that was closed meanwhile, or is to be, is passed over.
     pub(super) fn next_ready(&mut self) -> Option<SlotKey> {
         while let Some(key) = self.ready.pop_front() {
+            if self.ready.is_empty() {
+                // A storm makes it as long as there are connections; what the events of a turn need is kept.
+                self.ready.shrink_to(limits::EVENTS_PER_TURN_MAX);
+            }
             if let Some(entry) = self.of(key)
                 && entry.duty == Duty::Queued
             {

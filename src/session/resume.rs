@@ -1,4 +1,4 @@
-//! Resume tokens, and the tag by which a session knows its own client again.
+//! Resume tokens.
 //!
 //! ```text
 //! bytes 0..8    epoch, little endian
@@ -58,13 +58,6 @@ impl ResumeKey {
         let (epoch, session_id) = said.split_at(8);
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, &byte| n << 8 | u64::from(byte));
         authentic.then(|| (Epoch(number(epoch)), number(session_id)))
-    }
-
-    /// A number that only this client id has, for all practical purposes: a keyed hash, so that nobody can look for
-    /// another id with the same one. It spares every idle session its client id.
-    pub(super) fn tag(&self, client: &str) -> u64 {
-        let hash = blake3::keyed_hash(&self.0, client.as_bytes());
-        hash.as_bytes().iter().take(8).fold(0, |tag, &byte| tag << 8 | u64::from(byte))
     }
 
     fn mac(&self, namespace: &Namespace, client: &ClientId, said: &[u8]) -> [u8; MAC_BYTES] {

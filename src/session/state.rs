@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::config::Auth;
-use crate::ids::{ClientId, Epoch, Namespace, QueueName};
+use crate::ids::{ClientId, Namespace, QueueName};
 use crate::limits;
-use crate::mail::Resume;
+use crate::mail::{Attached, Resume};
 use crate::session::{Denied, Hello, Publishing, Reason, Request, ResumeKey, TOKEN_BYTES, Verdict};
 
 /// What a session waits for.
@@ -43,16 +43,9 @@ pub struct Rules {
     /// Publish window: bytes unanswered at once.
     pub publish_bytes_max: u32,
     /// Requests other than publishes unanswered at once.
-    pub requests_max: u32,
+    pub requests_max: u16,
     /// Whether frames may be compressed with clients that can.
     pub compression: bool,
-}
-
-/// The part of a session that is needed between HELLO and WELCOME only.
-#[derive(Debug)]
-struct Greeting {
-    namespace: Namespace,
-    client: ClientId,
 }
 
 /// A client that proved who it is, to be attached to its shard.
@@ -84,14 +77,11 @@ pub struct Session {
     mark: Time,
     /// The next request's number.
     next_seq: u64,
-    /// Stands for the client id, to know its own mailbox by.
-    tag: u64,
-    greeting: Option<Box<Greeting>>,
     heartbeat_ms: u32,
     unanswered_messages: u32,
     unanswered_bytes: u32,
     unanswered_publishes: u32,
-    unanswered_requests: u32,
+    unanswered_requests: u16,
     phase: Phase,
     compression: bool,
 }
@@ -103,8 +93,6 @@ impl Session {
         Self {
             mark: now,
             next_seq: 1,
-            tag: 0,
-            greeting: None,
             heartbeat_ms: 0,
             unanswered_messages: 0,
             unanswered_bytes: 0,
@@ -183,21 +171,19 @@ impl Session {
             .map(|(epoch, session_id)| Resume { epoch, session_id, leases });
         self.heartbeat_ms = agreed_heartbeat_ms(hello.heartbeat_ms, rules.heartbeat);
         self.compression = hello.compression && rules.compression;
-        self.tag = rules.resume_key.tag(client.as_str());
-        self.greeting = Some(Box::new(Greeting { namespace: namespace.clone(), client: client.clone() }));
         self.phase = Phase::AwaitingAttach;
         Ok(Attachment { namespace, client, resume })
     }
 
     /// The shard has taken the client in. `None` when that was not awaited.
-    pub fn welcome(&mut self, now: Time, epoch: Epoch, session_id: u64, rules: &Rules) -> Option<Welcome> {
+    pub fn welcome(&mut self, now: Time, attached: &Attached, rules: &Rules) -> Option<Welcome> {
         if self.phase != Phase::AwaitingAttach {
             return None;
         }
-        let greeting = self.greeting.take()?;
         self.phase = Phase::Live;
         self.mark = now;
-        let resume_token = rules.resume_key.issue(&greeting.namespace, &greeting.client, epoch, session_id);
+        let Attached { namespace, client, epoch, session_id, .. } = attached;
+        let resume_token = rules.resume_key.issue(namespace, client, *epoch, *session_id);
         Some(Welcome { heartbeat_ms: self.heartbeat_ms, compression: self.compression, resume_token })
     }
 
@@ -219,7 +205,7 @@ impl Session {
             }
             Request::Subscribe(subscribe) => {
                 self.take_seq(subscribe.seq)?;
-                match self.subscribe_fault(&subscribe.queue, subscribe.credit_messages, rules) {
+                match subscribe_fault(&subscribe.queue, subscribe.credit_messages) {
                     Some(text) => Ok(Verdict::Refuse(text)),
                     None => self.open_request(rules),
                 }
@@ -286,22 +272,6 @@ impl Session {
         Ok(Verdict::Pass)
     }
 
-    fn subscribe_fault(
-        &self,
-        queue: &Result<QueueName, crate::ids::NameError>,
-        credit_messages: u32,
-        rules: &Rules,
-    ) -> Option<String> {
-        let queue = match queue {
-            Ok(queue) => queue,
-            Err(error) => return Some(error.to_string()),
-        };
-        if queue.mailbox_owner().is_some_and(|owner| rules.resume_key.tag(owner) != self.tag) {
-            return Some("a mailbox is consumed by its own client only: device/<your client id>".into());
-        }
-        (credit_messages > limits::CREDIT_MESSAGES_MAX).then(|| credit_text(credit_messages))
-    }
-
     /// Publishes were answered.
     #[inline]
     pub fn publishes_answered(&mut self, publishes: u32, messages: u32, bytes: u32) {
@@ -313,6 +283,7 @@ impl Session {
     /// Other requests were answered.
     #[inline]
     pub fn requests_answered(&mut self, requests: u32) {
+        let requests = u16::try_from(requests).unwrap_or(u16::MAX);
         self.unanswered_requests = self.unanswered_requests.saturating_sub(requests);
     }
 
@@ -325,7 +296,7 @@ impl Session {
     /// Requests of any kind that have no answer yet.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.unanswered_publishes as usize + self.unanswered_requests as usize
+        self.unanswered_publishes as usize + usize::from(self.unanswered_requests)
     }
 
     /// The client was told to go and has until later to see its answers.
@@ -336,7 +307,6 @@ impl Session {
 
     /// Nothing is served any more. Returns the state it ends in.
     pub fn close(&mut self, now: Time) -> Phase {
-        self.greeting = None;
         self.mark = now;
         std::mem::replace(&mut self.phase, Phase::Closing)
     }
@@ -348,6 +318,13 @@ fn agreed_heartbeat_ms(wanted_ms: u32, default: Duration) -> u32 {
     u32::try_from(agreed.as_millis()).unwrap_or(u32::MAX)
 }
 
+fn subscribe_fault(queue: &Result<QueueName, crate::ids::NameError>, credit_messages: u32) -> Option<String> {
+    match queue {
+        Ok(_) => (credit_messages > limits::CREDIT_MESSAGES_MAX).then(|| credit_text(credit_messages)),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 fn credit_text(found: u32) -> String {
     format!("a credit of {found} messages is not allowed; at most {} are", limits::CREDIT_MESSAGES_MAX)
 }
@@ -356,4 +333,4 @@ fn denied(reason: Reason, text: String) -> Denied {
     Denied { reason, text }
 }
 
-const _: () = assert!(size_of::<Session>() <= 64);
+const _: () = assert!(size_of::<Session>() <= 40);

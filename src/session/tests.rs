@@ -3,8 +3,9 @@ use std::collections::HashMap;
 use super::*;
 use crate::clock::Time;
 use crate::config::{Auth, Token};
-use crate::ids::{ClientId, Epoch, Namespace, QueueName, SubscriptionId};
+use crate::ids::{ClientId, ConnKey, Epoch, LoopId, Namespace, QueueName, SubscriptionId};
 use crate::limits;
+use crate::mail::Attached;
 
 fn rules() -> Rules {
     Rules {
@@ -25,8 +26,19 @@ fn hello<'a>() -> Hello<'a> {
 fn live(rules: &Rules) -> Session {
     let mut session = Session::new(Time(0));
     session.hello(hello(), rules).expect("hello");
-    session.welcome(Time(1), Epoch(9), 3, rules).expect("welcome");
+    session.welcome(Time(1), &attached(), rules).expect("welcome");
     session
+}
+
+fn attached() -> Attached {
+    Attached {
+        conn: ConnKey { loop_id: LoopId(0), slot: 0, generation: 0 },
+        namespace: Namespace::parse(Namespace::DEFAULT).unwrap(),
+        client: ClientId::parse("d1").unwrap(),
+        session_id: 3,
+        epoch: Epoch(9),
+        resumed: false,
+    }
 }
 
 fn publish(seq: u64, messages: u32, bytes: u32) -> Request {
@@ -42,7 +54,7 @@ fn subscribe(seq: u64, queue: &str, credit_messages: u32) -> Request {
 
 #[test]
 fn an_idle_session_is_small() {
-    assert!(size_of::<Session>() <= 64, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 40, "{}", size_of::<Session>());
 }
 
 #[test]
@@ -82,7 +94,7 @@ fn the_heartbeat_is_clamped_and_three_are_missed() {
     for (wanted_ms, agreed_ms) in [(0, 30_000), (1, 500), (45_000, 45_000), (u32::MAX, 3_600_000)] {
         let mut session = Session::new(Time(0));
         session.hello(Hello { heartbeat_ms: wanted_ms, ..hello() }, &rules).expect("hello");
-        let welcome = session.welcome(Time(1), Epoch(1), 1, &rules).expect("welcome");
+        let welcome = session.welcome(Time(1), &attached(), &rules).expect("welcome");
         assert_eq!(welcome.heartbeat_ms, agreed_ms);
         assert_eq!(session.silence_max().as_millis(), u128::from(agreed_ms) * 3);
     }
@@ -129,11 +141,11 @@ fn windows_are_enforced_and_given_back() {
 }
 
 #[test]
-fn a_mailbox_is_consumed_by_its_owner() {
+fn what_cannot_be_subscribed_to_is_refused() {
     let rules = rules();
     let mut session = live(&rules);
     assert_eq!(session.admit(&subscribe(1, "device/d1", 1), &rules), Ok(Verdict::Pass));
-    assert!(matches!(session.admit(&subscribe(2, "device/d2", 1), &rules), Ok(Verdict::Refuse(_))));
+    assert!(matches!(session.admit(&subscribe(2, "no queue", 1), &rules), Ok(Verdict::Refuse(_))));
     assert!(matches!(session.admit(&subscribe(3, "jobs", 1 << 20), &rules), Ok(Verdict::Refuse(_))));
     assert_eq!(session.unanswered(), 1);
 }

@@ -3,6 +3,7 @@
 //! Words and layout only, no types: each rule is a function over a file's text with a test that it can fail.
 
 mod floors;
+mod idle;
 mod rules;
 mod source;
 

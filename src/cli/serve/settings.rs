@@ -88,7 +88,7 @@ pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) 
     gateway.rules.publish_messages_max = config.session.publish_window_messages as u32;
     gateway.rules.publish_bytes_max = config.session.publish_window_bytes as u32;
     gateway.rules.compression = config.session.compression;
-    Arc::new(gateway)
+    Arc::new(gateway.one_of(plan.loops as usize))
 }
 
 /// Loops that share a core share its pace: the machine takes no more clients back for having more of them.

@@ -333,7 +333,7 @@ impl Machine {
         if !state_allows {
             return Err(RequestError::NotNow);
         }
-        if self.others_unanswered >= limits::REQUEST_WINDOW {
+        if self.others_unanswered >= u32::from(limits::REQUEST_WINDOW) {
             return Err(RequestError::WindowFull);
         }
         Ok(())

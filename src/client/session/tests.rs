@@ -492,7 +492,7 @@ fn nothing_is_subscribed_to_before_every_settlement_is_sent() {
         let nack = Settlement::Nack { delay: None, error: message.to_string(), reject: false };
         assert!(client.session.settle(lease(message), nack));
     }
-    assert!(client.session.unanswered() > limits::REQUEST_WINDOW as usize);
+    assert!(client.session.unanswered() > usize::from(limits::REQUEST_WINDOW));
     let mut out = Vec::new();
     client.session.connected(client.now, &mut out);
     server.accept();

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::Auth;
-use crate::ids::{ConnKey, Epoch};
-use crate::mail::{Attached, Command, Effect, EffectBatch};
+use crate::ids::{Boot, ClientId, ConnKey, Epoch, LeaseId, MessageId, Namespace, SubscriptionId};
+use crate::mail::{Attached, Command, Deliver, Effect, EffectBatch};
 use crate::session::ResumeKey;
 use crate::wire::{RawFrame, ServerFrame, Split, encode, split};
 
@@ -122,7 +122,14 @@ impl Rig {
     }
 
     pub(super) fn attach(&mut self, key: SlotKey, epoch: u64) {
-        let attached = Attached { conn: conn(key), session_id: 7, epoch: Epoch(epoch), resumed: false };
+        let attached = Attached {
+            conn: conn(key),
+            namespace: Namespace::parse(Namespace::DEFAULT).unwrap(),
+            client: ClientId::parse("d1").unwrap(),
+            session_id: 7,
+            epoch: Epoch(epoch),
+            resumed: false,
+        };
         self.effects(vec![Effect::Attached(Box::new(attached))], &[]);
     }
 
@@ -139,6 +146,17 @@ impl Rig {
 
 pub(super) fn conn(key: SlotKey) -> ConnKey {
     ConnKey { loop_id: LoopId(0), slot: key.slot, generation: key.generation }
+}
+
+/// A delivery of `body_len` bytes; `id` is the message's.
+pub(super) fn delivery(key: SlotKey, id: u64, body_len: usize) -> Effect {
+    Effect::Deliver(Deliver {
+        conn: conn(key),
+        subscription: SubscriptionId(1),
+        lease: LeaseId { message: MessageId(id), attempt: 1, boot: Boot(1) },
+        lease_ms: 30_000,
+        body_len: body_len as u32,
+    })
 }
 
 pub(super) fn frame<M: prost::Message>(kind: Kind, message: &M) -> Vec<u8> {

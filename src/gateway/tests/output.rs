@@ -1,7 +1,5 @@
 use super::*;
-use crate::ids::{Boot, LeaseId, MessageId, SubscriptionId};
 use crate::limits;
-use crate::mail::Deliver;
 use crate::wire::{DICTIONARY_ID, EMPTY_PING};
 
 /// A connection whose client has the dictionary, or has not.
@@ -99,16 +97,6 @@ fn frames_behind_a_compressed_one_stay_whole() {
     assert_eq!(got, [(Kind::Deliver, true), (Kind::Pong, false), (Kind::Deliver, true)]);
 }
 
-fn delivery(key: SlotKey, id: u64, body_len: usize) -> Effect {
-    Effect::Deliver(Deliver {
-        conn: conn(key),
-        subscription: SubscriptionId(1),
-        lease: LeaseId { message: MessageId(id), attempt: 1, boot: Boot(1) },
-        lease_ms: 30_000,
-        body_len: body_len as u32,
-    })
-}
-
 #[test]
 fn deliveries_of_one_turn_share_a_frame() {
     let mut rig = Rig::new(config());
@@ -203,7 +191,55 @@ fn last_words_linger_for_a_while_only() {
     assert_eq!(rig.closed, [key.slot]);
 }
 
+/// Connections that say nothing for an hour, each with a slot of its own.
+fn many(rig: &mut Rig, count: u32) -> Vec<SlotKey> {
+    let connect = |n| {
+        let key = rig.accept();
+        let hello =
+            proto::Hello { client_id: format!("d{n}"), heartbeat_ms: 3_600_000, ..Default::default() };
+        rig.receive(key, &hello_of(hello));
+        rig.attach(key, 1);
+        key
+    };
+    (0..count).map(connect).collect()
+}
+
+/// Something to send to each of them, all at once.
+fn storm(rig: &mut Rig, keys: &[SlotKey]) {
+    const BODY: usize = 1000;
+    let effects = keys.iter().map(|&key| delivery(key, 1, BODY)).collect();
+    rig.effects(effects, &vec![7; BODY * keys.len()]);
+}
+
 #[test]
-fn an_idle_connection_is_small() {
-    assert!(size_of::<table::Conn>() <= 88, "{}", size_of::<table::Conn>());
+fn what_a_storm_took_is_given_back_once_it_lies_idle() {
+    let mut rig = Rig::new(GatewayConfig { max_sessions: 200, ..config() });
+    let keys = many(&mut rig, 200);
+    let interval = u64::try_from(limits::POOL_TRIM_INTERVAL.as_millis()).unwrap();
+    // As long as it is of use it is kept.
+    for _ in 0..10 {
+        storm(&mut rig, &keys);
+        rig.wait(interval / 3);
+    }
+    let pooled = rig.gateway.buffers.pooled_bytes;
+    assert!(pooled >= 200 * 1000, "{pooled} bytes");
+    // One buffer that is in use, even the last, keeps no other.
+    rig.plugged = keys.iter().map(|key| key.slot).collect();
+    storm(&mut rig, &keys);
+    rig.plugged = vec![keys[100].slot];
+    keys.iter().for_each(|key| rig.flush(key.slot));
+    rig.turn();
+    for _ in 0..4 {
+        rig.wait(interval / 2);
+        storm(&mut rig, &keys[..10]);
+    }
+    assert!(rig.gateway.buffers.pooled_bytes <= limits::POOLED_KEPT_BYTES);
+    assert_eq!(rig.metrics.pooled_bytes.value() as usize, rig.gateway.buffers.pooled_bytes);
+    rig.plugged.clear();
+    rig.flush(keys[100].slot);
+    rig.wait(2 * interval);
+    assert!(rig.gateway.buffers.entries() <= limits::POOLED_KEPT, "{}", rig.gateway.buffers.entries());
+    assert!(!rig.gateway.buffers.has_surplus(), "a quiet loop sleeps");
+    storm(&mut rig, &keys);
+    assert_eq!(rig.gateway.buffers.in_use(), 0);
 }

@@ -1,6 +1,4 @@
 use super::*;
-use crate::ids::{Boot, LeaseId, MessageId, SubscriptionId};
-use crate::mail::Deliver;
 use crate::wire::{EMPTY_PING, encode_part, encode_publish_end};
 
 const FRAME: usize = 4096;
@@ -35,6 +33,13 @@ fn end(seq: u64, queue: &str, body: &[u8], sent: usize) -> Vec<u8> {
     let mut out = Vec::new();
     encode_publish_end(&mut out, seq, queue, None, sent as u32, &body[sent..]);
     out
+}
+
+/// `body` in parts, and the PUBLISH that ends them.
+fn publish_in_parts(rig: &mut Rig, key: SlotKey, seq: u64, queue: &str, body: &[u8]) {
+    let (begun, sent) = parts(body, 100);
+    rig.receive(key, &begun);
+    rig.receive(key, &end(seq, queue, body, sent));
 }
 
 fn error(rig: &mut Rig, key: SlotKey) -> (proto::Code, String) {
@@ -77,9 +82,7 @@ fn parts_use_up_the_window_and_an_answer_gives_it_back() {
     let key = rig.live("a");
     let body = body(39_000);
     for seq in 1..4 {
-        let (begun, sent) = parts(&body, 100);
-        rig.receive(key, &begun);
-        rig.receive(key, &end(seq, "jobs", &body, sent));
+        publish_in_parts(&mut rig, key, seq, "jobs", &body);
         let acked = crate::mail::PublishAcked {
             conn: conn(key),
             seq,
@@ -92,10 +95,8 @@ fn parts_use_up_the_window_and_an_answer_gives_it_back() {
         assert!(matches!(rig.frames(key.slot)[..], [Got::PublishAck(_)]));
     }
     // Unanswered, it leaves no room for the parts of another.
-    let (begun, sent) = parts(&body, 100);
-    rig.receive(key, &begun);
-    rig.receive(key, &end(4, "jobs", &body, sent));
-    rig.receive(key, &begun);
+    publish_in_parts(&mut rig, key, 4, "jobs", &body);
+    rig.receive(key, &parts(&body, 100).0);
     let (code, text) = error(&mut rig, key);
     assert_eq!(code, proto::Code::WindowExceeded, "{text}");
     assert_eq!(rig.metrics.partial_bytes.value(), 0);
@@ -107,9 +108,7 @@ fn a_refused_end_gives_the_window_back() {
     let key = rig.live("a");
     let body = body(39_000);
     for seq in 1..4 {
-        let (begun, sent) = parts(&body, 100);
-        rig.receive(key, &begun);
-        rig.receive(key, &end(seq, "no queue/has this name", &body, sent));
+        publish_in_parts(&mut rig, key, seq, "no queue/has this name", &body);
         let frames = rig.frames(key.slot);
         assert!(matches!(&frames[..], [Got::PublishAck(ack)] if ack.refusal.is_some()), "{frames:?}");
     }
@@ -195,16 +194,6 @@ fn unfinished_parts_have_a_budget_in_the_loop() {
     assert!(matches!(rig.frames(b.slot)[..], [Got::GoAway(_)]));
     assert!(rig.metrics.partial_bytes.value() <= 30_000);
     assert_eq!(rig.closed, [b.slot]);
-}
-
-fn delivery(key: SlotKey, id: u64, body_len: usize) -> Effect {
-    Effect::Deliver(Deliver {
-        conn: conn(key),
-        subscription: SubscriptionId(1),
-        lease: LeaseId { message: MessageId(id), attempt: 1, boot: Boot(1) },
-        lease_ms: 30_000,
-        body_len: body_len as u32,
-    })
 }
 
 /// The message that these frames carry in parts; panics when they do not follow each other.

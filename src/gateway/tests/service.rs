@@ -116,7 +116,7 @@ fn names_that_will_not_do_are_refused_without_closing() {
         };
         frame(Kind::Subscribe, &subscribe)
     };
-    let bytes = [publish(1, "a b", &[b"x"]), subscribe(2, "device/d2"), subscribe(3, "device/d1")].concat();
+    let bytes = [publish(1, "a b", &[b"x"]), subscribe(2, "a b"), subscribe(3, "device/d1")].concat();
     rig.receive(key, &bytes);
     let frames = rig.frames(key.slot);
     let [Got::PublishAck(ack), Got::Reply(reply)] = &frames[..] else { panic!("{frames:?}") };
@@ -291,4 +291,16 @@ fn compressed_frames_are_read_once_agreed_on() {
         assert_eq!(frames == [Got::Pong], is_agreed, "{frames:?}");
         assert_eq!(rig.closed.is_empty(), is_agreed);
     }
+}
+
+#[test]
+fn loops_share_what_the_server_has_for_buffers() {
+    let all = config();
+    let of_two = all.clone().one_of(2);
+    assert_eq!(of_two.loop_output_bytes_max, crate::limits::OUTPUT_BYTES_MAX / 2);
+    assert_eq!(of_two.loop_partial_bytes_max, crate::limits::PARTIAL_BYTES_MAX / 2);
+    // However many there are, each takes a message of the largest size, and a frame beside it.
+    let of_many = all.clone().one_of(1000);
+    assert_eq!(of_many.loop_output_bytes_max, all.message_bytes_max);
+    assert_eq!(of_many.loop_partial_bytes_max, all.message_bytes_max + all.frame_bytes_max);
 }

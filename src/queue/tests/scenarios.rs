@@ -3,6 +3,7 @@
 use super::*;
 use crate::limits;
 use crate::queue::WhenFull;
+use crate::queue::directory::Lease;
 use crate::queue::messages::Message;
 
 fn attempt_of(deliveries: &[(Deliver, String)]) -> Vec<(u32, &str)> {
@@ -35,8 +36,7 @@ fn first_ids(effects: &[(Effect, Vec<u8>)]) -> Vec<u64> {
 #[test]
 fn entries_are_small() {
     assert!(size_of::<Message>() <= 96, "{}", size_of::<Message>());
-    // With a client id of up to 32 bytes.
-    const { assert!(crate::queue::directory::IDLE_SESSION_BYTES + 32 <= 150) };
+    assert!(size_of::<Lease>() <= 24, "{}", size_of::<Lease>());
 }
 
 #[test]
@@ -328,6 +328,55 @@ fn a_mailbox_waits_for_its_device_and_costs_nothing_while_empty() {
         1,
         "its credit was replenished while the mailbox did not exist"
     );
+}
+
+#[test]
+fn a_mailbox_is_consumed_by_its_own_client_only() {
+    let mut world = World::new();
+    // One with a name that lies in its entry, one whose name needs memory of its own.
+    for (own, other) in [("d1", "d2"), ("a-name-of-many-characters-1", "a-name-of-many-characters-2")] {
+        let device = world.attach(own);
+        world.subscribe(device, 1, &format!("device/{other}"), 1);
+        let refused = world.released().into_iter().find_map(|(effect, _)| match effect {
+            Effect::Settled(settled) => settled.refused,
+            _ => None,
+        });
+        let refused = refused.expect("a refusal");
+        assert_eq!(refused.code, RefusalCode::Invalid);
+        assert!(refused.text.contains("another client's mailbox"), "{}", refused.text);
+        world.publish(device, &format!("device/{other}"), &["for another"]);
+        assert!(deliveries(&world.commit()).is_empty());
+        world.subscribe(device, 1, &format!("device/{own}"), 1);
+        world.publish(device, &format!("device/{own}"), &["for me"]);
+        assert_eq!(deliveries(&world.commit()).len(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_is_idle_again_keeps_nothing_beside_its_entry() {
+    let mut config = QueueConfig::default();
+    config.work_queue.messages_max = 1;
+    let mut world = World::with(config);
+    let (conn, other) = (world.attach("c"), world.attach("d"));
+    let has_rest =
+        |world: &World| world.brain.directory.clients.iter().any(|(_, client)| client.rest.is_some());
+    world.subscribe(conn, 1, "device/c", 1);
+    assert!(!has_rest(&world), "a device needs its mailbox only");
+    world.subscribe(conn, 2, "jobs", 1);
+    assert!(has_rest(&world));
+    let seq = world.seq();
+    world.command(Command::Unsubscribe { conn, seq, subscription: SubscriptionId(2) });
+    assert!(!has_rest(&world));
+    world.publish(conn, "jobs", &["one"]);
+    world.publish(conn, "jobs", &["parked"]);
+    assert!(has_rest(&world));
+    world.subscribe(other, 1, "jobs", 1);
+    let got = deliveries(&world.commit());
+    world.settle(other, &[got[0].0.lease], Settlement::Ack);
+    let got = deliveries(&world.commit());
+    assert_eq!(got[0].1, "parked");
+    world.detach(other, true);
+    assert!(!has_rest(&world));
 }
 
 #[test]
