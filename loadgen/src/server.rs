@@ -7,6 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use relaymesh::host;
 
 use crate::options::Target;
 
@@ -149,24 +150,8 @@ impl Memory {
     /// # Errors
     /// When the process is not there or does not say.
     pub(crate) fn read(process: Option<&Process>) -> anyhow::Result<Self> {
-        Ok(Self { resident: process.map(Process::resident_bytes).transpose()?, kernel: kernel_bytes() })
+        Ok(Self { resident: process.map(Process::resident_bytes).transpose()?, kernel: host::kernel_bytes() })
     }
-}
-
-fn kernel_bytes() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let sockstat = fs::read_to_string("/proc/net/sockstat").ok()?;
-    Some(slab_bytes(&meminfo)? + tcp_pages(&sockstat)? * page_bytes())
-}
-
-fn slab_bytes(meminfo: &str) -> Option<u64> {
-    let value = meminfo.lines().find_map(|line| line.strip_prefix("Slab:"))?;
-    Some(value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
-}
-
-fn tcp_pages(sockstat: &str) -> Option<u64> {
-    let tcp = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-    tcp.split_ascii_whitespace().skip_while(|&word| word != "mem").nth(1)?.parse().ok()
 }
 
 fn page_bytes() -> u64 {

@@ -25,9 +25,10 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::clock::{Clock, Time};
 use crate::config::{Auth, Config};
+use crate::host;
 use crate::limits::{HTTP_CONNECTIONS_MAX, QUEUE_LABELS_MAX};
 use crate::mail::{Bell, CommandSender, EffectReceiver};
-use crate::telemetry::{Lifecycle, QueueLabels, SourceSet};
+use crate::telemetry::{Lifecycle, Memory, QueueLabels, SourceSet};
 use error::ApiError;
 use serve::Patience;
 use shard_client::ShardClient;
@@ -101,11 +102,16 @@ struct Shared {
     sources: SourceSet,
     lifecycle: Lifecycle,
     clock: Clock,
+    memory_at_start: Memory,
     /// Not on any message's path: one scrape at a time.
     labels: Mutex<QueueLabels>,
 }
 
 type State = axum::extract::State<Arc<Shared>>;
+
+fn memory() -> Memory {
+    Memory { resident: host::resident_bytes(), kernel: host::kernel_bytes() }
+}
 
 /// Starts the API on a thread of its own.
 ///
@@ -124,6 +130,8 @@ pub fn spawn(
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = oneshot::channel();
+    // Nobody was let in yet.
+    let memory_at_start = memory();
     let thread = thread::Builder::new().name("admin".into()).spawn(move || {
         let serving = async move {
             let (shard, serving_shard) = shard_client::start(lane, bell, rung, config.shard_deadline);
@@ -135,6 +143,7 @@ pub fn spawn(
                 sources,
                 lifecycle,
                 clock: Clock::starting_at(Time(0)),
+                memory_at_start,
                 labels: Mutex::new(QueueLabels::new(QUEUE_LABELS_MAX)),
             });
             let listener = tokio::net::TcpListener::from_std(listener)?;

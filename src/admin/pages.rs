@@ -36,7 +36,8 @@ async fn metrics(state: State) -> Result<Response, ApiError> {
         stage: state.lifecycle.stage(),
         uptime_seconds: state.clock.time().0 as f64 / 1000.0,
         process: ProcessStats {
-            resident_bytes: host::resident_bytes(),
+            memory: super::memory(),
+            memory_at_start: state.memory_at_start,
             open_descriptors: host::open_descriptors(),
             max_descriptors: Some(host::descriptor_limit().soft),
             cpu_seconds: Some(host::cpu_time().as_secs_f64()),

@@ -15,6 +15,7 @@ impl Gateway {
         self.send_outgoing(now);
         self.trim(now);
         self.metrics.pooled_bytes.set(self.buffers.pooled_bytes as u64);
+        self.metrics.session_bytes.set((self.table.bytes() + self.wheel.bytes()) as u64);
         self.metrics.queue_names.set(self.names.len() as u64);
         while let Some((_, key)) = self.wheel.pop_expired(now) {
             if key == WAVE_KEY {

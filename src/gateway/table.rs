@@ -95,6 +95,11 @@ impl Table {
     pub(super) fn slots(&self) -> u32 {
         self.conns.len()
     }
+
+    /// Memory it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.conns.bytes() + self.free.capacity() * size_of::<u32>()
+    }
 }
 
 fn vacant() -> Conn {

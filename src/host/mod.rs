@@ -6,6 +6,7 @@
 
 mod block;
 pub mod doctor;
+mod kernel;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
@@ -22,6 +23,7 @@ mod tables;
 mod tests;
 
 pub use block::Block;
+pub use kernel::kernel_bytes;
 pub use tables::{TableNeeds, TablePlan, Tables, own_descriptor_table, private_tables_work};
 
 use std::num::NonZeroUsize;

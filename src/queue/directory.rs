@@ -248,6 +248,12 @@ impl Directory {
         }
     }
 
+    /// Memory it takes, in bytes; names of more than 22 bytes come on top.
+    pub(super) fn bytes(&self) -> usize {
+        let conns: usize = self.conns.iter().map(Paged::bytes).sum();
+        self.clients.bytes() + conns + self.by_name.allocation_size()
+    }
+
     /// Panics unless every connected client, and no other, is found by its connection.
     pub(super) fn check(&self) {
         for (index, client) in self.clients.iter() {

@@ -57,6 +57,7 @@ impl Brain {
         };
         turn.push_now(Effect::Attached(Box::new(attached)));
         self.metrics.sessions.set(self.directory.clients.len() as u64);
+        self.metrics.directory_bytes.set(self.directory.bytes() as u64);
     }
 
     /// The client's entry, new or old, and whether its resume token is current.

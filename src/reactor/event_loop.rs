@@ -158,6 +158,7 @@ impl<B: LoopBrain> EventLoop<B> {
     fn count_turn(&mut self, woken_us: u64) {
         self.metrics.turns.inc();
         self.metrics.descriptors.set(self.descriptors());
+        self.metrics.stream_bytes.set(self.connections.bytes() as u64);
         let pongs = self.metrics.sent.pongs();
         let answered = pongs - std::mem::replace(&mut self.pongs_counted, pongs);
         if answered > 0 {

@@ -107,6 +107,11 @@ impl Connections {
         self.live
     }
 
+    /// Memory of all entries, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.bytes()
+    }
+
     /// The connection in a slot, whichever it is.
     pub(super) fn in_slot(&mut self, slot: u32) -> Option<&mut Connection> {
         self.entries.get_mut(slot).filter(|entry| entry.stream.is_some())

@@ -7,11 +7,11 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::cell::{Counter, Gauge, Histogram};
+use super::page::{Merged, Page, Scale, count};
 use super::queue_labels::QueueRow;
 use super::{FrameKinds, LoopMetrics, ProcessStats, ShardMetrics, SourceSet, Stage};
 use crate::limits;
@@ -90,6 +90,7 @@ impl Collector for Scrape {
         self.loops(&mut page)?;
         self.tables(&mut page)?;
         self.sessions(&mut page)?;
+        self.memory(&mut page)?;
         self.messages(&mut page)?;
         self.log(&mut page)?;
         self.buffers(&mut page)?;
@@ -111,7 +112,7 @@ impl Scrape {
         page.gauges("lifecycle_stage", "1 for the stage the process is in", None, &stages)?;
         page.gauge("uptime", "How long the process has run", Some(&Unit::Seconds), self.uptime_seconds)?;
         let process = &self.process;
-        if let Some(bytes) = process.resident_bytes {
+        if let Some(bytes) = process.memory.resident {
             page.gauge("process_resident_memory", "Memory in RAM", Some(&Unit::Bytes), count(bytes))?;
         }
         if let Some(open) = process.open_descriptors {
@@ -271,6 +272,47 @@ impl Scrape {
         page.counter("resumes", "Sessions resumed", None, sum(|m| &m.resumes))
     }
 
+    /// What the sessions take: of each loop as it counts itself, of all by the accounts of the process and the kernel.
+    fn memory(&self, page: &mut Page<'_>) -> fmt::Result {
+        type Part = (&'static str, fn(&LoopMetrics) -> &Gauge);
+        const PARTS: [Part; 5] = [
+            ("sessions", |m| &m.session_bytes),
+            ("streams", |m| &m.stream_bytes),
+            ("output", |m| &m.output_bytes),
+            ("partial_frames", |m| &m.partial_bytes),
+            ("pooled", |m| &m.pooled_bytes),
+        ];
+        let numbers: Vec<String> = (0..self.sources.loops.len()).map(|number| number.to_string()).collect();
+        let mut rows = Vec::with_capacity(PARTS.len() * numbers.len());
+        for (number, source) in numbers.iter().zip(&self.sources.loops) {
+            rows.extend(
+                PARTS.map(|(part, cell)| ([("loop", number.as_str()), ("part", part)], cell(source).value())),
+            );
+        }
+        page.gauges("loop_memory", "Memory of a loop, by what it is for", Some(&Unit::Bytes), &rows)?;
+        let directory = count(self.shard_sum(|m| m.directory_bytes.value()));
+        page.gauge("directory_memory", "Memory of the client directory", Some(&Unit::Bytes), directory)?;
+
+        let sessions = self.shard_sum(|m| m.sessions.value());
+        if sessions == 0 {
+            return Ok(());
+        }
+        let (now, start) = (self.process.memory, self.process.memory_at_start);
+        let bodies = self.shard_sum(|m| m.body_memory_bytes.value());
+        let each = |now: Option<u64>, start: Option<u64>, other: u64| {
+            Some(count(now?.saturating_sub(start?).saturating_sub(other)) / count(sessions))
+        };
+        if let Some(bytes) = each(now.resident, start.resident, bodies) {
+            let help = "Growth of memory in RAM since the start, message bodies apart, by session";
+            page.gauge("session_user", help, Some(&Unit::Bytes), bytes)?;
+        }
+        if let Some(bytes) = each(now.kernel, start.kernel, 0) {
+            let help = "Growth of the kernel's memory since the start, by session; clients on the same machine are in it";
+            page.gauge("session_kernel", help, Some(&Unit::Bytes), bytes)?;
+        }
+        Ok(())
+    }
+
     fn messages(&self, page: &mut Page<'_>) -> fmt::Result {
         let sum = |cell: fn(&ShardMetrics) -> &Counter| count(self.shard_sum(|source| cell(source).value()));
         page.counter("publishes", "Messages published, each on disk", None, sum(|m| &m.published))?;
@@ -420,140 +462,5 @@ impl Scrape {
             .collect();
         let help = "Age of the oldest ready message of a queue";
         page.gauges("queue_oldest_ready_age", help, Some(&Unit::Seconds), &ages)
-    }
-}
-
-/// The text being written, one metric at a time.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-/// Labels and value of one line.
-type Row<'a, const LABELS: usize, V> = ([(&'static str, &'a str); LABELS], V);
-
-impl Page<'_> {
-    fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-    }
-
-    fn counters<const L: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        rows: &[Row<'_, L, u64>],
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
-        for (labels, value) in rows {
-            metric.encode_family(labels)?.encode_counter::<NoLabelSet, _, f64>(value, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> fmt::Result {
-        self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
-    }
-
-    fn gauges<const L: usize, V: IntoCount>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        rows: &[Row<'_, L, V>],
-    ) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        for (labels, value) in rows {
-            metric.encode_family(labels)?.encode_gauge(&value.into_count())?;
-        }
-        Ok(())
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, scale: Scale, merged: &Merged) -> fmt::Result {
-        let unit = scale.unit();
-        let mut metric = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Histogram)?;
-        let last = merged.counts.len() - 1;
-        let buckets: Vec<(f64, u64)> = (merged.counts.iter().enumerate())
-            .map(|(i, n)| (if i == last { f64::INFINITY } else { scale.upper_bound(i) }, *n))
-            .collect();
-        let total = merged.counts.iter().sum();
-        metric.encode_histogram::<NoLabelSet>(count(merged.sum) * scale.factor(), total, &buckets, None)
-    }
-}
-
-/// A value of a gauge with labels.
-trait IntoCount: Copy {
-    fn into_count(self) -> f64;
-}
-
-impl IntoCount for u64 {
-    fn into_count(self) -> f64 {
-        count(self)
-    }
-}
-
-impl IntoCount for f64 {
-    fn into_count(self) -> f64 {
-        self
-    }
-}
-
-/// The exposition's numbers are 64-bit floats: exact up to 2^53.
-#[allow(clippy::cast_precision_loss)]
-fn count(value: u64) -> f64 {
-    value as f64
-}
-
-/// What a histogram's values are.
-#[derive(Clone, Copy)]
-enum Scale {
-    Count,
-    Bytes,
-    Micros,
-    Millis,
-}
-
-impl Scale {
-    fn unit(self) -> Option<Unit> {
-        match self {
-            Self::Count => None,
-            Self::Bytes => Some(Unit::Bytes),
-            Self::Micros | Self::Millis => Some(Unit::Seconds),
-        }
-    }
-
-    fn factor(self) -> f64 {
-        match self {
-            Self::Count | Self::Bytes => 1.0,
-            Self::Millis => 1e-3,
-            Self::Micros => 1e-6,
-        }
-    }
-
-    /// The bound that no value of bucket `i` exceeds: the values are whole numbers below 2^i, a time's rounded down.
-    fn upper_bound(self, i: usize) -> f64 {
-        let below = count(1 << i);
-        match self {
-            Self::Count | Self::Bytes => below - 1.0,
-            Self::Millis => below / 1e3,
-            Self::Micros => below / 1e6,
-        }
-    }
-}
-
-/// The histograms of several threads as one.
-struct Merged {
-    counts: [u64; Histogram::BUCKETS],
-    sum: u64,
-}
-
-impl Merged {
-    fn of<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Self {
-        let mut merged = Self { counts: [0; Histogram::BUCKETS], sum: 0 };
-        for histogram in histograms {
-            for (sum, n) in merged.counts.iter_mut().zip(histogram.counts()) {
-                *sum += n;
-            }
-            merged.sum = merged.sum.wrapping_add(histogram.sum());
-        }
-        merged
     }
 }

@@ -8,6 +8,7 @@ mod cell;
 mod lifecycle;
 pub mod logging;
 mod metrics;
+mod page;
 mod process;
 mod queue_labels;
 mod sources;
@@ -15,7 +16,7 @@ mod sources;
 pub use cell::{Counter, Gauge, Histogram};
 pub use lifecycle::{Lifecycle, Stage};
 pub use metrics::{CONTENT_TYPE, Scrape, exposition};
-pub use process::ProcessStats;
+pub use process::{Memory, ProcessStats};
 pub use queue_labels::{OVERFLOW, QueueLabels, QueueRow};
 pub use sources::{AcceptOutcome, FrameKinds, HandshakeOutcome, LoopMetrics, ShardMetrics, SourceSet};
 

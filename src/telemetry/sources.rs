@@ -100,6 +100,10 @@ pub struct LoopMetrics {
     pub partial_bytes: Gauge,
     /// Buffers kept for the next connection that needs one, in bytes.
     pub pooled_bytes: Gauge,
+    /// Memory of the loop's sessions and their timers, in bytes, what waits for the next ones included.
+    pub session_bytes: Gauge,
+    /// Memory of its list of streams, likewise.
+    pub stream_bytes: Gauge,
     /// Queue names kept.
     pub queue_names: Gauge,
     /// Closed sockets kept until what was said last has arrived.
@@ -133,6 +137,8 @@ pub struct ShardMetrics {
     pub sessions: Gauge,
     /// Sessions whose connection is gone.
     pub sessions_in_grace: Gauge,
+    /// Memory of the client directory, in bytes, what waits for the next clients included; long names come on top.
+    pub directory_bytes: Gauge,
     /// Connections replaced by a newer one of the same client.
     pub take_overs: Counter,
     /// Sessions resumed.
