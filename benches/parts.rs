@@ -1,0 +1,284 @@
+//! What the parts of a session's life cost with ten thousand sessions and with a million: `cargo bench --bench parts`.
+//!
+//! Sessions are visited as heartbeats visit them: each once a round, in an order of its own that the next round
+//! repeats, a handful in a turn. For the memory that is random access, and whatever was touched has left the caches before
+//! it is touched again: what a million costs more than ten thousand are accesses to memory, some 100 ns each where
+//! they cannot overlap. Each row is the median of its rounds. The last two rows are what the sessions take of RAM.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use prost::Message as _;
+use relaymesh::clock::{Clock, Now, Time, Wall};
+use relaymesh::config::Auth;
+use relaymesh::gateway::{Action, Gateway, GatewayConfig, SlotKey};
+use relaymesh::host;
+use relaymesh::ids::{ClientId, ConnKey, Epoch, LoopId, Namespace, QueueName, SubscriptionId};
+use relaymesh::log::{Journal, Position, ReadTicket, Room, Ticket};
+use relaymesh::mail::{Attach, Attached, Command, CommandBatch, Effect, EffectBatch};
+use relaymesh::queue::{Brain, Outbox, QueueConfig, Turn};
+use relaymesh::session::ResumeKey;
+use relaymesh::telemetry::{LoopMetrics, ShardMetrics};
+use relaymesh::wheel::{TimerId, Wheel};
+use relaymesh::wire::{self, EMPTY_PING, Kind, proto};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const FEW: usize = 10_000;
+const MANY: usize = 1_000_000;
+/// Operations of a measurement; a million sessions are visited twice.
+const OPERATIONS: usize = 2 * MANY;
+const ROUNDS: usize = 5;
+/// Sessions with something to say in one turn.
+const PER_TURN: usize = 64;
+const NOW: Time = Time(1000);
+const LOOP: LoopId = LoopId(0);
+
+fn main() {
+    println!("{:44} {:>10} {:>10} {:>7}", "ns an operation, by sessions", "10,000", "1,000,000", "ratio");
+    row("session slab: a connection looked up", slab);
+    row("wheel: a deadline fires and is set again", wheel);
+    row("directory: a client by its connection", directory_by_connection);
+    row("directory: a client by its name, attached", directory_by_name);
+    row("gateway: PING in, PONG out", gateway_turn);
+    println!("\nbytes of RSS a session, with {MANY}");
+    println!("{:44} {:>10}", "a loop's brain", memory(|| Sessions::new(MANY)));
+    println!("{:44} {:>10}", "a shard's directory", memory(|| Shard::new(MANY)));
+}
+
+/// Measures with few and with many; the operation is handed the numbers of a turn's sessions.
+fn row<T: FnMut(&[u32])>(name: &str, part: fn(usize) -> T) {
+    let [few, many] = [FEW, MANY].map(|sessions| nanos(sessions, part(sessions)));
+    println!("{name:44} {few:>10.1} {many:>10.1} {:>6.2}x", many / few);
+}
+
+fn nanos(sessions: usize, mut turn: impl FnMut(&[u32])) -> f64 {
+    let clock = Clock::starting_at(Time(0));
+    let mut order: Vec<u32> = (0..).take(sessions).collect();
+    Rng::with_seed(1).shuffle(&mut order);
+    let mut round = |operations: usize| {
+        let turns = order.chunks(PER_TURN).cycle().take(operations / PER_TURN);
+        let before = clock.micros();
+        turns.for_each(&mut turn);
+        (clock.micros() - before) as f64 * 1000.0 / operations as f64
+    };
+    round(sessions);
+    let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| round(OPERATIONS)).collect();
+    rounds.sort_unstable_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
+
+fn memory<T>(make: impl FnOnce() -> T) -> u64 {
+    let before = host::resident_bytes().unwrap_or(0);
+    let made = make();
+    let bytes = host::resident_bytes().unwrap_or(0).saturating_sub(before);
+    drop(made);
+    bytes / MANY as u64
+}
+
+/// A loop's brain with live sessions, in slots from 0.
+struct Sessions {
+    gateway: Gateway,
+}
+
+impl Sessions {
+    fn new(count: usize) -> Self {
+        let mut config = GatewayConfig::new(Auth::Open, ResumeKey([1; 32]));
+        config.max_sessions = count;
+        let metrics = Arc::new(LoopMetrics::default());
+        let gateway = Gateway::new(LOOP, Arc::new(config), metrics, 1, NOW);
+        let mut sessions = Self { gateway };
+        for number in 0..count {
+            sessions.connect(number);
+        }
+        sessions
+    }
+
+    fn connect(&mut self, number: usize) {
+        let key = self.gateway.accept(NOW).expect("room for a connection");
+        let name = name_of(number);
+        let hello = proto::Hello {
+            version_min: 1,
+            version_max: 1,
+            client_id: name.clone(),
+            heartbeat_ms: 3_600_000,
+            ..Default::default()
+        };
+        let mut frame = Vec::with_capacity(hello.encoded_len() + 8);
+        wire::encode(&mut frame, Kind::Hello, &hello);
+        self.gateway.receive(NOW, key, &frame);
+        self.gateway.commands().clear();
+        let attached = Attached {
+            conn: ConnKey { loop_id: LOOP, slot: key.slot, generation: key.generation },
+            namespace: Namespace::parse(Namespace::DEFAULT).expect("a name"),
+            client: ClientId::parse(&name).expect("a name"),
+            session_id: number as u64,
+            epoch: Epoch(number as u64),
+            resumed: false,
+        };
+        let effects = vec![Effect::Attached(Box::new(attached))];
+        self.gateway.effects(NOW, EffectBatch { effects, bodies: Vec::new() });
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(action) = self.gateway.next_action() {
+            if let Action::Flush(slot) = action {
+                let sent = black_box(self.gateway.unsent(slot)).len();
+                self.gateway.sent(NOW, slot, sent);
+            }
+        }
+    }
+}
+
+fn name_of(number: usize) -> String {
+    format!("d-{number:08}")
+}
+
+fn slab(count: usize) -> impl FnMut(&[u32]) {
+    let sessions = Sessions::new(count);
+    move |turn| {
+        for &number in turn {
+            black_box(sessions.gateway.may_read(number));
+        }
+    }
+}
+
+fn gateway_turn(count: usize) -> impl FnMut(&[u32]) {
+    let mut sessions = Sessions::new(count);
+    move |turn| {
+        for &number in turn {
+            sessions.gateway.receive(NOW, SlotKey { slot: number, generation: 0 }, &EMPTY_PING);
+        }
+        sessions.flush();
+    }
+}
+
+/// Each timer fires once in three minutes and is set again, as that of a session that is heard every minute.
+fn wheel(count: usize) -> impl FnMut(&[u32]) {
+    const PERIOD_MS: u64 = 180_000;
+    let mut wheel = Wheel::new(Time(0));
+    let mut timers: Vec<Option<TimerId>> = vec![None; count];
+    let mut random = Rng::with_seed(2);
+    for (key, timer) in (0..).zip(&mut timers) {
+        *timer = Some(wheel.insert(Time(random.u64(1..=PERIOD_MS)), key));
+    }
+    let mut now = Time(0);
+    move |turn| {
+        for _ in turn {
+            let key = loop {
+                match wheel.pop_expired(now) {
+                    Some((_, key)) => break key,
+                    None => now = wheel.next_deadline().expect("all timers wait"),
+                }
+            };
+            timers[key as usize] = Some(wheel.insert(Time(now.0 + PERIOD_MS), key));
+        }
+    }
+}
+
+/// Answers nothing and keeps nothing.
+struct Nowhere;
+
+impl Journal for Nowhere {
+    fn append(&mut self, _parts: &[&[u8]]) -> Position {
+        Position(1)
+    }
+
+    fn open_ticket(&self) -> Ticket {
+        Ticket::DURABLE
+    }
+
+    fn committed(&self) -> Ticket {
+        Ticket::DURABLE
+    }
+
+    fn release(&mut self, _position: Position, _len: u32) {}
+
+    fn room(&self) -> Room {
+        Room::Open
+    }
+
+    fn read(&mut self, _position: Position, _offset: u32, _len: u32) -> ReadTicket {
+        ReadTicket(1)
+    }
+}
+
+/// A shard's brain with a client on each connection, subscribed to its mailbox.
+struct Shard {
+    brain: Brain,
+    outbox: Outbox,
+    batch: CommandBatch,
+}
+
+impl Shard {
+    fn new(count: usize) -> Self {
+        let config = QueueConfig { sessions_max: count, ..QueueConfig::default() };
+        let brain = Brain::new(config, Arc::new(ShardMetrics::default()), 1);
+        let mut shard = Self { brain, outbox: Outbox::new(), batch: CommandBatch::default() };
+        shard.turn(|brain, turn| {
+            brain.start(turn);
+        });
+        for slot in (0..).take(count) {
+            shard.attach(slot);
+            let queue = QueueName::parse(&format!("device/{}", name_of(slot as usize))).expect("a name");
+            shard.batch.commands.push(Command::Subscribe {
+                conn: conn(slot),
+                seq: 1,
+                subscription: SubscriptionId(1),
+                queue,
+                credit_messages: 16,
+                credit_bytes: u64::MAX,
+            });
+            shard.apply();
+        }
+        shard
+    }
+
+    fn attach(&mut self, slot: u32) {
+        self.batch.commands.push(Command::Attach(Box::new(Attach {
+            conn: conn(slot),
+            namespace: Namespace::parse(Namespace::DEFAULT).expect("a name"),
+            client: ClientId::parse(&name_of(slot as usize)).expect("a name"),
+            resume: None,
+        })));
+    }
+
+    fn turn(&mut self, act: impl FnOnce(&mut Brain, &mut Turn<'_>)) {
+        let now = Now { time: NOW, wall: Wall(1) };
+        act(&mut self.brain, &mut Turn { now, journal: &mut Nowhere, outbox: &mut self.outbox });
+        black_box(self.outbox.release(Ticket::DURABLE, LOOP));
+    }
+
+    fn apply(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.turn(|brain, turn| brain.apply(&mut batch, turn));
+        self.batch = batch;
+    }
+}
+
+fn conn(slot: u32) -> ConnKey {
+    ConnKey { loop_id: LOOP, slot, generation: 0 }
+}
+
+fn directory_by_connection(count: usize) -> impl FnMut(&[u32]) {
+    let mut shard = Shard::new(count);
+    move |turn| {
+        let credit = |&slot: &u32| {
+            let (subscription, messages, bytes) = (SubscriptionId(1), 1, 0);
+            Command::Credit { conn: conn(slot), subscription, messages, bytes }
+        };
+        shard.batch.commands.extend(turn.iter().map(credit));
+        shard.apply();
+    }
+}
+
+fn directory_by_name(count: usize) -> impl FnMut(&[u32]) {
+    let mut shard = Shard::new(count);
+    move |turn| {
+        turn.iter().for_each(|&slot| shard.attach(slot));
+        shard.apply();
+    }
+}
