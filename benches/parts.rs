@@ -1,16 +1,16 @@
 //! What the parts of a session's life cost with ten thousand sessions and with a million: `cargo bench --bench parts`.
 //!
 //! Sessions are visited as heartbeats visit them: each once a round, in an order of its own that the next round
-//! repeats, a handful in a turn. For the memory that is random access, and whatever was touched has left the caches before
-//! it is touched again: what a million costs more than ten thousand are accesses to memory, some 100 ns each where
-//! they cannot overlap. Each row is the median of its rounds. The last two rows are what the sessions take of RAM.
+//! repeats, a number of them in a turn. For the memory that is random access, and what was touched has left the caches
+//! before it is touched again: what a million costs more than ten thousand are accesses to memory where they cannot
+//! overlap. Each row is the median of its rounds in processor time. The first rows are what the sessions take of RAM.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use fastrand::Rng;
 use prost::Message as _;
-use relaymesh::clock::{Clock, Now, Time, Wall};
+use relaymesh::clock::{Now, Time, Wall};
 use relaymesh::config::Auth;
 use relaymesh::gateway::{Action, Gateway, GatewayConfig, SlotKey};
 use relaymesh::host;
@@ -37,15 +37,22 @@ const NOW: Time = Time(1000);
 const LOOP: LoopId = LoopId(0);
 
 fn main() {
-    println!("{:44} {:>10} {:>10} {:>7}", "ns an operation, by sessions", "10,000", "1,000,000", "ratio");
+    // First, while the allocator has nothing to give that was resident before.
+    println!("bytes of RSS a session, with {MANY}");
+    let before = host::resident_bytes().unwrap_or(0);
+    let sessions = Sessions::new(MANY);
+    let before = resident("a loop's brain", before);
+    let shard = Shard::new(MANY);
+    resident("a shard's directory", before);
+    drop((sessions, shard));
+
+    println!("\n{:44} {:>10} {:>10} {:>7}", "ns an operation, by sessions", "10,000", "1,000,000", "ratio");
     row("session slab: a connection looked up", slab);
     row("wheel: a deadline fires and is set again", wheel);
     row("directory: a client by its connection", directory_by_connection);
     row("directory: a client by its name, attached", directory_by_name);
-    row("gateway: PING in, PONG out", gateway_turn);
-    println!("\nbytes of RSS a session, with {MANY}");
-    println!("{:44} {:>10}", "a loop's brain", memory(|| Sessions::new(MANY)));
-    println!("{:44} {:>10}", "a shard's directory", memory(|| Shard::new(MANY)));
+    row("gateway: PING in, PONG out", |count| gateway_turn(count, false));
+    row("gateway: the same, events sorted before", |count| gateway_turn(count, true));
 }
 
 /// Measures with few and with many; the operation is handed the numbers of a turn's sessions.
@@ -55,14 +62,13 @@ fn row<T: FnMut(&[u32])>(name: &str, part: fn(usize) -> T) {
 }
 
 fn nanos(sessions: usize, mut turn: impl FnMut(&[u32])) -> f64 {
-    let clock = Clock::starting_at(Time(0));
     let mut order: Vec<u32> = (0..).take(sessions).collect();
     Rng::with_seed(1).shuffle(&mut order);
     let mut round = |operations: usize| {
         let turns = order.chunks(PER_TURN).cycle().take(operations / PER_TURN);
-        let before = clock.micros();
+        let before = host::cpu_time();
         turns.for_each(&mut turn);
-        (clock.micros() - before) as f64 * 1000.0 / operations as f64
+        (host::cpu_time() - before).as_secs_f64() * 1e9 / operations as f64
     };
     round(sessions);
     let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| round(OPERATIONS)).collect();
@@ -70,12 +76,11 @@ fn nanos(sessions: usize, mut turn: impl FnMut(&[u32])) -> f64 {
     rounds[ROUNDS / 2]
 }
 
-fn memory<T>(make: impl FnOnce() -> T) -> u64 {
-    let before = host::resident_bytes().unwrap_or(0);
-    let made = make();
-    let bytes = host::resident_bytes().unwrap_or(0).saturating_sub(before);
-    drop(made);
-    bytes / MANY as u64
+/// Prints by how much memory in RAM grew since it was `before`; returns what it is now.
+fn resident(name: &str, before: u64) -> u64 {
+    let now = host::resident_bytes().unwrap_or(0);
+    println!("{name:44} {:>10}", (now - before) / MANY as u64);
+    now
 }
 
 /// A loop's brain with live sessions, in slots from 0.
@@ -146,9 +151,13 @@ fn slab(count: usize) -> impl FnMut(&[u32]) {
     }
 }
 
-fn gateway_turn(count: usize) -> impl FnMut(&[u32]) {
+/// With the events of the turn sorted first, as a loop does, the accesses to memory overlap.
+fn gateway_turn(count: usize, is_sorted: bool) -> impl FnMut(&[u32]) {
     let mut sessions = Sessions::new(count);
     move |turn| {
+        if is_sorted {
+            turn.iter().for_each(|&number| sessions.gateway.expect(number));
+        }
         for &number in turn {
             sessions.gateway.receive(NOW, SlotKey { slot: number, generation: 0 }, &EMPTY_PING);
         }

@@ -23,10 +23,10 @@ impl<T> Default for Paged<T> {
 }
 
 impl<T> Paged<T> {
-    /// Entries of a page.
+    /// Entries of a page. Allocators ask for as much more as a large alignment may cost them.
     const PAGE_LEN: usize = {
-        assert!(size_of::<T>() > 0 && size_of::<T>() <= PAGE_BYTES);
-        PAGE_BYTES / size_of::<T>()
+        assert!(size_of::<T>() > 0 && size_of::<T>() + align_of::<T>() <= PAGE_BYTES);
+        (PAGE_BYTES + 1 - align_of::<T>()) / size_of::<T>()
     };
 
     /// How many entries there are.

@@ -23,6 +23,9 @@ pub trait LoopBrain: Send + 'static {
     /// A connection is turned away because the process is out of descriptors. Returns what to tell it.
     fn turn_away(&mut self, now: Time) -> Shed;
 
+    /// There will be something to read on this connection in the turn. Only a hint.
+    fn expect(&self, _slot: u32) {}
+
     /// Bytes of a connection, in order. Called only while [`LoopBrain::may_read`].
     fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]);
 
@@ -73,6 +76,10 @@ impl LoopBrain for Gateway {
 
     fn turn_away(&mut self, now: Time) -> Shed {
         Gateway::turn_away(self, now)
+    }
+
+    fn expect(&self, slot: u32) {
+        Gateway::expect(self, slot)
     }
 
     fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]) {

@@ -241,6 +241,7 @@ impl<B: LoopBrain> EventLoop<B> {
     fn sort_one(&mut self, key: SlotKey, event: &Event) {
         let Some(connection) = self.connections.of(key) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.brain.expect(key.slot);
             connection.readable = true;
             connection.peer_finished |= event.is_read_closed() || event.is_error();
         }
