@@ -123,6 +123,8 @@ pub const LISTEN_BACKLOG: i32 = 65_535;
 pub const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 /// A loop whose table was full listens again once one in so many of its sockets is free.
 pub const REJOIN_AT_FREE_SHARE: usize = 64;
+/// How often a loop's own count of its descriptors is compared with the system's.
+pub const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// How long a socket that we closed is kept so that what was said last arrives.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Sockets of one loop that are kept so; beyond it the oldest is dropped early.

@@ -216,6 +216,113 @@ fn a_full_table_turns_clients_away_and_does_not_spin() {
     assert!(held_by_loops(&server).iter().all(|&held| held > OWN), "in every loop");
 }
 
+/// What all threads of the server have run.
+fn cpu_time(server: &Server) -> Duration {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).expect("the process is there").flatten();
+    let ran = |task: fs::DirEntry| -> Option<u64> {
+        fs::read_to_string(task.path().join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(ran).sum())
+}
+
+fn limit(server: &Server, descriptors: u64) {
+    let limit = Rlimit { current: Some(descriptors), maximum: Some(LIMIT) };
+    prlimit(Pid::from_raw(server.id().cast_signed()), Resource::Nofile, limit)
+        .expect("a child's limit can be changed");
+}
+
+/// Not even the reserve helps: nobody can be told anything, and all wait in the kernel.
+#[test]
+fn without_any_descriptor_nothing_spins_and_the_backlog_is_served_within_a_second_of_the_first() {
+    const WAITING: usize = 30;
+    /// What passes on a machine that is held up.
+    const SLACK: Duration = Duration::from_secs(3);
+    let server = serve(&Home::new().arguments(&["--max-sessions", "100"]));
+    let turns = metric(&server, "relaymesh_loop_turns_total");
+    limit(&server, 4);
+    let say_hello = |n| {
+        let mut wire = Wire::connect(server.listen);
+        wire.send(Kind::Hello, &hello(&format!("c{n}")));
+        wire
+    };
+    let mut waiting: Vec<_> = (0..WAITING).map(say_hello).collect();
+    let ran = cpu_time(&server);
+    std::thread::sleep(Duration::from_millis(2500));
+    let ran = cpu_time(&server) - ran;
+    assert!(ran < Duration::from_millis(250), "the server ran for {ran:?} with nothing to do");
+
+    limit(&server, LIMIT);
+    let start = Instant::now();
+    for wire in &mut waiting {
+        assert!(
+            matches!(wire.read_until(start + PATIENCE), Arrival::Frame(frame) if frame.is(Kind::Welcome))
+        );
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(1) + SLACK, "the last of {WAITING} was served after {took:?}");
+    let turns = metric(&server, "relaymesh_loop_turns_total") - turns;
+    assert!(turns < 20 * WAITING as u64, "the loops made {turns} turns");
+}
+
+/// `net.ipv4.tcp_migrate_req` switched on, and off again when dropped if it was.
+struct Migration(String);
+
+impl Migration {
+    const PATH: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
+
+    /// `None` where that is not allowed.
+    fn on() -> Option<Self> {
+        let before = fs::read_to_string(Self::PATH).ok()?;
+        fs::write(Self::PATH, "1").ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Migration {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::PATH, &self.0);
+    }
+}
+
+#[test]
+fn what_waits_in_a_leaving_listener_goes_to_the_others() {
+    const LOWERED: u64 = 60;
+    const ROOM: usize = LOOPS * (LOWERED as usize - OWN);
+    /// Few enough that no table is full before the others come, nearly all of the room together with them.
+    const FIRST: usize = 96;
+    const LATER: usize = 60;
+    let Some(_on) = Migration::on() else {
+        eprintln!("skipped: {} may not be set here", Migration::PATH);
+        return;
+    };
+    let server = serve(&home());
+    limit(&server, LOWERED);
+    let first: Vec<_> = (0..FIRST).map(|n| Wire::welcome(server.listen, &format!("c{n}")).0).collect();
+    // All of them wait at once, spread by the kernel: at least one loop has no room for its part.
+    server.signal(Signal::STOP);
+    let say_hello = |n| {
+        let mut wire = Wire::connect(server.listen);
+        wire.send(Kind::Hello, &hello(&format!("d{n}")));
+        wire
+    };
+    let mut later: Vec<_> = (0..LATER).map(say_hello).collect();
+    server.signal(Signal::CONT);
+    let ends = later.iter_mut().map(|wire| match wire.read_until(Instant::now() + PATIENCE) {
+        Arrival::Frame(frame) if frame.is(Kind::Welcome) => None,
+        Arrival::Frame(frame) => Some(frame.describe()),
+        Arrival::Closed => Some("closed".to_owned()),
+        Arrival::Nothing => Some("nothing".to_owned()),
+    });
+    let ends: Vec<_> = ends.flatten().collect();
+    assert_eq!(ends, Vec::<String>::new(), "of {LATER} beside {} in a room of {ROOM}", first.len());
+    assert_eq!(held_by_loops(&server).iter().sum::<usize>() - listening_and_own(&server), FIRST + LATER);
+}
+
+/// Descriptors of the loops that are no connections: one less for each that has left.
+fn listening_and_own(server: &Server) -> usize {
+    (OWN - 1) * LOOPS + metric(server, "relaymesh_loops_listening") as usize
+}
+
 #[test]
 fn what_is_wanting_is_said() {
     let server = serve(&Home::new().arguments(&["--max-sessions", "1000", "--loops", "2"]));

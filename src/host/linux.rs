@@ -15,6 +15,11 @@ pub(super) fn open_descriptors_of(thread: u64) -> Option<u64> {
     descriptors_in(&format!("/proc/self/task/{thread}/fd"))
 }
 
+pub(super) fn descriptors_of(thread: u64) -> Option<Vec<RawFd>> {
+    let entries = fs::read_dir(format!("/proc/self/task/{thread}/fd")).ok()?;
+    Some(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
 fn descriptors_in(directory: &str) -> Option<u64> {
     // Since Linux 6.2 the size of this directory is the number of descriptors. Counting its entries instead takes
     // about a second for a million of them and is left to older kernels.

@@ -11,6 +11,10 @@ pub(super) fn open_descriptors_of(_thread: u64) -> Option<u64> {
     None
 }
 
+pub(super) fn descriptors_of(_thread: u64) -> Option<Vec<RawFd>> {
+    None
+}
+
 pub(super) fn thread_number() -> Option<u64> {
     None
 }

@@ -1,8 +1,11 @@
 //! What other threads may ask of a loop: to drain, or to stop.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::mail::Bell;
 
@@ -19,13 +22,19 @@ pub(super) struct Wishes {
     stop: AtomicBool,
     /// Over how many milliseconds to drain; [`NO_DRAIN`] until it is asked for.
     drain_over_ms: AtomicU64,
+    /// Listings of the loop's own table that it is to compare with its connections: one at a time.
+    listings: (Sender<Vec<RawFd>>, Receiver<Vec<RawFd>>),
 }
 
 const NO_DRAIN: u64 = u64::MAX;
 
 impl LoopControl {
     pub(super) fn new(bell: Bell) -> Self {
-        let wishes = Wishes { stop: AtomicBool::new(false), drain_over_ms: AtomicU64::new(NO_DRAIN) };
+        let wishes = Wishes {
+            stop: AtomicBool::new(false),
+            drain_over_ms: AtomicU64::new(NO_DRAIN),
+            listings: bounded(1),
+        };
         Self { wishes: Arc::new(wishes), bell }
     }
 
@@ -43,6 +52,14 @@ impl LoopControl {
         self.bell.ring();
     }
 
+    /// The loop compares `open`, which was found in its own table of descriptors ([`crate::host::descriptors_of`]), with what
+    /// it knows, logs what leaked and shows it in [`crate::telemetry::LoopMetrics::leaked`]. A listing it has not got to
+    /// yet stands, and this one is dropped.
+    pub fn compare_descriptors(&self, open: Vec<RawFd>) {
+        let _ = self.wishes.listings.0.try_send(open);
+        self.bell.ring();
+    }
+
     pub(super) fn wishes(&self) -> Arc<Wishes> {
         Arc::clone(&self.wishes)
     }
@@ -51,6 +68,15 @@ impl LoopControl {
 impl Wishes {
     pub(super) fn is_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is one for [`Wishes::next_listing`].
+    pub(super) fn is_listed(&self) -> bool {
+        !self.listings.1.is_empty()
+    }
+
+    pub(super) fn next_listing(&self) -> Option<Vec<RawFd>> {
+        self.listings.1.try_recv().ok()
     }
 
     pub(super) fn drain_over(&self) -> Option<Duration> {

@@ -1,6 +1,7 @@
 //! One loop: `run` is a turn from top to bottom, and each step is a function below it, in that order.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll};
 
+use super::audit;
 use super::bound::LoopSockets;
 use super::brain::LoopBrain;
 use super::control::Wishes;
@@ -23,7 +25,10 @@ use crate::host;
 use crate::ids::LoopId;
 use crate::limits;
 use crate::mail::Bell;
-use crate::telemetry::LoopMetrics;
+use crate::telemetry::{LEAK_STATES, LoopMetrics};
+
+/// stdin, stdout and stderr, which every table has.
+const STANDARD: [RawFd; 3] = [0, 1, 2];
 
 pub(super) struct EventLoop<B> {
     loop_id: LoopId,
@@ -126,22 +131,33 @@ impl<B: LoopBrain> EventLoop<B> {
             self.send_commands();
             self.count_turn(woken_us);
         }
-        self.compare_descriptors();
+        // Nothing is left of the connections: what the table holds beside the loop's own has leaked.
+        if let Some(open) = self.table_of.and_then(host::descriptors_of) {
+            self.compare_descriptors(open);
+        }
     }
 
-    /// The loop's own count of its descriptors against the system's: what differs has leaked.
-    fn compare_descriptors(&self) {
-        let counted = self.descriptors();
-        if let Some(open) = self.table_of.and_then(host::open_descriptors_of)
-            && open != counted
-        {
-            let loop_id = self.loop_id.0;
-            tracing::warn!(
-                loop_id,
-                open,
-                counted,
-                "the event loop's table holds descriptors it does not know"
-            );
+    /// What was found open in the loop's own table against what the loop knows: what differs has leaked.
+    fn compare_descriptors(&mut self, mut open: Vec<RawFd>) {
+        let mut known = STANDARD.to_vec();
+        known.extend([self.poll.as_raw_fd(), self.doorbell.number()]);
+        known.extend(self.listener.descriptors());
+        known.extend(self.connections.descriptors().chain(self.lingering.descriptors()));
+        // One of the standard ones that is closed is nobody's loss.
+        open.extend(STANDARD);
+        let mut leaks = audit::compare(&mut open, &mut known, platform::tcp_state);
+        leaks[audit::NO_SOCKET] = self.brain.live().abs_diff(self.connections.live()) as u64;
+        for ((&leaked, gauge), state) in leaks.iter().zip(&self.metrics.leaked).zip(LEAK_STATES) {
+            if leaked > 0 && leaked != gauge.value() {
+                let loop_id = self.loop_id.0;
+                tracing::warn!(
+                    loop_id,
+                    state,
+                    leaked,
+                    "the event loop's table holds descriptors it does not know, or lacks some"
+                );
+            }
+            gauge.set(leaked);
         }
     }
 
@@ -202,6 +218,7 @@ impl<B: LoopBrain> EventLoop<B> {
     fn has_news(&self) -> bool {
         self.lane.has_news()
             || self.wishes.is_stop()
+            || self.wishes.is_listed()
             || (!self.draining && self.wishes.drain_over().is_some())
     }
 
@@ -218,6 +235,9 @@ impl<B: LoopBrain> EventLoop<B> {
 
     /// Does what other threads asked for.
     fn obey(&mut self) {
+        if let Some(open) = self.wishes.is_listed().then(|| self.wishes.next_listing()).flatten() {
+            self.compare_descriptors(open);
+        }
         if !self.draining
             && let Some(over) = self.wishes.drain_over()
         {

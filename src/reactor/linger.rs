@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::RawFd;
 
 use super::stream::Stream;
 use crate::clock::Time;
@@ -53,6 +54,11 @@ impl Lingering {
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.streams.front().map(|(at, _)| *at)
+    }
+
+    /// What they have open.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.streams.iter().map(|(_, stream)| stream.descriptor())
     }
 
     /// Sockets kept.

@@ -32,6 +32,26 @@ pub(super) fn connections_migrate() -> bool {
     std::fs::read("/proc/sys/net/ipv4/tcp_migrate_req").is_ok_and(|text| text.starts_with(b"1"))
 }
 
+/// The state of a TCP connection as the system numbers it, from 1 on; 0 for what is none; `None` when nothing is open under
+/// that number.
+#[allow(unsafe_code)]
+pub(super) fn tcp_state(number: RawFd) -> Option<usize> {
+    // The first byte of `tcp_info`, which is all that is asked for.
+    let mut state = 0_u8;
+    let mut length: libc::socklen_t = 1;
+    // SAFETY: the pointers are to these two variables, and the system writes no more than `length` bytes. It takes any
+    // number for a descriptor and refuses what is none.
+    let result = unsafe {
+        let value = std::ptr::from_mut(&mut state).cast();
+        libc::getsockopt(number, libc::IPPROTO_TCP, libc::TCP_INFO, value, &raw mut length)
+    };
+    match result {
+        0 => Some(usize::from(state)),
+        _ if io::Error::last_os_error().raw_os_error() == Some(libc::EBADF) => None,
+        _ => Some(0),
+    }
+}
+
 /// Wakes a loop from other threads, through the table they share. The loop's poller knows it by the same number, in the
 /// loop's own table or in the shared one.
 #[derive(Debug)]

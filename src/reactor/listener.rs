@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -132,6 +133,12 @@ impl Listener {
     /// Whether it is in the group.
     pub(super) fn is_open(&self) -> bool {
         self.socket.is_some()
+    }
+
+    /// What it has open.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let socket = self.socket.as_ref().map(AsRawFd::as_raw_fd);
+        socket.into_iter().chain(self.reserve.as_ref().map(AsRawFd::as_raw_fd))
     }
 
     /// To be told of connections, once.

@@ -9,6 +9,7 @@
 //! Everything is edge-triggered and registered once in a connection's life; the bookkeeping that makes up for the
 //! edges not taken (a read that was put off, a write that was cut short) is in `stream`.
 
+mod audit;
 mod bound;
 mod brain;
 mod control;

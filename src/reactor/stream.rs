@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd as _, RawFd};
 
 use mio::Token;
 use mio::net::TcpStream;
@@ -31,6 +32,12 @@ impl Stream {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.write(bytes),
+        }
+    }
+
+    pub(super) fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Plain(stream) => stream.as_raw_fd(),
         }
     }
 
@@ -100,6 +107,11 @@ impl Connections {
         self.live -= usize::from(stream.is_some());
         *entry = Connection { generation: entry.generation, ..Connection::default() };
         stream
+    }
+
+    /// What they have open.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.entries.iter().filter_map(|entry| entry.stream.as_ref()).map(Stream::descriptor)
     }
 
     /// Streams taken in and not out again.

@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::cell::{Counter, Gauge, Histogram};
 use super::page::{Merged, Page, Scale, count};
 use super::queue_labels::QueueRow;
-use super::{FrameKinds, LoopMetrics, ProcessStats, ShardMetrics, SourceSet, Stage};
+use super::{FrameKinds, LEAK_STATES, LoopMetrics, ProcessStats, ShardMetrics, SourceSet, Stage};
 use crate::limits;
 
 /// The content type of [`exposition`].
@@ -259,7 +259,13 @@ impl Scrape {
             rows.extend(open.map(|open| ([("loop", number.as_str()), ("counted_by", "system")], open)));
         }
         let help = "Descriptors of a loop; the system counts those of a table of its own";
-        page.gauges("loop_descriptors", help, None, &rows)
+        page.gauges("loop_descriptors", help, None, &rows)?;
+        let leaked = |(nth, state): (usize, &'static str)| {
+            ([("state", state)], self.loop_sum(|m: &LoopMetrics| m.leaked[nth].value()))
+        };
+        let leaked: Vec<_> = LEAK_STATES.into_iter().enumerate().map(leaked).collect();
+        let help = "Descriptors of loops that no connection owns, and connections without one, as of the last comparison";
+        page.gauges("descriptors_leaked", help, None, &leaked)
     }
 
     fn sessions(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -18,7 +18,9 @@ pub use lifecycle::{Lifecycle, Stage};
 pub use metrics::{CONTENT_TYPE, Scrape, exposition};
 pub use process::{Memory, ProcessStats};
 pub use queue_labels::{OVERFLOW, QueueLabels, QueueRow};
-pub use sources::{AcceptOutcome, FrameKinds, HandshakeOutcome, LoopMetrics, ShardMetrics, SourceSet};
+pub use sources::{
+    AcceptOutcome, FrameKinds, HandshakeOutcome, LEAK_STATES, LoopMetrics, ShardMetrics, SourceSet,
+};
 
 #[cfg(test)]
 mod tests;

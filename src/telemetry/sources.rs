@@ -126,6 +126,9 @@ pub struct LoopMetrics {
     pub listening: Gauge,
     /// Descriptors the loop has opened and not closed, as it counts them itself.
     pub descriptors: Gauge,
+    /// Descriptors in the loop's own table that no connection owns, by [`LEAK_STATES`], as of the last comparison; the
+    /// last two are connections whose descriptor is gone, and slots without a socket.
+    pub leaked: [Gauge; LEAK_STATES.len()],
     /// The number of the loop's thread if its table of descriptors is its own, otherwise 0.
     pub table_of: Gauge,
 }
@@ -210,6 +213,26 @@ pub struct ShardMetrics {
     /// 1 while the disk has no room for publishes.
     pub disk_full: Gauge,
 }
+
+/// What became of a descriptor that leaked, or of the connection that should have one. From 1 on the numbers are those of
+/// the system for the states of a TCP connection.
+pub const LEAK_STATES: [&str; 15] = [
+    "no_tcp_socket",
+    "established",
+    "syn_sent",
+    "syn_received",
+    "fin_wait_1",
+    "fin_wait_2",
+    "time_wait",
+    "closed",
+    "close_wait",
+    "last_ack",
+    "listening",
+    "closing",
+    "new_syn_received",
+    "descriptor_gone",
+    "no_socket",
+];
 
 /// What the admin thread reads at scrape.
 #[derive(Debug, Clone, Default)]

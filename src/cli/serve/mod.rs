@@ -1,5 +1,6 @@
 //! `relaymesh serve`: be the server, until told to end.
 
+mod audit;
 mod keyfile;
 mod server;
 mod settings;

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{keyfile, settings};
+use super::{audit, keyfile, settings};
 use crate::admin::{self, AdminConfig, AdminHandle, OperatorLane};
 use crate::cli::out;
 use crate::clock::{Clock, Now, Time};
@@ -52,6 +52,8 @@ pub(super) struct Server {
     lifecycle: Lifecycle,
     news: Receiver<News>,
     tell: Sender<News>,
+    /// Ends the comparison of the loops' descriptors when it is dropped.
+    _audit: Sender<()>,
     /// Last, so that the directory stays locked until everything has ended.
     _storage: Arc<DiskStorage>,
 }
@@ -104,15 +106,18 @@ impl Server {
             admin::spawn(admin_config, sources, far_ends.operator, operator_bell, rung, lifecycle.clone())
                 .with_context(|| format!("cannot listen for operators on {}", config.listen.admin))?;
         let loops = spawn_loops(config, bound, far_ends.loops, &loop_metrics, resume_key, &plan)?;
+        let controls = loops.iter().map(|handle| handle.control.clone()).collect();
+        let audit = audit::start(controls, loop_metrics)
+            .context("cannot start the thread that compares descriptors")?;
         lifecycle.advance(Stage::Ready);
         // Whoever started the server need not listen to it.
         let _ = out::line(format_args!("listening on {address}\nadmin on {}", admin.address()));
-        Ok(Self { engine, loops, admin, lifecycle, news, tell, _storage: storage })
+        Ok(Self { engine, loops, admin, lifecycle, news, tell, _audit: audit, _storage: storage })
     }
 
     /// Serves until a signal comes, then drains. A second signal ends the drain at once.
     pub(super) fn run_until_told(self, drain_period: Duration) -> anyhow::Result<()> {
-        let Self { engine, loops, admin, lifecycle, news, tell, _storage } = self;
+        let Self { engine, loops, admin, lifecycle, news, tell, _audit, _storage } = self;
         if let News::LogFailed(error) = news.recv()? {
             return Err(log_failed(&lifecycle, &error));
         }

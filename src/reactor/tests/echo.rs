@@ -1,6 +1,9 @@
 //! A brain that sends back what it receives, and keeps account of how it was called.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::IntoRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +22,8 @@ pub(super) const FAREWELL: &[u8] = b"farewell";
 pub(super) const CLOSE_ME: u8 = b'!';
 /// A read that starts with it makes the brain panic.
 pub(super) const PANIC: u8 = b'?';
+/// A read that starts with it makes the brain lose a file, and a connection to [`Echo::leaks_to`].
+pub(super) const LEAK: u8 = b'~';
 /// Output beyond which a connection is not read.
 const OUTPUT_MAX: usize = 64 * 1024;
 
@@ -61,6 +66,8 @@ pub(super) struct Echo {
     pub(super) live_max: u64,
     /// Expires once at this time.
     pub(super) deadline: Option<Time>,
+    /// Where it connects to with a socket that it forgets.
+    pub(super) leaks_to: Option<SocketAddr>,
 }
 
 impl Echo {
@@ -77,6 +84,7 @@ impl Echo {
             with_commands: false,
             live_max: u64::MAX,
             deadline: None,
+            leaks_to: None,
         }
     }
 
@@ -121,6 +129,10 @@ impl LoopBrain for Echo {
         if self.with_commands {
             let conn = ConnKey { loop_id: self.loop_id, slot: key.slot, generation: key.generation };
             self.commands.commands.push(Command::Resupply { conn });
+        }
+        if let (LEAK, Some(to)) = (bytes[0], self.leaks_to) {
+            let _ = TcpStream::connect(to).unwrap().into_raw_fd();
+            let _ = File::open("/dev/null").unwrap().into_raw_fd();
         }
         if bytes[0] == CLOSE_ME {
             self.close(key.slot);
