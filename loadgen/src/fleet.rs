@@ -4,6 +4,7 @@
 //! short read, and written once per turn. What the connections do is the [`Workload`]'s business, also what becomes of
 //! the run when one is refused or lost.
 
+mod alarm;
 mod share;
 
 use std::io::{self, Read, Write};
@@ -22,6 +23,7 @@ use crate::report::Delays;
 
 pub(crate) use share::{Identity, Share};
 
+use alarm::{ALARM, Alarm};
 use share::moment;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -146,6 +148,7 @@ pub(crate) struct Fleet {
     identity: Identity,
     share: Share,
     poll: Poll,
+    alarm: Alarm,
     clock: Clock,
     wheel: Wheel,
     inbound: Inbound,
@@ -171,11 +174,13 @@ impl Fleet {
         share: Share,
         clock: Clock,
     ) -> anyhow::Result<Self> {
+        let poll = Poll::new().context("cannot make a poller")?;
         Ok(Self {
             target: target.clone(),
             identity,
             share,
-            poll: Poll::new().context("cannot make a poller")?,
+            alarm: Alarm::new(poll.registry()).context("cannot make a timer")?,
+            poll,
             wheel: Wheel::new(clock.time()),
             clock,
             inbound: Inbound::new(),
@@ -373,11 +378,13 @@ impl Fleet {
         workload: &mut impl Workload,
     ) -> anyhow::Result<()> {
         let timer = self.wheel.next_deadline().map_or(timeout, |at| at - self.clock.time());
-        match self.poll.poll(events, Some(timeout.min(timer))) {
+        let wait = timeout.min(timer);
+        self.alarm.ring_in(wait)?;
+        match self.poll.poll(events, Some(wait)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
             _ => {}
         }
-        for event in events.iter() {
+        for event in events.iter().filter(|event| event.token() != ALARM) {
             let number = event.token().0;
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.read(number, workload)?;

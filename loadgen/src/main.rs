@@ -15,6 +15,7 @@ mod progress;
 mod report;
 mod server;
 mod source;
+mod stamp;
 mod workload;
 
 /// Drives a RelayMesh server and measures it.
@@ -39,6 +40,16 @@ enum Command {
     Publish(workload::publish::Args),
     /// Lease and ack, one lease a frame.
     Work(workload::work::Args),
+    /// Hold sessions beside clients that say nothing and clients that never read.
+    ///
+    /// Exits with 1 unless the hostile ones are gone at their deadlines and the good ones' heartbeats stay as quick.
+    Hostile(workload::hostile::Args),
+    /// Connect and reset, over and over, and compare what the server holds before and after.
+    ///
+    /// Exits with 1 unless its descriptors and its heap are back at the baseline, within 1 %.
+    Churn(workload::churn::Args),
+    /// Push to random devices of sessions that a `connect` holds.
+    Push(workload::push::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +70,9 @@ fn run() -> anyhow::Result<()> {
         Command::Echo(args) => workload::echo::run(&args),
         Command::Publish(args) => workload::publish::run(&args),
         Command::Work(args) => workload::work::run(&args),
+        Command::Hostile(args) => workload::hostile::run(&args, limit),
+        Command::Churn(args) => workload::churn::run(&args, limit),
+        Command::Push(args) => workload::push::run(&args),
     }?;
     report.finish()
 }

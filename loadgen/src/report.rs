@@ -31,6 +31,11 @@ impl Delays {
         self.0.len()
     }
 
+    /// The delay that is reached by this part of them, 0 to 1.
+    pub(crate) fn at(&self, quantile: f64) -> Duration {
+        Duration::from_micros(self.0.value_at_quantile(quantile))
+    }
+
     /// Counts what another thread counted as well.
     pub(crate) fn add(&mut self, other: &Self) {
         // Both have the bounds of `new`, without which the other's could be out of range.
@@ -47,6 +52,13 @@ impl Delays {
     fn percentiles(&self) -> [(&'static str, u64); 5] {
         let at = |quantile| self.0.value_at_quantile(quantile);
         [("p50", at(0.5)), ("p90", at(0.9)), ("p99", at(0.99)), ("p999", at(0.999)), ("max", self.0.max())]
+    }
+
+    /// As [`Delays::to_json`], with how many there are.
+    pub(crate) fn to_json_with_count(&self) -> Value {
+        let mut fields = self.to_json();
+        fields["count"] = json!(self.count());
+        fields
     }
 
     pub(crate) fn to_json(&self) -> Value {

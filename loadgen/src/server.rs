@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use relaymesh::host;
 
 use crate::options::Target;
@@ -21,14 +21,65 @@ pub(crate) enum Process {
     /// On this machine.
     Local(u32),
     /// At its address for operators.
-    Metrics {
-        /// Where they are.
-        url: String,
-        /// What proves that one may; empty where the server is open.
-        token: String,
-        /// Reused, so that asking costs the server little.
-        agent: ureq::Agent,
-    },
+    Metrics(Metrics),
+}
+
+/// The server's own metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    url: String,
+    /// What proves that one may; empty where the server is open.
+    token: String,
+    /// Reused, so that asking costs the server little.
+    agent: ureq::Agent,
+}
+
+/// What they were at one moment, as OpenMetrics text.
+#[derive(Debug, Clone)]
+pub(crate) struct MetricsPage(String);
+
+impl Metrics {
+    /// `None` when the run was told of no address for operators.
+    pub(crate) fn of(target: &Target) -> Option<Self> {
+        let url = format!("http://{}/metrics", target.admin.as_ref()?);
+        let agent = ureq::Agent::config_builder().timeout_global(Some(METRICS_PATIENCE)).build().into();
+        Some(Self { url, token: target.token.clone(), agent })
+    }
+
+    /// Asks for all of them.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(crate) fn read(&self) -> anyhow::Result<MetricsPage> {
+        let Self { url, token, agent } = self;
+        let mut request = agent.get(url);
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let ask = || request.call()?.body_mut().read_to_string();
+        ask().map(MetricsPage).with_context(|| format!("--admin: cannot read {url}"))
+    }
+}
+
+impl MetricsPage {
+    /// The value of one series: a metric's name, with its labels as they stand on the page.
+    ///
+    /// # Errors
+    /// When the server does not tell it.
+    pub(crate) fn value(&self, series: &str) -> anyhow::Result<f64> {
+        sample(&self.0, series).with_context(|| format!("the server does not tell {series}"))
+    }
+
+    /// The sum over all series of metric `name` with `label` among their labels, as it stands on the page; 0 when there
+    /// is none.
+    pub(crate) fn sum(&self, name: &str, label: &str) -> f64 {
+        let value = |line: &str| {
+            let (labels, value) = line.strip_prefix(name)?.strip_prefix('{')?.split_once("} ")?;
+            let value = value.split_ascii_whitespace().next()?.parse::<f64>().ok()?;
+            labels.split(',').any(|one| one == label).then_some(value)
+        };
+        self.0.lines().filter_map(value).sum()
+    }
 }
 
 impl Process {
@@ -37,9 +88,7 @@ impl Process {
         if let Some(pid) = target.server_pid {
             return Some(Self::Local(pid));
         }
-        let agent = ureq::Agent::config_builder().timeout_global(Some(METRICS_PATIENCE)).build().into();
-        let url = format!("http://{}/metrics", target.admin.as_ref()?);
-        Some(Self::Metrics { url, token: target.token.clone(), agent })
+        Metrics::of(target).map(Self::Metrics)
     }
 
     /// Memory of it that is in RAM, in bytes.
@@ -55,7 +104,21 @@ impl Process {
                 let pages = text.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
                 Ok(pages.with_context(|| format!("{path} is not as expected"))? * page_bytes())
             }
-            Self::Metrics { .. } => Ok(self.metric(RESIDENT_METRIC)? as u64),
+            Self::Metrics(metrics) => Ok(metrics.read()?.value(RESIDENT_METRIC)? as u64),
+        }
+    }
+
+    /// Of that what no file holds: its heap and its stacks, in bytes; all of it where the system does not tell them apart.
+    ///
+    /// # Errors
+    /// As [`Process::resident_bytes`].
+    pub(crate) fn anonymous_bytes(&self) -> anyhow::Result<u64> {
+        let Self::Local(pid) = self else { return self.resident_bytes() };
+        let path = format!("/proc/{pid}/status");
+        let text = fs::read_to_string(&path).with_context(|| format!("--server-pid {pid}: {path}"))?;
+        match kib_of(&text, "RssAnon:") {
+            Some(bytes) => Ok(bytes),
+            None => self.resident_bytes(),
         }
     }
 
@@ -66,28 +129,15 @@ impl Process {
     fn cpu_time(&self) -> anyhow::Result<Duration> {
         match self {
             Self::Local(pid) => local_cpu_time(*pid),
-            Self::Metrics { .. } => {
-                let seconds = self.metric(CPU_METRIC)?;
+            Self::Metrics(metrics) => {
+                let seconds = metrics.read()?.value(CPU_METRIC)?;
                 Duration::try_from_secs_f64(seconds).with_context(|| format!("{CPU_METRIC} is {seconds}"))
             }
         }
     }
-
-    fn metric(&self, name: &str) -> anyhow::Result<f64> {
-        let Self::Metrics { url, token, agent } = self else {
-            return Err(anyhow!("no address for operators"));
-        };
-        let mut request = agent.get(url);
-        if !token.is_empty() {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let ask = || request.call()?.body_mut().read_to_string();
-        let page = ask().with_context(|| format!("--admin: cannot read {url}"))?;
-        sample(&page, name).with_context(|| format!("{url} does not tell {name}"))
-    }
 }
 
-/// The value of a metric without labels on a page of OpenMetrics.
+/// The value of one series on a page of OpenMetrics.
 fn sample(page: &str, name: &str) -> Option<f64> {
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     value.split_ascii_whitespace().next()?.parse().ok()
@@ -152,6 +202,12 @@ impl Memory {
     pub(crate) fn read(process: Option<&Process>) -> anyhow::Result<Self> {
         Ok(Self { resident: process.map(Process::resident_bytes).transpose()?, kernel: host::kernel_bytes() })
     }
+}
+
+/// The bytes in a line of `/proc` that gives them as `name  123 kB`.
+fn kib_of(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 fn page_bytes() -> u64 {

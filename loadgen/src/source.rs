@@ -44,12 +44,26 @@ impl Sources {
     /// # Errors
     /// When the system gives no socket, or the server refuses at once.
     pub(crate) fn connect(self, to: SocketAddr, number: usize, attempt: usize) -> io::Result<Socket> {
+        self.connect_shaped(to, number, attempt, |_| Ok(()))
+    }
+
+    /// As [`Sources::connect`]; `shape` sets what else the socket is to have before it connects.
+    ///
+    /// # Errors
+    /// As [`Sources::connect`], or what `shape` says.
+    pub(crate) fn connect_shaped(
+        self,
+        to: SocketAddr,
+        number: usize,
+        attempt: usize,
+        shape: impl Fn(&Socket) -> io::Result<()>,
+    ) -> io::Result<Socket> {
         if !matches!(to.ip(), IpAddr::V4(address) if address.is_loopback()) {
-            return open(to, None);
+            return open(to, None, shape);
         }
         let mut tried = 0;
         loop {
-            let result = open(to, Some(self.of(number, attempt + tried)));
+            let result = open(to, Some(self.of(number, attempt + tried)), &shape);
             tried += 1;
             match result {
                 Err(error) if is_port_taken(&error) && tried < PORTS_PER_CONNECTION => {}
@@ -63,7 +77,11 @@ fn is_port_taken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
 }
 
-fn open(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Socket> {
+fn open(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    shape: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(from) = from {
@@ -71,6 +89,7 @@ fn open(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<Socket> {
         socket.set_reuse_address(true)?;
         socket.bind(&from.into())?;
     }
+    shape(&socket)?;
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
         _ => Ok(socket),

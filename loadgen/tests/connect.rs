@@ -1,81 +1,12 @@
 //! `loadgen connect` through the binary, against the built server.
-//!
-//! The server is the `relaymesh` beside the built `loadgen`: `cargo test --workspace` has built it,
-//! `cargo build --bin relaymesh` does too.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod support;
+
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use support::{Server, loadgen, stderr};
 use tempfile::TempDir;
-
-/// What a step may take before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A running server, ended with its test.
-struct Server {
-    process: Child,
-    listen: String,
-    admin: String,
-    data: TempDir,
-}
-
-impl Server {
-    fn start(arguments: &[&str]) -> Self {
-        let binary = Path::new(env!("CARGO_BIN_EXE_loadgen")).with_file_name("relaymesh");
-        assert!(binary.exists(), "{} is not built: cargo build --bin relaymesh", binary.display());
-        let data = TempDir::with_prefix("loadgen-test-").expect("a temporary directory can be made");
-        let mut process = Command::new(binary)
-            .env_clear()
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
-            .arg(data.path().join("data"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        let mut lines = BufReader::new(process.stdout.take().expect("stdout was piped")).lines();
-        let mut address = |prefix: &str| {
-            let line = lines.find_map(|line| line.ok()?.strip_prefix(prefix).map(str::to_owned));
-            line.unwrap_or_else(|| panic!("the server says {prefix:?}"))
-        };
-        let listen = address("listening on ");
-        let admin = address("admin on ");
-        Self { process, listen, admin, data }
-    }
-
-    /// Runs `loadgen connect` against it; returns how it ended and what it wrote as JSON.
-    fn connect(&self, arguments: &[&str]) -> (Output, Value) {
-        let json = self.data.path().join("result.json");
-        let output = loadgen()
-            .args(["connect", "--connect", &self.listen, "--quiet", "--json"])
-            .arg(&json)
-            .args(arguments)
-            .output()
-            .expect("loadgen starts");
-        let text = std::fs::read_to_string(&json).unwrap_or_default();
-        (output, serde_json::from_str(&text).unwrap_or_default())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn loadgen() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-    command.env_clear().env("RUST_BACKTRACE", "1");
-    command
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 #[test]
 fn sessions_are_held_and_their_account_is_written() {
@@ -162,17 +93,7 @@ fn sessions_that_a_dying_server_takes_along_are_lost_and_the_run_goes_on() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let url = format!("http://{}/metrics", server.admin);
-    let live = || {
-        let page = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
-        let live = page.lines().find_map(|line| line.strip_prefix("relaymesh_connections{state=\"live\"} "));
-        live.is_some_and(|live| live.parse() == Ok(60.0))
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while !live() {
-        assert!(Instant::now() < deadline, "60 sessions never were there");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    server.await_live(60);
     server.process.kill().unwrap();
     let output = run.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));

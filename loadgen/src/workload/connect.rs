@@ -6,17 +6,16 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use relaymesh::clock::{Clock, Time};
 use relaymesh::host::DescriptorLimit;
+use relaymesh::ids::ClientId;
 use serde_json::json;
 
-use super::hold::{Held, Live, Stage, hold};
+use super::hold::{Held, Live, Stage, hold_all, read};
 use super::run_prefix;
 use crate::descriptors::{HAS_PRIVATE_TABLES, connections_per_table};
 use crate::fleet::{Identity, Share};
@@ -50,6 +49,10 @@ pub(crate) struct Args {
     /// waits longer, at least until the slot that the server names, at most 30 s.
     #[arg(long, default_value_t = 3, value_name = "N")]
     retries: u32,
+    /// Client ids are this and a number from 0, so that others can name them (`loadgen push`); drawn anew for each run if not
+    /// set.
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<ClientId>,
     /// Draw sessions, memory and delay over the run into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -70,7 +73,10 @@ struct Watched {
 }
 
 /// Shares `connections` out over as few descriptor tables as hold them.
-fn share_out(connections: usize, limit: DescriptorLimit) -> anyhow::Result<Vec<Share>> {
+///
+/// # Errors
+/// When one does not, and there are no others.
+pub(super) fn share_out(connections: usize, limit: DescriptorLimit) -> anyhow::Result<Vec<Share>> {
     let each = connections_per_table(limit.soft);
     if each == 0 || !HAS_PRIVATE_TABLES && connections > each {
         bail!(
@@ -90,7 +96,7 @@ pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report>
     let target = &args.target;
     let shares = share_out(args.connections.get(), limit)?;
     let identity = Identity {
-        prefix: run_prefix("hold"),
+        prefix: args.prefix.as_ref().map_or_else(|| run_prefix("hold"), ClientId::to_string),
         heartbeat: args.heartbeat,
         ramp: args.ramp,
         retries: args.retries,
@@ -99,40 +105,16 @@ pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report>
     let process = Process::of(target);
     let began = Memory::read(process.as_ref())?;
     let (clock, live) = (Clock::starting_at(Time(0)), Live::new());
-    let all_have_tables = Barrier::new(shares.len() + 1);
-    let (watched, held) = thread::scope(|scope| {
-        let start = |&share| {
-            let (clock, live, identity, tables) = (&clock, &live, &identity, &all_have_tables);
-            scope.spawn(move || hold(target, identity, share, clock, live, tables))
-        };
-        let threads: Vec<_> = shares.iter().map(start).collect();
-        all_have_tables.wait();
-        let watch = Watch {
-            args,
-            live: &live,
-            clock: &clock,
-            process: process.as_ref(),
-            timeline: Timeline::new(),
-            p99_us: None,
-        };
-        let watched = watch.see_through(began);
-        live.enter(Stage::Ending);
-        let mut held = Ok(Held::new());
-        for thread in threads {
-            let of_thread = thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of the run panicked")));
-            match (&mut held, of_thread) {
-                (Ok(held), Ok(of_thread)) => held.add(of_thread),
-                (Ok(_), Err(error)) => held = Err(error),
-                (Err(_), _) => {}
-            }
-        }
-        (watched, held)
-    });
+    let watch = Watch {
+        args,
+        live: &live,
+        clock: &clock,
+        process: process.as_ref(),
+        timeline: Timeline::new(),
+        p99_us: None,
+    };
+    let (watched, held) = hold_all(target, &identity, &shares, (&clock, &live), || watch.see_through(began));
     report(args, &live, &held?, &watched?, shares.len())
-}
-
-fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
 }
 
 /// Looks at a run that the threads drive.
@@ -262,6 +244,10 @@ fn report(
     report.set("heartbeat_late_us", held.lateness.to_json());
     report.set("missed_heartbeats", json!(held.missed));
     report.set("delivered", json!(held.delivered));
+    if held.pushes.count() > 0 {
+        report.say(format!("{} pushes, delay in us: {}", held.pushes.count(), held.pushes.to_line()));
+    }
+    report.set("push", held.pushes.to_json_with_count());
     costs(&mut report, target, watched, established - lost, heartbeats);
     if let Some(why) = &watched.unknown {
         report.say(format!("not all the sessions cost the server is known: {why:#}"));

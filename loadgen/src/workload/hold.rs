@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use relaymesh::client::Event;
 use relaymesh::clock::{Clock, Time};
 use relaymesh::ids::{ClientId, QueueName, SubscriptionId};
@@ -18,6 +19,7 @@ use crate::descriptors::leave_shared_table;
 use crate::fleet::{Fleet, Identity, Link, Share, Workload};
 use crate::options::Target;
 use crate::report::Delays;
+use crate::stamp;
 
 const MAILBOX: SubscriptionId = SubscriptionId(1);
 /// Messages a held session is willing to receive.
@@ -83,6 +85,11 @@ impl Live {
     }
 }
 
+/// What was counted.
+pub(super) fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
 /// Counts one more.
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
@@ -100,6 +107,8 @@ pub(super) struct Held {
     /// Heartbeats that were not answered before the next was due, or before the end.
     pub(super) missed: u64,
     pub(super) delivered: u64,
+    /// From when a push was due until it was here, of those that tell.
+    pub(super) pushes: Delays,
     pub(super) reasons: Reasons,
 }
 
@@ -111,6 +120,7 @@ impl Held {
             handshakes: Delays::new(),
             missed: 0,
             delivered: 0,
+            pushes: Delays::new(),
             reasons: Reasons::new(),
         }
     }
@@ -122,6 +132,7 @@ impl Held {
         self.handshakes.add(&other.handshakes);
         self.missed += other.missed;
         self.delivered += other.delivered;
+        self.pushes.add(&other.pushes);
         for (reason, times) in other.reasons {
             *self.reasons.entry(reason).or_default() += times;
         }
@@ -204,6 +215,9 @@ impl Workload for Hold<'_> {
             Event::Delivered(view) => {
                 for delivery in view.deliveries() {
                     self.held.delivered += 1;
+                    if let Some(due_us) = stamp::stamp_of(delivery.message) {
+                        self.held.pushes.record(stamp::now_us().saturating_sub(due_us));
+                    }
                     link.machine.ack(&[delivery.lease], true, link.out)?;
                 }
                 Ok(())
@@ -242,11 +256,43 @@ impl Workload for Hold<'_> {
     }
 }
 
+/// Holds the sessions of all `shares`, each in a thread of its own, while `watch` looks on; they end when it returns.
+/// Returns what it saw and what came of the sessions.
+pub(super) fn hold_all<S>(
+    target: &Target,
+    identity: &Identity,
+    shares: &[Share],
+    (clock, live): (&Clock, &Live),
+    watch: impl FnOnce() -> S,
+) -> (S, anyhow::Result<Held>) {
+    let all_have_tables = Barrier::new(shares.len() + 1);
+    thread::scope(|scope| {
+        let start = |&share| {
+            let tables = &all_have_tables;
+            scope.spawn(move || hold(target, identity, share, clock, live, tables))
+        };
+        let threads: Vec<_> = shares.iter().map(start).collect();
+        all_have_tables.wait();
+        let seen = watch();
+        live.enter(Stage::Ending);
+        let mut held = Ok(Held::new());
+        for thread in threads {
+            let of_thread = thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of the run panicked")));
+            match (&mut held, of_thread) {
+                (Ok(held), Ok(of_thread)) => held.add(of_thread),
+                (Ok(_), Err(error)) => held = Err(error),
+                (Err(_), _) => {}
+            }
+        }
+        (seen, held)
+    })
+}
+
 /// Drives a share of the run's sessions to the run's end, in a thread and a descriptor table of its own.
 ///
 /// # Errors
 /// When the thread gets no table or no poller, or the server breaks the protocol. The others are told to end then.
-pub(super) fn hold(
+fn hold(
     target: &Target,
     identity: &Identity,
     share: Share,

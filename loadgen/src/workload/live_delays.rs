@@ -1,13 +1,13 @@
-//! Delays that many threads count and one looks at while they go on: coarse, within an eighth.
+//! Delays that many threads count and one looks at while they go on: within a sixty-fourth.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Buckets of a doubling.
-const STEPS: u64 = 8;
+const STEPS: u64 = 64;
 const STEP_BITS: u32 = STEPS.ilog2();
 /// Up to 2^33 us, more than an hour.
-const BUCKETS: usize = 31 * STEPS as usize;
+const BUCKETS: usize = (33 - STEP_BITS as usize + 1) * STEPS as usize;
 
 /// How many delays fell into which bucket.
 #[derive(Debug)]

@@ -1,10 +1,14 @@
 //! What connections do: one kind of run a file.
 
+pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod echo;
 mod hold;
+pub(crate) mod hostile;
 mod live_delays;
+mod producer;
 pub(crate) mod publish;
+pub(crate) mod push;
 pub(crate) mod work;
 
 use std::time::Duration;

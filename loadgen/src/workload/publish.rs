@@ -3,22 +3,22 @@
 //! Each connection is a producer with its own id and sequences, as the SDK's are, so that what is measured includes
 //! the deduplication of re-sends.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::bail;
 use relaymesh::client::{Event, Message};
 use relaymesh::clock::{Clock, Time};
-use relaymesh::ids::ProducerId;
 use relaymesh::limits::MESSAGE_BYTES_MAX;
 use serde_json::json;
 
+use super::producer::Producer;
 use super::{IDLE_TURN, Ticker, run_prefix};
 use crate::fleet::{Fleet, Identity, Link, Share, Workload};
 use crate::options::{Load, Target};
 use crate::progress::Progress;
 use crate::report::{Delays, Report};
 use crate::server::{Process, ServerCpu};
+use crate::stamp::{self, STAMP_BYTES};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -30,16 +30,10 @@ pub(crate) struct Args {
     /// allow fewer in flight.
     #[arg(long, default_value_t = 256, value_name = "BYTES")]
     size: usize,
-    /// Publishes a second over all connections, delays counted from when each was due; as fast as it goes if not set.
+    /// Publishes a second over all connections, delays counted from when each was due; as fast as it goes if not set. Each
+    /// payload of 16 bytes or more tells when, so that `work` reports how long it was under way.
     #[arg(long, value_name = "PER_S")]
     rate: Option<u32>,
-}
-
-struct Producer {
-    id: ProducerId,
-    next_sequence: u64,
-    /// When each unanswered publish was sent, or was due with a rate.
-    started_us: VecDeque<u64>,
 }
 
 struct Publish<'a> {
@@ -49,6 +43,8 @@ struct Publish<'a> {
     sent: u64,
     answered: u64,
     start_us: u64,
+    /// What the machine's clock shows beyond the run's.
+    stamps_ahead_us: u64,
     delays: Delays,
     progress: Progress,
     ticker: Ticker,
@@ -62,20 +58,18 @@ impl Publish<'_> {
     }
 
     fn publish_one(&mut self, link: &mut Link<'_>, started_us: u64) -> anyhow::Result<()> {
-        let producer = &mut self.producers[link.number];
-        let sequence = producer.next_sequence;
-        let unanswered_from = sequence - producer.started_us.len() as u64;
-        let producer_key = Some((producer.id, sequence, unanswered_from));
-        link.machine.publish(self.args.load.queue.as_str(), producer_key, &self.body, link.out)?;
-        producer.next_sequence += 1;
-        producer.started_us.push_back(started_us);
+        if self.args.rate.is_some() {
+            stamp::restamp(&mut self.body, started_us + self.stamps_ahead_us);
+        }
+        let queue = self.args.load.queue.as_str();
+        self.producers[link.number].publish(link, queue, &self.body, started_us)?;
         self.sent += 1;
         Ok(())
     }
 
     /// Whether this connection has room for one more: `--in-flight`, and the server's window in bytes.
     fn has_room(&self, link: &Link<'_>) -> bool {
-        let in_flight = self.producers[link.number].started_us.len();
+        let in_flight = self.producers[link.number].in_flight();
         // The first is published whatever its size, so that one that never fits is refused by name.
         let fits = in_flight == 0 || link.machine.room().bytes as usize >= self.body.len();
         in_flight < self.args.load.in_flight as usize && fits
@@ -107,6 +101,7 @@ impl Workload for Publish<'_> {
 
     fn begin(&mut self, now_us: u64) {
         self.start_us = now_us;
+        self.stamps_ahead_us = stamp::now_us() - now_us;
     }
 
     fn start(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
@@ -116,8 +111,7 @@ impl Workload for Publish<'_> {
     fn event(&mut self, link: &mut Link<'_>, event: Event<'_>) -> anyhow::Result<()> {
         match event {
             Event::PublishAcked { messages, .. } => {
-                let started = &mut self.producers[link.number].started_us;
-                for started_us in started.drain(..messages as usize) {
+                for started_us in self.producers[link.number].answered(messages) {
                     self.delays.record(link.now_us.saturating_sub(started_us));
                 }
                 self.answered += u64::from(messages);
@@ -144,7 +138,7 @@ impl Workload for Publish<'_> {
         let is_due = self.due_us()? <= now_us && self.sent < self.args.load.count;
         let in_flight = self.args.load.in_flight as usize;
         let connections = self.producers.len();
-        let free = |number: &usize| self.producers[*number].started_us.len() < in_flight;
+        let free = |number: &usize| self.producers[*number].in_flight() < in_flight;
         let from = self.next_producer;
         let number = (0..connections).map(|step| (from + step) % connections).find(free);
         self.next_producer = (from + 1) % connections;
@@ -156,15 +150,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     let Args { target, load, size, .. } = args;
     let Load { connections, count, in_flight, .. } = load;
     load.check()?;
-    let payload: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(*size).collect();
+    let mut payload: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(*size).collect();
+    if args.rate.is_some() && *size >= STAMP_BYTES {
+        payload[..STAMP_BYTES].copy_from_slice(&stamp::stamp(0));
+    }
     let body = Message::new(payload).encode(MESSAGE_BYTES_MAX)?;
     let identity = Identity::busy(run_prefix("publish"), Duration::ZERO);
     let mut fleet = Fleet::new(target, identity, Share::whole(*connections), Clock::starting_at(Time(0)))?;
-    let producer = || Producer {
-        id: ProducerId(fastrand::u64(1..)),
-        next_sequence: 1,
-        started_us: VecDeque::with_capacity(*in_flight as usize),
-    };
+    let producer = || Producer::new(*in_flight);
     let mut publish = Publish {
         args,
         body,
@@ -172,6 +165,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         sent: 0,
         answered: 0,
         start_us: 0,
+        stamps_ahead_us: 0,
         delays: Delays::new(),
         progress: Progress::counting(*count, "published", target.quiet),
         ticker: Ticker::default(),

@@ -17,6 +17,7 @@ use crate::options::{Load, Target};
 use crate::progress::Progress;
 use crate::report::{Delays, Report};
 use crate::server::{Process, ServerCpu};
+use crate::stamp;
 
 const SUBSCRIPTION: SubscriptionId = SubscriptionId(1);
 
@@ -37,6 +38,8 @@ struct Work<'a> {
     lost: u64,
     start_us: u64,
     delays: Delays,
+    /// How long the messages were under way that tell when they were due.
+    under_way: Delays,
     progress: Progress,
     ticker: Ticker,
 }
@@ -66,6 +69,9 @@ impl Workload for Work<'_> {
                     // Beyond the count nothing is taken: those leases end with the session.
                     if self.delivered > self.args.load.count {
                         continue;
+                    }
+                    if let Some(due_us) = stamp::stamp_of(delivery.message) {
+                        self.under_way.record(stamp::now_us().saturating_sub(due_us));
                     }
                     link.machine.ack(&[delivery.lease], true, link.out)?;
                     self.acked_us[link.number].push_back(link.now_us);
@@ -114,6 +120,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         lost: 0,
         start_us: 0,
         delays: Delays::new(),
+        under_way: Delays::new(),
         progress: Progress::counting(*count, "acked", target.quiet),
         ticker: Ticker::default(),
     };
@@ -126,6 +133,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     report.set("connections", json!(connections));
     report.set("in_flight", json!(in_flight));
     report.set("lost", json!(work.lost));
+    if work.under_way.count() > 0 {
+        report.say(format!("from when a publish was due to its delivery, us: {}", work.under_way.to_line()));
+        report.set("delivery_us", work.under_way.to_json());
+    }
     if work.lost > 0 {
         report.say(format!("{} leases were lost before their ack", work.lost));
     }

@@ -86,7 +86,3 @@ fn a_heartbeat_without_an_answer_is_missed() {
     assert_eq!((missed, answered), (3, 1));
     assert_eq!(read(&rig.live.lost), 1);
 }
-
-fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
-}
