@@ -130,7 +130,7 @@ name_type!(
 );
 
 name_type!(
-    /// A work queue, or a mailbox (`device/<client id>`).
+    /// A work queue, a mailbox (`device/<client id>`) or a topic (`topic/<name>`).
     QueueName,
     "queue name",
     limits::QUEUE_NAME_BYTES_MAX,
@@ -152,13 +152,22 @@ impl QueueName {
     /// What every mailbox name starts with; the rest is the client id.
     pub const MAILBOX_PREFIX: &'static str = "device/";
 
+    /// What every topic starts with; the rest is its name.
+    pub const TOPIC_PREFIX: &'static str = "topic/";
+
+    /// The name of the topic that this is, or `None` for what keeps messages.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.0.strip_prefix(Self::TOPIC_PREFIX)
+    }
+
     /// The mailbox of one client.
     #[must_use]
     pub fn mailbox(client: &ClientId) -> Self {
         Self(Arc::from(format!("{}{client}", Self::MAILBOX_PREFIX)))
     }
 
-    /// The client id whose mailbox this is, or `None` for a work queue.
+    /// The client id whose mailbox this is, or `None` for another queue.
     #[must_use]
     pub fn mailbox_owner(&self) -> Option<&str> {
         self.0.strip_prefix(Self::MAILBOX_PREFIX)
@@ -232,6 +241,10 @@ impl Epoch {
 /// One producer, chosen at random by it; never 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProducerId(pub u64);
+
+/// A topic of a namespace while somebody is subscribed to it; never given again while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicId(pub u64);
 
 /// The client's own number for one of its subscriptions, unique in its connection. From 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

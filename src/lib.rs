@@ -75,6 +75,9 @@
 //! | parked publishes | the producers' windows; [`limits::PARKED_BYTES_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_bytes{buffer="parked"}` | those connections are not read; what consumers publish is refused, for their acks make room |
 //! | bodies in memory | `memory.body_bytes_max` | `relaymesh_buffer_bytes{buffer="bodies"}` | read back from the log |
 //! | bodies being read back | [`limits::READING_BYTES_MAX`] and one message | `relaymesh_buffer_bytes{buffer="bodies_read_back"}` | their queues wait |
+//! | broadcasts on their way to the connections of a loop | [`limits::BROADCAST_BYTES_PER_LOOP_MAX`], each counting at least [`limits::BROADCAST_CHARGE_BYTES_MIN`]; the loops share the messages and keep up to [`limits::BROADCAST_FRAMES_MAX`] compressed frames of each | `relaymesh_buffer_bytes{buffer="broadcasts"}` | a publish to a topic is refused; what is under way passes by connections above their output's bound, which miss it |
+//! | topics with subscriptions | [`limits::TOPICS_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_items{buffer="topics"}` | a subscription to another is refused |
+//! | sets of topics that sessions are subscribed to | [`limits::TOPIC_SETS_PER_NAMESPACE_MAX`] a namespace, [`limits::TOPIC_SETS_MAX`] a shard | `relaymesh_buffer_items{buffer="topic_sets"}` | a subscription that makes another is refused |
 //! | dead letters of a queue | as many again as its messages | `relaymesh_queue_depth{state="dead"}` | the oldest is forgotten |
 //! | producers' marks | [`limits::PRODUCERS_PER_NAMESPACE_MAX`] | `relaymesh_producers` | a new producer is refused |
 //! | requests of operators | [`limits::OPERATOR_REQUESTS_MAX`] | `relaymesh_buffer_items{buffer="operator_requests"}` | 503 |

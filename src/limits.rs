@@ -247,6 +247,35 @@ pub const BODY_MEMORY_BYTES_MAX: u64 = 1024 * MIB as u64;
 /// How long a client that was refused for a full queue is asked to wait.
 pub const QUEUE_FULL_RETRY: Duration = Duration::from_secs(1);
 
+// Topics.
+
+/// Topics of one namespace that somebody is subscribed to.
+pub const TOPICS_PER_NAMESPACE_MAX: usize = 10_000;
+/// Different sets of topics that sessions of one namespace are subscribed to, with their subscription numbers.
+pub const TOPIC_SETS_PER_NAMESPACE_MAX: usize = 10_000;
+/// The same for all namespaces of a shard. A session's set is a number of 16 bits.
+pub const TOPIC_SETS_MAX: usize = 50_000;
+/// Bytes of broadcasts on their way to the connections of one loop, each counting at least
+/// [`BROADCAST_CHARGE_BYTES_MIN`]; beyond it a publish to a topic is refused. One that is larger passes alone.
+pub const BROADCAST_BYTES_PER_LOOP_MAX: u64 = 16 * MIB as u64;
+/// What a broadcast counts at least.
+pub const BROADCAST_CHARGE_BYTES_MIN: usize = 4 * KIB;
+/// Broadcasts that a loop hands to connections in one turn: a millisecond or two of writes, after which it reads, answers
+/// heartbeats and goes on.
+pub const BROADCAST_WAVE_SENDS: usize = 256;
+/// Bytes that a loop adds to the output of connections in one turn by broadcasts.
+pub const BROADCAST_WAVE_BYTES: usize = MIB;
+/// How often a loop compares a connection's topics with a broadcast's in one turn.
+pub const BROADCAST_WAVE_CHECKS: usize = 32 * KIB;
+/// Slots that a loop passes in one turn on its way to the next subscribed connection.
+pub const BROADCAST_WAVE_SLOTS: usize = 256 * KIB;
+/// Subscription numbers for which a loop keeps a broadcast's compressed frame; to others it goes as it is.
+pub const BROADCAST_FRAMES_MAX: usize = 2;
+/// Broadcasts that a blocking client keeps until they are taken; beyond it the oldest is forgotten.
+pub const BROADCASTS_KEPT_MAX: usize = 1024;
+/// Bytes of payloads among them.
+pub const BROADCASTS_KEPT_BYTES_MAX: usize = 16 * MIB;
+
 /// How far ahead of the ids in use the log says that they are, where durability is an interval: more than can be
 /// published in the longest one, so that no id that a power loss takes is given again.
 pub const IDS_AHEAD: u64 = 1 << 28;
@@ -313,6 +342,8 @@ const _: () = {
     assert!(PUBLISH_WINDOW_BYTES as usize >= FRAME_BYTES_MAX);
     assert!(LOG_BATCH_BYTES_MAX > FRAME_BYTES_MAX + LOG_BLOCK_BYTES);
     assert!(LOG_BATCH_BYTES_MAX * 2 <= SEGMENT_BYTES_MIN);
+    assert!(TOPIC_SETS_PER_NAMESPACE_MAX <= TOPIC_SETS_MAX && TOPIC_SETS_MAX < u16::MAX as usize - 1);
+    assert!(FRAME_BYTES_MAX <= BROADCASTS_KEPT_BYTES_MAX);
     assert!(SEGMENT_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
     assert!(RESERVED_SEGMENTS < SPARE_SEGMENTS_MAX);
     assert!(BATCH_MESSAGES_MAX <= PUBLISH_WINDOW_MESSAGES as usize);

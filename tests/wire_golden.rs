@@ -101,8 +101,8 @@ fn client_frames() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A DELIVER of whole messages, and one that ends a message in parts.
-fn delivers() -> (Vec<u8>, Vec<u8>) {
+/// A DELIVER of whole messages, one that ends a message in parts, and one of a topic.
+fn delivers() -> [Vec<u8>; 3] {
     let deliver = written(|out| {
         let mut writer = DeliverWriter::begin(out, FRAME_BYTES_MAX);
         assert!(writer.push(out, SubscriptionId(1), LEASE, 30_000, b"\x0a\x02hi"));
@@ -114,7 +114,12 @@ fn delivers() -> (Vec<u8>, Vec<u8>) {
         assert!(writer.push_end(out, SubscriptionId(1), LEASE, 30_000, 300, b"end"));
         writer.finish(out);
     });
-    (deliver, deliver_end)
+    let deliver_topic = written(|out| {
+        let mut writer = DeliverWriter::begin(out, FRAME_BYTES_MAX);
+        assert!(writer.push_broadcast(out, SubscriptionId(3), b"\x0a\x02hi"));
+        writer.finish(out);
+    });
+    [deliver, deliver_end, deliver_topic]
 }
 
 fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
@@ -146,7 +151,8 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
         text: text(),
         lost: vec![proto::Lease::from(LEASE)],
     };
-    let (deliver, deliver_end) = delivers();
+    let [deliver, deliver_end, deliver_topic] = delivers();
+    let handed_on = proto::PublishAck { seq: 1, messages: 2, subscribers: 300, ..Default::default() };
     vec![
         ("WELCOME", frame(Kind::Welcome, &welcome)),
         (
@@ -160,10 +166,12 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("PONG", frame(Kind::Pong, &proto::Pong { heartbeat_ms: 60_000 })),
         ("PUBLISH_ACK", written(|out| wire::encode_publish_ack(out, 1, 2, 300, 3))),
         ("PUBLISH_ACK refused", frame(Kind::PublishAck, &refused)),
+        ("PUBLISH_ACK topic", frame(Kind::PublishAck, &handed_on)),
         ("REPLY ok", written(|out| wire::encode_reply_ok(out, 2, 1))),
         ("REPLY lost", frame(Kind::Reply, &reply)),
         ("DELIVER", deliver),
         ("DELIVER end", deliver_end),
+        ("DELIVER topic", deliver_topic),
         (
             "GOAWAY",
             frame(

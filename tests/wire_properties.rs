@@ -249,6 +249,53 @@ proptest! {
     }
 
     #[test]
+    fn a_topics_delivery_is_written_and_read_as_prost_does(
+        deliveries in vec((prop::option::of(lease()), 1u16.., bytes()), 1..20), order: u64,
+    ) {
+        let mut out = Vec::new();
+        let mut writer = DeliverWriter::begin(&mut out, FRAME_BYTES_MAX);
+        let mut expected = proto::Deliver::default();
+        for (lease, number, message) in &deliveries {
+            let subscription = SubscriptionId(*number);
+            let is_in = match lease {
+                Some(lease) => writer.push(&mut out, subscription, *lease, 5, message),
+                None => writer.push_broadcast(&mut out, subscription, message),
+            };
+            prop_assert!(is_in);
+            expected.deliveries.push(proto::Delivery {
+                lease: lease.map(Into::into),
+                subscription: u32::from(*number),
+                lease_ms: if lease.is_some() { 5 } else { 0 },
+                message: message.clone(),
+                parts_bytes: 0,
+            });
+        }
+        writer.finish(&mut out);
+        let payload = payload(&out, Kind::Deliver);
+        prop_assert_eq!(proto::Deliver::decode(payload).unwrap(), expected.clone());
+        for bytes in [payload.to_vec(), rewritten(&expected.encode_to_vec(), order, &[])] {
+            let ServerFrame::Deliver(view) = ServerFrame::decode(Kind::Deliver, &bytes).unwrap() else {
+                panic!("another frame")
+            };
+            let told: Vec<_> = view.broadcasts().map(|told| (told.subscription.0, told.message.to_vec())).collect();
+            let leased: Vec<_> = view.deliveries().map(|own| (own.subscription.0, own.message.to_vec())).collect();
+            let of = |is_leased: bool| -> Vec<_> {
+                let own = deliveries.iter().filter(|(lease, ..)| lease.is_some() == is_leased);
+                own.map(|(_, number, message)| (*number, message.clone())).collect()
+            };
+            prop_assert_eq!((told, leased), (of(false), of(true)));
+        }
+        // What has no lease comes whole.
+        for half in [
+            proto::Delivery { subscription: 1, parts_bytes: 7, ..Default::default() },
+            proto::Delivery { subscription: 1, lease_ms: 7, ..Default::default() },
+        ] {
+            let deliver = proto::Deliver { deliveries: vec![half] }.encode_to_vec();
+            prop_assert!(ServerFrame::decode(Kind::Deliver, &deliver).is_err());
+        }
+    }
+
+    #[test]
     fn a_message_in_parts_comes_out_as_it_went_in(
         message in vec(any::<u8>(), 2..3000), room in 20usize..600, wrong in any::<prop::sample::Index>(),
     ) {
@@ -350,7 +397,7 @@ proptest! {
     ) {
         let mut out = Vec::new();
         wire::encode_publish_ack(&mut out, seq, more, first_id, messages);
-        let ack = proto::PublishAck { seq, more, first_id, messages, refusal: None };
+        let ack = proto::PublishAck { seq, more, first_id, messages, ..Default::default() };
         prop_assert_eq!(payload(&out, Kind::PublishAck), ack.encode_to_vec());
         out.clear();
         wire::encode_reply_ok(&mut out, seq, more);

@@ -50,6 +50,8 @@ enum Command {
     Churn(workload::churn::Args),
     /// Push to random devices of sessions that a `connect` holds.
     Push(workload::push::Args),
+    /// Broadcast to a topic that the sessions of a `connect --topic` listen to.
+    Broadcast(workload::broadcast::Args),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +75,7 @@ fn run() -> anyhow::Result<()> {
         Command::Hostile(args) => workload::hostile::run(&args, limit),
         Command::Churn(args) => workload::churn::run(&args, limit),
         Command::Push(args) => workload::push::run(&args),
+        Command::Broadcast(args) => workload::broadcast::run(&args),
     }?;
     report.finish()
 }

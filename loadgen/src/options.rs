@@ -71,3 +71,8 @@ impl Load {
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 500ms, 10s or 5m"))
 }
+
+/// A topic by its bare name.
+pub(crate) fn parse_topic(name: &str) -> Result<QueueName, String> {
+    QueueName::parse(&format!("{}{name}", QueueName::TOPIC_PREFIX)).map_err(|error| error.to_string())
+}

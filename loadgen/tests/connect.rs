@@ -3,9 +3,10 @@
 mod support;
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Server, loadgen, stderr};
+use support::{PATIENCE, Server, loadgen, stderr};
 use tempfile::TempDir;
 
 #[test]
@@ -126,4 +127,51 @@ fn without_a_server_one_line_says_so() {
     let output = loadgen().args(["echo", "--connect", &nobody.to_string()]).output().unwrap();
     let said = stderr(&output);
     assert!(said.starts_with("loadgen: connection ") && said.trim_end().lines().count() == 1, "{said}");
+}
+
+#[test]
+fn broadcasts_to_held_sessions_are_measured_where_they_arrive() {
+    let server = Server::start(&["--loops", "2"]);
+    let held = server.data.path().join("held.json");
+    let mut holding = loadgen()
+        .args(["connect", "--connect", &server.listen, "--quiet", "--topic", "news", "--json"])
+        .arg(&held)
+        .args(["--connections", "200", "--hold", "5s", "--heartbeat", "1s"])
+        .spawn()
+        .expect("loadgen starts");
+    let told = server.data.path().join("told.json");
+    let broadcast = |arguments: &[&str]| -> Value {
+        let output = loadgen()
+            .args(["broadcast", "--connect", &server.listen, "--quiet", "--topic", "news", "--json"])
+            .arg(&told)
+            .args(arguments)
+            .output()
+            .expect("loadgen starts");
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_str(&std::fs::read_to_string(&told).unwrap()).unwrap()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while broadcast(&[])["subscribers"] != 200 {
+        assert!(Instant::now() < deadline, "all sessions listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Until the run has noticed that all are there.
+    std::thread::sleep(Duration::from_millis(500));
+    let sent = broadcast(&["--count", "5", "--rate", "20", "--size", "200"]);
+    assert_eq!((&sent["count"], &sent["subscribers"]), (&5.into(), &200.into()), "{sent}");
+    let per_s = sent["per_s"].as_f64().unwrap();
+    assert!(per_s < 30.0, "no faster than the rate: {sent}");
+    assert!(holding.wait().expect("it ends").success());
+    let held: Value = serde_json::from_str(&std::fs::read_to_string(&held).unwrap()).unwrap();
+    let heard = &held["broadcast"];
+    let number = |name: &str| heard[name].as_u64().unwrap_or_else(|| panic!("{name}: {held}"));
+    // Perhaps the last of those that asked how many listen as well.
+    assert!((5..=6).contains(&number("broadcasts")), "{held}");
+    assert_eq!((number("fewest"), number("most")), (200, 200), "{held}");
+    assert_eq!(number("deliveries"), 200 * number("broadcasts"), "{held}");
+    assert!(heard["per_s"].as_f64().unwrap() > 0.0, "{held}");
+    let delay = |name: &str| heard["delay_us"][name].as_u64().unwrap();
+    assert!(delay("p50") > 0 && delay("p50") <= delay("p99"), "{held}");
+    assert!(number("last_us") < 60_000_000, "{held}");
+    assert_eq!((&held["missed_heartbeats"], &held["lost"]), (&0.into(), &0.into()), "{held}");
 }

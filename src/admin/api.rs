@@ -164,6 +164,7 @@ async fn publish(
     let header = message_header(&body, bytes_max).map_err(|fault| ApiError::invalid(fault.to_string()))?;
     match ask(&state, OperatorRequest::Publish { namespace, queue, header, body }).await? {
         OperatorReply::Published(id) => Ok(Json(json!({"id": id.0}))),
+        OperatorReply::Broadcasted(subscribers) => Ok(Json(json!({"subscribers": subscribers}))),
         _ => Err(unexpected()),
     }
 }

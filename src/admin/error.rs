@@ -72,6 +72,7 @@ impl From<Refused> for ApiError {
             RefusalCode::QueueFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             RefusalCode::LimitReached => (StatusCode::TOO_MANY_REQUESTS, "limit_reached"),
             RefusalCode::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            RefusalCode::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             RefusalCode::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
             RefusalCode::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
             RefusalCode::StaleSequence => (StatusCode::CONFLICT, "stale_sequence"),

@@ -270,6 +270,26 @@ fn a_publish_reaches_the_shard_with_its_fields() {
 }
 
 #[test]
+fn a_publish_to_a_topic_says_to_how_many_it_was_handed() {
+    let api = api(Auth::Open, |request| match request {
+        OperatorRequest::Publish { queue, .. } if queue.topic() == Some("news") => {
+            Some(OperatorReply::Broadcasted(7))
+        }
+        OperatorRequest::Publish { .. } => {
+            let text = "later".into();
+            let code = RefusalCode::Overloaded;
+            Some(OperatorReply::Refused(Refused { code, text, retry_after_ms: 1000 }))
+        }
+        other => panic!("{other:?}"),
+    });
+    let news = call(&api, "post", "/api/v1/publish?queue=topic/news", "", "hello");
+    assert_eq!(news, (200, "{\"subscribers\":7}".to_owned()));
+    let (status, body) = call(&api, "post", "/api/v1/publish?queue=topic/other", "", "hello");
+    assert_eq!((status, code_of(&body).as_str()), (503, "overloaded"));
+    api.stop();
+}
+
+#[test]
 fn metrics_are_openmetrics_with_bounded_names() {
     let api = api(Auth::Open, |request| match request {
         OperatorRequest::Namespaces => Some(OperatorReply::Namespaces(vec!["default".into()])),

@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::exec::{self, Outcome};
-use crate::client::{Client, Delivery, Nack, Options, Waker};
+use crate::client::{Client, Nack, Options, Received, Waker};
 use crate::clock::{Clock, Time};
 use crate::ids::{LeaseId, QueueName, SubscriptionId};
 
@@ -26,11 +26,13 @@ use crate::ids::{LeaseId, QueueName, SubscriptionId};
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) queue: QueueName,
+    /// Topics whose broadcasts are taken as well.
+    pub(super) topics: Vec<String>,
     /// `None`: print.
     pub(super) exec: Option<String>,
     /// Messages taken at once.
     pub(super) concurrency: u32,
-    /// Messages answered before it ends.
+    /// Messages answered before it ends, broadcasts counted.
     pub(super) max: Option<u64>,
     pub(super) json: bool,
 }
@@ -46,16 +48,21 @@ pub(super) fn run(options: Options, plan: Plan) -> anyhow::Result<()> {
     let subscription = client
         .subscribe_up_to(plan.queue.as_str(), plan.concurrency, plan.max)
         .with_context(|| format!("cannot take messages of {}", plan.queue))?;
+    for topic in &plan.topics {
+        client.subscribe_topic(topic).with_context(|| format!("cannot listen to the topic {topic}"))?;
+    }
     let outcome = match &plan.exec {
         None => print_all(&mut client, &plan, &stop),
         Some(command) => {
-            let (results, finished) = bounded(plan.concurrency as usize);
+            let (results, finished) = bounded(2 * plan.concurrency as usize);
             let waker = client.waker();
             let mut crew = Crew {
                 client: &mut client,
                 command: Arc::from(command.as_str()),
                 subscription,
                 running: HashMap::new(),
+                broadcasts_running: 0,
+                concurrency: plan.concurrency,
                 results,
                 finished,
                 waker,
@@ -92,25 +99,29 @@ fn print_all(client: &mut Client, plan: &Plan, stop: &AtomicBool) -> anyhow::Res
     let mut answered = 0;
     let mut stdout = std::io::stdout().lock();
     while plan.max.is_none_or(|max| answered < max) && !stop.load(Ordering::Relaxed) {
-        let Some(delivery) = client.next(None)? else { continue };
-        print(&mut stdout, &delivery, plan.json).context("cannot write to stdout")?;
-        client.ack(delivery.lease)?;
+        let Some(received) = client.receive(None)? else { continue };
+        print(&mut stdout, &received, plan.json).context("cannot write to stdout")?;
+        if let Received::Delivery(delivery) = received {
+            client.ack(delivery.lease)?;
+        }
         answered += 1;
     }
     Ok(())
 }
 
 /// Prints a message; it is acked only once it is out.
-fn print(out: &mut impl Write, delivery: &Delivery, json: bool) -> std::io::Result<()> {
-    let payload = delivery.message.payload();
+fn print(out: &mut impl Write, received: &Received, json: bool) -> std::io::Result<()> {
+    let payload = received.message().payload();
     if json {
         let mut object = serde_json::json!({
-            "id": delivery.id().0,
-            "queue": delivery.queue.as_str(),
-            "attempt": delivery.attempt(),
-            "attributes": delivery.message.attributes().collect::<HashMap<_, _>>(),
+            "queue": received.queue().as_str(),
+            "attributes": received.message().attributes().collect::<HashMap<_, _>>(),
             "payload_base64": STANDARD.encode(payload),
         });
+        if let Received::Delivery(delivery) = received {
+            object["id"] = delivery.id().0.into();
+            object["attempt"] = delivery.attempt().into();
+        }
         if let Ok(text) = std::str::from_utf8(payload) {
             object["payload_text"] = text.into();
         }
@@ -129,7 +140,8 @@ struct Job {
 }
 
 struct Done {
-    lease: LeaseId,
+    /// `None` of a topic's message, which nobody waits for.
+    lease: Option<LeaseId>,
     outcome: Outcome,
 }
 
@@ -140,6 +152,9 @@ struct Crew<'a> {
     subscription: SubscriptionId,
     /// At most as many as the subscription has credit.
     running: HashMap<LeaseId, Job>,
+    /// At most `concurrency` of them.
+    broadcasts_running: u32,
+    concurrency: u32,
     results: Sender<Done>,
     finished: Receiver<Done>,
     waker: Waker,
@@ -158,42 +173,64 @@ impl Crew<'_> {
                 self.client.unsubscribe(self.subscription)?;
             }
             let is_done = is_stopping || max.is_some_and(|max| self.answered >= max);
-            if is_done && self.running.is_empty() {
+            if is_done && self.running.is_empty() && self.broadcasts_running == 0 {
                 return Ok(());
             }
-            let Some(delivery) = self.client.next(self.until_extension())? else { continue };
+            let Some(received) = self.next(self.until_extension())? else { continue };
             // What arrives while stopping is free again with BYE.
             if !is_stopping {
-                self.start(delivery)?;
+                self.start(received)?;
             }
         }
     }
 
-    fn start(&mut self, delivery: Delivery) -> anyhow::Result<()> {
-        let (lease, lease_for) = (delivery.lease, delivery.lease_for);
+    /// Broadcasts wait while as many commands run on them as may.
+    fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Received>, crate::client::Error> {
+        if self.broadcasts_running < self.concurrency {
+            return self.client.receive(timeout);
+        }
+        self.client.next(timeout).map(|delivery| delivery.map(Received::Delivery))
+    }
+
+    fn start(&mut self, received: Received) -> anyhow::Result<()> {
+        let lease = match &received {
+            Received::Delivery(delivery) => {
+                let extend_at = self.clock.time() + delivery.lease_for / 2;
+                self.running.insert(delivery.lease, Job { lease_for: delivery.lease_for, extend_at });
+                Some(delivery.lease)
+            }
+            Received::Broadcast(_) => {
+                self.broadcasts_running += 1;
+                None
+            }
+        };
         let (command, results, waker) = (Arc::clone(&self.command), self.results.clone(), self.waker.clone());
         thread::Builder::new().name("command".to_owned()).spawn(move || {
-            let outcome = exec::run(&command, &delivery, std::io::stdout());
+            let outcome = exec::run(&command, &received, std::io::stdout());
             // Nobody listens any more only when the process is ending.
             let _ = results.send(Done { lease, outcome });
             waker.wake();
         })?;
-        let extend_at = self.clock.time() + lease_for / 2;
-        self.running.insert(lease, Job { lease_for, extend_at });
         Ok(())
     }
 
     fn hand_back(&mut self) -> anyhow::Result<()> {
         while let Ok(Done { lease, outcome }) = self.finished.try_recv() {
-            self.running.remove(&lease);
+            match lease {
+                Some(lease) => _ = self.running.remove(&lease),
+                None => self.broadcasts_running -= 1,
+            }
             match outcome {
-                Outcome::Done => self.client.ack(lease)?,
+                Outcome::Done => lease.map_or(Ok(()), |lease| self.client.ack(lease))?,
                 // Unanswered, the message goes to another worker.
                 Outcome::Unprintable(error) => return Err(error).context("cannot write to stdout"),
-                Outcome::Failed(error) => {
-                    eprintln!("relaymesh: message {} failed: {error}", lease.message);
-                    self.client.nack(lease, Nack { error, ..Nack::default() })?;
-                }
+                Outcome::Failed(error) => match lease {
+                    Some(lease) => {
+                        eprintln!("relaymesh: message {} failed: {error}", lease.message);
+                        self.client.nack(lease, Nack { error, ..Nack::default() })?;
+                    }
+                    None => eprintln!("relaymesh: the command failed on a broadcast: {error}"),
+                },
             }
             self.answered += 1;
         }

@@ -14,7 +14,11 @@ use crate::ids::{ClientId, QueueName};
 pub(super) struct Args {
     /// The device's id. A second client of the same id takes its place.
     id: ClientId,
-    /// Run `sh -c CMD` for each message, its payload on stdin, as `relaymesh work` does.
+    /// Take what is broadcast to this topic too. May be given several times.
+    #[arg(long = "topic", value_name = "NAME")]
+    topics: Vec<String>,
+    /// Run `sh -c CMD` for each message, its payload on stdin, as `relaymesh work` does. For a topic's message
+    /// RELAYMESH_QUEUE is topic/<NAME>, and there is neither id nor attempt.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
     /// How often the device shows that it is alive: 500ms to 1h.
@@ -23,7 +27,7 @@ pub(super) struct Args {
     /// Messages taken at once; more than 1 gives up their order.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     concurrency: u32,
-    /// Stop after this many messages were answered.
+    /// Stop after this many messages were answered, those of topics counted.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
     /// Print an object a line instead of bare payloads.
@@ -37,11 +41,12 @@ const EXAMPLES: &str = "\
 Examples:
   relaymesh device d1                         print what is pushed
   relaymesh device d1 --exec 'cat'            run a command on each message
-  relaymesh push d1 'hello'                   (elsewhere) push something to it";
+  relaymesh push d1 'hello'                   (elsewhere) push something to it
+  relaymesh device d1 --topic news            print what is broadcast too";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let Args { id, exec, heartbeat, concurrency, max, json, reach } = args;
+    let Args { id, topics, exec, heartbeat, concurrency, max, json, reach } = args;
     let queue = QueueName::mailbox(&id);
     let options = Options { heartbeat: Some(heartbeat), ..reach.stay(Some(id)) };
-    consume::run(options, Plan { queue, exec, concurrency, max, json })
+    consume::run(options, Plan { queue, topics, exec, concurrency, max, json })
 }

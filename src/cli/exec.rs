@@ -5,7 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
-use crate::client::Delivery;
+use crate::client::Received;
 use crate::limits;
 
 /// Longest line of a command's output that is kept together; a longer one may be cut by another command's.
@@ -22,13 +22,13 @@ pub(super) enum Outcome {
     Unprintable(io::Error),
 }
 
-/// Runs `sh -c command` on a delivery and copies its output to `out`.
-pub(super) fn run(command: &str, delivery: &Delivery, out: impl Write + Send) -> Outcome {
-    let child = match prepare(command, delivery).spawn() {
+/// Runs `sh -c command` on a message and copies its output to `out`.
+pub(super) fn run(command: &str, received: &Received, out: impl Write + Send) -> Outcome {
+    let child = match prepare(command, received).spawn() {
         Ok(child) => child,
         Err(error) => return Outcome::Failed(format!("cannot run the command: {error}")),
     };
-    match finish(child, delivery.message.payload(), out) {
+    match finish(child, received.message().payload(), out) {
         Ok(Finished { copied: Err(error), .. }) => Outcome::Unprintable(error),
         Ok(Finished { status, .. }) if status.success() => Outcome::Done,
         Ok(Finished { status, last_line, .. }) => Outcome::Failed(describe(status, &last_line)),
@@ -36,16 +36,19 @@ pub(super) fn run(command: &str, delivery: &Delivery, out: impl Write + Send) ->
     }
 }
 
-fn prepare(command: &str, delivery: &Delivery) -> Command {
+fn prepare(command: &str, received: &Received) -> Command {
     let mut prepared = Command::new("sh");
     prepared.arg("-c").arg(command);
     prepared.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // In a group of its own, so that Ctrl-C at the terminal lets it finish.
     prepared.process_group(0);
-    prepared.env("RELAYMESH_MESSAGE_ID", delivery.id().to_string());
-    prepared.env("RELAYMESH_ATTEMPT", delivery.attempt().to_string());
-    prepared.env("RELAYMESH_QUEUE", delivery.queue.as_str());
-    for (name, value) in delivery.message.attributes() {
+    // A topic's message has neither id nor attempt.
+    if let Received::Delivery(delivery) = received {
+        prepared.env("RELAYMESH_MESSAGE_ID", delivery.id().to_string());
+        prepared.env("RELAYMESH_ATTEMPT", delivery.attempt().to_string());
+    }
+    prepared.env("RELAYMESH_QUEUE", received.queue().as_str());
+    for (name, value) in received.message().attributes() {
         // The environment holds no zero byte.
         if !value.contains('\0') {
             prepared.env(variable(name), value);

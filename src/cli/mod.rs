@@ -5,6 +5,7 @@
 //! HTTP API), [`table`] (rows for people) and [`out`] (stdout). Results go to stdout, everything else to stderr, and a failure ends
 //! with a non-zero exit code. How anything is done is for the modules below to know.
 
+mod broadcast;
 mod consume;
 mod dead;
 mod device;
@@ -39,6 +40,7 @@ First steps, with a server on this machine:
   relaymesh work jobs --exec 'cat'           take messages and run a command on each
   relaymesh device d1 --exec 'cat'           be the device `d1`
   relaymesh push d1 'hello'                  send it something, whether it is there or not
+  relaymesh broadcast news 'hello'           tell all who are there and came with --topic news
   relaymesh queue ls                         see what waits";
 
 #[derive(Debug, Subcommand)]
@@ -46,6 +48,7 @@ enum Command {
     Serve(crate::config::ServeArgs),
     Publish(publish::Args),
     Push(push::Args),
+    Broadcast(broadcast::Args),
     Work(work::Args),
     Device(device::Args),
     Queue(queue::Args),
@@ -60,6 +63,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Publish(args) => publish::run(args),
         Command::Push(args) => push::run(args),
+        Command::Broadcast(args) => broadcast::run(args),
         Command::Work(args) => work::run(args),
         Command::Device(args) => device::run(args),
         Command::Queue(args) => queue::run(args),

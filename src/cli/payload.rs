@@ -65,7 +65,7 @@ impl MessageArgs {
     }
 }
 
-fn read_payload(source: Option<&str>) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_payload(source: Option<&str>) -> anyhow::Result<Vec<u8>> {
     match source {
         Some("-") => read_stdin(),
         Some(source) => match source.strip_prefix('@') {
@@ -110,7 +110,7 @@ fn parse_time(text: &str) -> Result<SystemTime, String> {
     })
 }
 
-fn parse_attribute(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_attribute(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("an attribute is given as name=value".to_owned()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::out;
 use super::payload::MessageArgs;
@@ -36,6 +36,12 @@ Examples:
 const GOODBYE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(topic) = args.queue.topic() {
+        bail!(
+            "{} is a topic, which keeps nothing and gives no id: use `relaymesh broadcast {topic}`",
+            args.queue
+        );
+    }
     send(&args.reach, &args.queue, &args.message.into_message()?, args.json)
 }
 

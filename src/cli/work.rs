@@ -40,5 +40,5 @@ what ran is delivered again when its lease has expired.";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let Args { queue, exec, concurrency, max, json, reach } = args;
-    consume::run(reach.stay(None), Plan { queue, exec, concurrency, max, json })
+    consume::run(reach.stay(None), Plan { queue, topics: Vec::new(), exec, concurrency, max, json })
 }

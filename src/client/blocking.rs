@@ -8,19 +8,20 @@
 mod inbox;
 mod options;
 mod socket;
+mod topics;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use self::inbox::Inbox;
+use self::inbox::{Answered, Inbox};
 use self::socket::{Readiness, WakeReceiver, connect, wait};
 use super::{Ended, Error, Inbound, Link, Lost, Message, Session, SessionConfig, Settlement, Verdict};
 use crate::clock::{Clock, Time};
 use crate::ids::{ClientId, LeaseId, MessageId, QueueName, SubscriptionId};
 use crate::wire::proto;
 
-pub use self::inbox::{Delivery, Flushed, Notice, Receipt};
+pub use self::inbox::{Broadcast, Delivery, Flushed, Notice, Receipt, Received};
 pub use self::options::{Nack, OnNotice, Options};
 pub use self::socket::Waker;
 
@@ -176,6 +177,10 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`], or the connection is over.
     pub fn wait(&mut self, receipt: Receipt) -> Result<MessageId, Error> {
+        self.wait_for_answer(receipt).map(|answered| answered.first_id)
+    }
+
+    fn wait_for_answer(&mut self, receipt: Receipt) -> Result<Answered, Error> {
         loop {
             if let Some(outcome) = self.inbox.take_outcome(receipt) {
                 return outcome;
@@ -243,10 +248,18 @@ impl Client {
     /// # Errors
     /// The connection is over, or a subscription was refused after a reconnect.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Delivery>, Error> {
+        self.next_of(timeout, Inbox::next_delivery)
+    }
+
+    fn next_of<T>(
+        &mut self,
+        timeout: Option<Duration>,
+        take: impl Fn(&mut Inbox) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
         let until = timeout.map(|timeout| self.clock.time() + timeout);
         loop {
-            if let Some(delivery) = self.inbox.next_delivery() {
-                return Ok(Some(delivery));
+            if let Some(taken) = take(&mut self.inbox) {
+                return Ok(Some(taken));
             }
             if let Some(failure) = self.inbox.take_failure() {
                 return Err(failure);
@@ -259,7 +272,7 @@ impl Client {
             if until.is_some_and(|until| now >= until) {
                 // What came at the last moment still counts.
                 self.turn(Some(Duration::ZERO))?;
-                return Ok(self.inbox.next_delivery());
+                return Ok(take(&mut self.inbox));
             }
             self.turn(until.map(|until| until - now))?;
         }

@@ -62,16 +62,18 @@ pub enum Event<'a> {
     Welcomed(Box<proto::Welcome>),
     /// The session is refused; the connection is closed.
     Rejected(proto::Reject),
-    /// The requests `seq` to `seq + more`, all publishes, are on disk.
+    /// The requests `seq` to `seq + more`, all publishes, are on disk; or one to a topic was handed on.
     PublishAcked {
         /// The first request answered.
         seq: u64,
         /// How many requests after it are answered as well.
         more: u32,
-        /// Id of the first message of the first request; the others follow by 1.
+        /// Id of the first message of the first request; the others follow by 1. 0 of a topic.
         first_id: MessageId,
         /// Messages answered in all.
         messages: u32,
+        /// Of a topic: the subscriptions it was handed to.
+        subscribers: u64,
     },
     /// A publish was refused as a whole; nothing of it is kept.
     PublishRefused {
@@ -387,7 +389,7 @@ impl Machine {
     }
 
     fn publish_answered<'a>(&mut self, ack: proto::PublishAck) -> Result<Event<'a>, Broken> {
-        let proto::PublishAck { seq, more, first_id, messages, refusal } = ack;
+        let proto::PublishAck { seq, more, first_id, messages, refusal, subscribers } = ack;
         let answered = self.answer(seq, more, true)?;
         if let Some(refusal) = refusal {
             return Ok(Event::PublishRefused { seq, refusal });
@@ -395,7 +397,7 @@ impl Machine {
         if answered != u64::from(messages) {
             return Err(Broken::Answer { seq });
         }
-        Ok(Event::PublishAcked { seq, more, first_id: MessageId(first_id), messages })
+        Ok(Event::PublishAcked { seq, more, first_id: MessageId(first_id), messages, subscribers })
     }
 
     fn replied<'a>(&mut self, reply: proto::Reply) -> Result<Event<'a>, Broken> {

@@ -40,7 +40,9 @@ mod message;
 mod policy;
 mod session;
 
-pub use blocking::{Client, Delivery, Flushed, Nack, Notice, OnNotice, Options, Receipt, Waker};
+pub use blocking::{
+    Broadcast, Client, Delivery, Flushed, Nack, Notice, OnNotice, Options, Receipt, Received, Waker,
+};
 pub use error::{Blame, Error};
 pub use machine::{Broken, Event, Inbound, Machine, RequestError, Room, Silence};
 pub use message::{Message, MessageError};

@@ -240,7 +240,9 @@ impl Session {
     fn on_event<'a>(&mut self, now: Time, event: Event<'a>) -> SessionEvent<'a> {
         match event {
             Event::Welcomed(welcome) => self.on_welcome(now, *welcome),
-            Event::PublishAcked { seq, more, first_id, .. } => self.on_published(seq, more, first_id),
+            Event::PublishAcked { seq, more, first_id, subscribers, .. } => {
+                self.on_published(seq, more, first_id, subscribers)
+            }
             Event::PublishRefused { seq, refusal } => match self.publishes.answered(seq) {
                 Some((sequence, messages)) => SessionEvent::PublishRefused { sequence, messages, refusal },
                 None => SessionEvent::Quiet,
@@ -285,11 +287,18 @@ impl Session {
         SessionEvent::Up { resumed: welcome.resumed }
     }
 
-    fn on_published<'a>(&mut self, seq: u64, more: u32, first_id: MessageId) -> SessionEvent<'a> {
+    fn on_published<'a>(
+        &mut self,
+        seq: u64,
+        more: u32,
+        first_id: MessageId,
+        subscribers: u64,
+    ) -> SessionEvent<'a> {
         let mut next_id = first_id;
         for seq in seq..=seq + u64::from(more) {
             if let Some((sequence, messages)) = self.publishes.answered(seq) {
-                self.ready.push_back(SessionEvent::Published { sequence, messages, first_id: next_id });
+                let first_id = next_id;
+                self.ready.push_back(SessionEvent::Published { sequence, messages, first_id, subscribers });
                 next_id = MessageId(next_id.0 + u64::from(messages));
             }
         }

@@ -35,6 +35,8 @@ pub struct GatewayConfig {
     pub loop_partial_bytes_max: usize,
     /// Commands of this loop that may be unanswered.
     pub commands_unanswered_max: usize,
+    /// Broadcasts handed to connections in one turn, at least 1.
+    pub broadcast_wave_sends: usize,
     /// Clients that are sent away are asked to come back at this pace, per second.
     pub readmissions_per_s: u32,
 }
@@ -65,6 +67,7 @@ impl GatewayConfig {
             loop_output_bytes_max: limits::OUTPUT_BYTES_MAX,
             loop_partial_bytes_max: limits::PARTIAL_BYTES_MAX,
             commands_unanswered_max: limits::COMMANDS_UNANSWERED_MAX,
+            broadcast_wave_sends: limits::BROADCAST_WAVE_SENDS,
             readmissions_per_s: limits::READMISSIONS_PER_S,
         }
     }

@@ -13,6 +13,7 @@ impl Gateway {
     /// What is due by `now` happens.
     pub fn expire(&mut self, now: Time) {
         self.send_outgoing(now);
+        self.broadcast_wave(now);
         self.trim(now);
         self.metrics.pooled_bytes.set(self.buffers.pooled_bytes as u64);
         self.metrics.session_bytes.set((self.table.bytes() + self.wheel.bytes()) as u64);
@@ -36,8 +37,8 @@ impl Gateway {
     /// When [`Gateway::expire`] is to be called at the latest; may be early, never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        // At once, when a message in parts goes on.
-        if !self.outgoing.is_empty() {
+        // At once, when a message in parts or a broadcast goes on.
+        if !self.outgoing.is_empty() || !self.sweep.is_idle() {
             return Some(Time(0));
         }
         let trim = self.buffers.has_surplus().then_some(self.trimmed + limits::POOL_TRIM_INTERVAL);

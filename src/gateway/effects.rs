@@ -72,6 +72,9 @@ impl Gateway {
                 self.parked = publishes as usize;
                 self.answered(0);
             }
+            Effect::Topics { conn, topics } => self.topics_changed(conn, topics),
+            Effect::Broadcast { broadcast, .. } => self.take_broadcast(broadcast),
+            Effect::Broadcasted(broadcasted) => self.broadcasted(now, broadcasted),
             Effect::Deliver(_) | Effect::PublishAcked(_) | Effect::Settled(_) | Effect::Operator { .. } => {}
         }
     }
@@ -163,7 +166,13 @@ impl Gateway {
 
     /// Gives back what the publishes took of the window. False when the connection is not served any more.
     #[inline]
-    fn publishes_answered(&mut self, conn: ConnKey, publishes: u32, messages: u32, bytes: u32) -> bool {
+    pub(super) fn publishes_answered(
+        &mut self,
+        conn: ConnKey,
+        publishes: u32,
+        messages: u32,
+        bytes: u32,
+    ) -> bool {
         let Some(tenant) = self.table.tenant_mut(conn.slot, conn.generation) else { return false };
         let before = tenant.session.unanswered();
         tenant.session.publishes_answered(publishes, messages, bytes);

@@ -136,6 +136,7 @@ impl Gateway {
         let phase = conn.session.close(now);
         conn.is_starved = false;
         let (generation, busy) = (conn.generation, conn.busy);
+        self.memberships.leave(slot);
         self.buffers.drop_partial(busy);
         self.metrics.partial_bytes.set(self.buffers.partial_bytes as u64);
         self.release_buffers(slot);

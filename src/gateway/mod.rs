@@ -9,6 +9,7 @@
 //! [`Gateway::next_deadline`].
 
 mod admission;
+mod broadcast;
 mod buffers;
 mod config;
 mod deadlines;
@@ -36,6 +37,7 @@ use crate::wheel::Wheel;
 use crate::wire::{Codec, Kind, proto};
 
 use admission::Slots;
+use broadcast::{Memberships, Sweep};
 use buffers::Buffers;
 use drain::Drain;
 use names::NameCache;
@@ -121,6 +123,10 @@ pub struct Gateway {
     /// Connections not read until commands were answered.
     crowd: Vec<SlotKey>,
     drain: Option<Drain>,
+    /// Who is subscribed to which topics.
+    memberships: Memberships,
+    /// Broadcasts on their way to them.
+    sweep: Sweep,
 }
 
 impl Gateway {
@@ -157,6 +163,8 @@ impl Gateway {
             outgoing: Vec::new(),
             crowd: Vec::new(),
             drain: None,
+            memberships: Memberships::default(),
+            sweep: Sweep::default(),
         }
     }
 
@@ -276,6 +284,7 @@ impl Gateway {
         let waves = usize::from(self.drain.as_ref().is_some_and(|drain| !drain.is_told));
         assert_eq!(timers + waves, self.wheel.len(), "timers are counted wrongly");
         assert!(self.open_delivers.is_empty(), "a DELIVER was not finished");
+        self.memberships.check(|slot| self.table.at(slot).is_some_and(|conn| conn.session.is_served()));
         assert!(self.names.len() <= crate::limits::CACHED_QUEUE_NAMES_MAX, "too many names are kept");
     }
 }

@@ -137,6 +137,7 @@ pub(super) fn refusal_code(code: RefusalCode) -> proto::Code {
         RefusalCode::Invalid => proto::Code::Invalid,
         RefusalCode::StaleSequence => proto::Code::StaleSequence,
         RefusalCode::Draining => proto::Code::Draining,
+        RefusalCode::Overloaded => proto::Code::Overloaded,
     }
 }
 

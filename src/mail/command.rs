@@ -1,7 +1,9 @@
 //! What a loop asks of a shard.
 
 use crate::clock::Wall;
-use crate::ids::{ClientId, ConnKey, Epoch, LeaseId, Namespace, ProducerId, QueueName, SubscriptionId};
+use crate::ids::{
+    ClientId, ConnKey, Epoch, LeaseId, LoopId, Namespace, ProducerId, QueueName, SubscriptionId,
+};
 use crate::mail::OperatorRequest;
 
 /// One thing asked of a shard. Which client asks is known from its connection, which the shard maps to the
@@ -12,11 +14,12 @@ pub enum Command {
     Attach(Box<Attach>),
     /// The connection is gone. Not answered.
     Detach(Detach),
-    /// Answered with `PublishAcked` or `PublishRefused` once durable. Owns the batch's next `messages` messages.
+    /// Answered with `PublishAcked` or `PublishRefused` once durable; where its queue is a topic, with `Broadcasted` or
+    /// `PublishRefused` at once. Owns the batch's next `messages` messages.
     Publish(Publish),
     /// Answered with `Settled`. Owns the batch's next `leases` leases.
     Settle(Settle),
-    /// Answered with `Settled`.
+    /// Answered with `Settled`, where `queue` is a topic with `Topics` before it.
     Subscribe {
         /// The consumer's connection.
         conn: ConnKey,
@@ -31,7 +34,7 @@ pub enum Command {
         /// Bytes it is willing to receive; `u64::MAX` for no bound.
         credit_bytes: u64,
     },
-    /// Answered with `Settled`.
+    /// Answered with `Settled`, where the subscription is one to a topic with `Topics` before it.
     Unsubscribe {
         /// The consumer's connection.
         conn: ConnKey,
@@ -70,6 +73,13 @@ pub enum Command {
         conn: ConnKey,
         /// Its lease.
         lease: LeaseId,
+    },
+    /// A loop has handed broadcasts to all its subscribed connections. Not answered.
+    BroadcastsDone {
+        /// Which loop.
+        loop_id: LoopId,
+        /// Their [charges](crate::mail::Broadcast::charge), together.
+        bytes: u64,
     },
     /// From the operator API; `conn.slot` numbers the request. Answered with `Effect::Operator`.
     Operator {

@@ -1,7 +1,9 @@
 //! What a shard answers, and what it sends to a connection by itself.
 
-use crate::ids::{ClientId, ConnKey, Epoch, LeaseId, MessageId, Namespace, SubscriptionId};
-use crate::mail::OperatorReply;
+use std::sync::Arc;
+
+use crate::ids::{ClientId, ConnKey, Epoch, LeaseId, LoopId, MessageId, Namespace, SubscriptionId};
+use crate::mail::{Broadcast, OperatorReply, TopicSet};
 
 /// One thing a loop is to do. By the time an effect reaches a loop, what it says is durable.
 #[derive(Debug)]
@@ -57,6 +59,23 @@ pub enum Effect {
         /// How many.
         publishes: u32,
     },
+    /// What a connection is subscribed to from here on.
+    Topics {
+        /// Which connection.
+        conn: ConnKey,
+        /// `None` for no topic.
+        topics: Option<Arc<TopicSet>>,
+    },
+    /// A message for all connections of a loop that are subscribed to its topic. The loop says `BroadcastsDone` once it has
+    /// come by all of them.
+    Broadcast {
+        /// Which loop.
+        loop_id: LoopId,
+        /// The message.
+        broadcast: Arc<Broadcast>,
+    },
+    /// Answers a publish to a topic.
+    Broadcasted(Broadcasted),
     /// Answers the operator API.
     Operator {
         /// Echo of the request's.
@@ -98,6 +117,21 @@ pub struct PublishAcked {
     pub messages: u32,
     /// Bytes of their bodies in all.
     pub bytes: u32,
+}
+
+/// A publish to a topic that was handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broadcasted {
+    /// The producer's connection.
+    pub conn: ConnKey,
+    /// The request.
+    pub seq: u64,
+    /// Its messages, which leave the window.
+    pub messages: u32,
+    /// Their bytes, which leave the window.
+    pub bytes: u32,
+    /// Subscriptions there were to the topic.
+    pub subscribers: u64,
 }
 
 /// One delivery.
@@ -156,6 +190,32 @@ pub enum RefusalCode {
     StaleSequence,
     /// The shard is shutting down.
     Draining,
+    /// As much of the kind is under way already as may be.
+    Overloaded,
+}
+
+impl Effect {
+    /// The loop it is for.
+    #[must_use]
+    pub fn loop_id(&self) -> LoopId {
+        let conn = match self {
+            Self::Broadcast { loop_id, .. } => return *loop_id,
+            Self::Attached(attached) => &attached.conn,
+            Self::PublishAcked(acked) => &acked.conn,
+            Self::Deliver(deliver) => &deliver.conn,
+            Self::Settled(settled) => &settled.conn,
+            Self::Broadcasted(broadcasted) => &broadcasted.conn,
+            Self::AttachRefused { conn, .. }
+            | Self::TakenOver { conn }
+            | Self::PublishRefused { conn, .. }
+            | Self::StopReading { conn }
+            | Self::ResumeReading { conn }
+            | Self::Parked { conn, .. }
+            | Self::Topics { conn, .. }
+            | Self::Operator { conn, .. } => conn,
+        };
+        conn.loop_id
+    }
 }
 
 /// The effects for one loop.

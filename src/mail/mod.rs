@@ -12,14 +12,18 @@ mod lane;
 mod operator;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 pub use bell::Bell;
 pub use command::{
     Attach, Command, CommandBatch, Detach, Drained, MessageHeader, ProducerSequence, Publish, PublishMessage,
     Resume, Settle, Settlement,
 };
-pub use effect::{Attached, Deliver, Effect, EffectBatch, PublishAcked, RefusalCode, Refused, Settled};
+pub use effect::{
+    Attached, Broadcasted, Deliver, Effect, EffectBatch, PublishAcked, RefusalCode, Refused, Settled,
+};
 pub use lane::{
     CommandReceiver, CommandSender, EffectReceiver, EffectSender, LaneFull, command_lanes, effect_lane,
 };
 pub use operator::{DeadLetter, DeadSelection, FailedAttempt, OperatorReply, OperatorRequest, QueueStats};
+pub use topic::{Broadcast, TopicSet, TopicSubscription};

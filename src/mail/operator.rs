@@ -8,7 +8,8 @@ use crate::mail::{MessageHeader, Refused};
 /// A request of the operator API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OperatorRequest {
-    /// Publishes one message. Answered with `Published` once durable, or `Refused`. Never parked.
+    /// Publishes one message. Answered with `Published` once durable, with `Broadcasted` when `queue` is a topic, or
+    /// with `Refused`. Never parked.
     Publish {
         /// The tenant.
         namespace: Namespace,
@@ -95,6 +96,8 @@ pub enum DeadSelection {
 pub enum OperatorReply {
     /// The message is on disk.
     Published(MessageId),
+    /// The message was handed to so many subscriptions of its topic.
+    Broadcasted(u64),
     /// Names of namespaces.
     Namespaces(Vec<String>),
     /// Rows of queues, in order of their names.

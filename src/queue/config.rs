@@ -64,6 +64,8 @@ pub struct QueueConfig {
     pub ids_ahead: u64,
     /// Bodies being read back at once for deliveries.
     pub reads_max: usize,
+    /// Largest encoded message of a topic, in bytes: one that is delivered in one frame.
+    pub broadcast_bytes_max: usize,
     /// Dead letters that a redrive or a purge moves before others have their turn.
     pub operator_slice: usize,
     /// What a client that was refused for want of room is asked to wait.
@@ -112,6 +114,7 @@ impl Default for QueueConfig {
             body_memory_bytes_max: limits::BODY_MEMORY_BYTES_MAX,
             ids_ahead: 0,
             reads_max: 256,
+            broadcast_bytes_max: limits::FRAME_BYTES_MAX - limits::FRAME_OVERHEAD_BYTES,
             operator_slice: limits::OPERATOR_SLICE,
             full_retry: limits::QUEUE_FULL_RETRY,
             backoff_jitter_percent: limits::BACKOFF_JITTER_PERCENT,

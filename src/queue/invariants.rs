@@ -15,6 +15,9 @@ impl Brain {
         self.check_leases();
         self.check_parked();
         self.directory.check();
+        let connected = self.directory.clients.iter().filter(|(_, client)| client.is_connected);
+        let on = |(at, client): (u32, &crate::queue::directory::Client)| (at, client.conn().loop_id);
+        self.topics.check(&connected.map(on).collect::<Vec<_>>());
         assert!(
             self.done.is_empty() && self.leased.is_empty() && self.dirty.is_empty(),
             "a call left work behind"

@@ -27,6 +27,7 @@ mod sessions;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 pub use config::{QueueConfig, QueueRules, WhenFull};
 pub use directory::{CLIENT_BY_CONNECTION_BYTES, CLIENT_BY_NAME_BYTES, CLIENT_BYTES};
@@ -55,6 +56,7 @@ use marks::Marks;
 use messages::Messages;
 use parked::{LoopParked, Parked};
 use queues::Queues;
+use topics::Topics;
 
 /// What a call of the brain works with.
 pub struct Turn<'a> {
@@ -130,6 +132,7 @@ pub struct Brain {
     messages: Messages,
     directory: Directory,
     subscriptions: Slab<Subscription>,
+    topics: Topics,
     leases: Slab<Lease>,
     parked: Slab<Parked>,
     /// At most one a loop.
@@ -194,6 +197,7 @@ impl Brain {
             messages: Messages::new(body_memory_bytes_max),
             directory: Directory::default(),
             subscriptions: Slab::new(),
+            topics: Topics::default(),
             leases: Slab::new(),
             parked: Slab::new(),
             parked_by_loop: Vec::new(),
@@ -255,6 +259,7 @@ impl Brain {
                 }
                 Command::Resupply { conn } => self.resupply(conn),
                 Command::Renew { conn, lease } => self.renew(conn, lease, turn),
+                Command::BroadcastsDone { loop_id, bytes } => self.broadcasts_done(loop_id, bytes),
                 Command::Operator { conn, request } => self.operate(conn, *request, turn),
             }
         }

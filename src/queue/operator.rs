@@ -7,11 +7,12 @@ use crate::ids::{ConnKey, MessageId, Namespace, QueueName};
 use crate::limits::PAGE_ROWS_MAX;
 use crate::mail::{
     DeadLetter, Effect, FailedAttempt, OperatorReply, OperatorRequest, PublishMessage, QueueStats,
+    RefusalCode,
 };
 use crate::queue::lifecycle::End;
 use crate::queue::messages::State;
 use crate::queue::record::Reason;
-use crate::queue::{Brain, Reading, Turn};
+use crate::queue::{Brain, Reading, Turn, refused};
 
 impl Brain {
     /// Answers one request of the operator API; a body that is not in memory is read back first.
@@ -22,7 +23,14 @@ impl Brain {
                 return self.operator_publish(conn, &namespace, &queue, message, &body, turn);
             }
             OperatorRequest::DeadRedrive { namespace, queue, selection, to } => {
-                let to = Some(to.unwrap_or_else(|| queue.clone()));
+                let to = to.unwrap_or_else(|| queue.clone());
+                if to.topic().is_some() {
+                    let text = format!("{to} is a topic, which keeps nothing; name a queue to redrive to");
+                    let refused = refused(RefusalCode::Invalid, text, 0);
+                    let reply = Box::new(OperatorReply::Refused(refused));
+                    return turn.push_now(Effect::Operator { conn, reply });
+                }
+                let to = Some(to);
                 return self.move_dead(conn, namespace, queue, selection, to, turn);
             }
             OperatorRequest::DeadPurge { namespace, queue, selection } => {
@@ -74,10 +82,21 @@ impl Brain {
         body: &[u8],
         turn: &mut Turn<'_>,
     ) {
-        let judged = self
+        let namespace = self
             .queues
             .intern(namespace.as_str(), self.config.namespaces_max)
-            .map_err(|full| self.names_full(full))
+            .map_err(|full| self.names_full(full));
+        if let (Ok(namespace), Some(topic)) = (&namespace, queue.topic()) {
+            let reply = match self.broadcast(*namespace, topic, &[message], body, turn) {
+                Ok(subscribers) => OperatorReply::Broadcasted(subscribers),
+                Err(refused) => {
+                    self.metrics.refused.inc();
+                    OperatorReply::Refused(refused)
+                }
+            };
+            return turn.push_now(Effect::Operator { conn, reply: Box::new(reply) });
+        }
+        let judged = namespace
             .and_then(|namespace| self.judge(namespace, queue.as_str(), None, &[message], None, turn));
         match judged {
             Ok((queue, _)) => {

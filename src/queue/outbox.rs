@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{ConnKey, LoopId};
+use crate::ids::LoopId;
 use crate::limits;
 use crate::log::Ticket;
 use crate::mail::{Effect, EffectBatch, PublishAcked, Settled};
@@ -40,7 +40,7 @@ impl Outbox {
     /// Keeps `effect` until `after` is committed. `body` is the delivery's, empty for other effects. Consecutive
     /// answers of one connection become one.
     pub fn push(&mut self, after: Ticket, effect: Effect, body: &[u8]) {
-        let lane = self.lane_for(effect.conn().loop_id);
+        let lane = self.lane_for(effect.loop_id());
         lane.is_used = true;
         lane.body_bytes += body.len();
         let batch = lane.batch_after(after);
@@ -140,24 +140,4 @@ fn join_settled(last: &mut Settled, next: &Settled) -> bool {
     }
     last.more += next.more + 1;
     true
-}
-
-impl Effect {
-    /// The connection it is for.
-    #[must_use]
-    pub fn conn(&self) -> ConnKey {
-        match self {
-            Self::Attached(attached) => attached.conn,
-            Self::PublishAcked(acked) => acked.conn,
-            Self::Deliver(deliver) => deliver.conn,
-            Self::Settled(settled) => settled.conn,
-            Self::AttachRefused { conn, .. }
-            | Self::TakenOver { conn }
-            | Self::PublishRefused { conn, .. }
-            | Self::StopReading { conn }
-            | Self::ResumeReading { conn }
-            | Self::Parked { conn, .. }
-            | Self::Operator { conn, .. } => *conn,
-        }
-    }
 }

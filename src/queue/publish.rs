@@ -4,7 +4,8 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ConnKey, MessageId, ProducerId};
 use crate::log::{Position, Room};
 use crate::mail::{
-    Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode, Refused,
+    Broadcasted, Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode,
+    Refused,
 };
 use crate::queue::bodies::Place;
 use crate::queue::config::WhenFull;
@@ -38,6 +39,9 @@ impl Brain {
     ) {
         let Some(client) = self.directory.of_conn(publish.conn) else { return };
         let namespace = self.directory.at(client).namespace;
+        if let Some(topic) = publish.queue.topic() {
+            return self.publish_to_topic(publish, namespace, topic, messages, bodies, turn);
+        }
         if let Some(producer) = publish.producer {
             match self.marks.verdict(namespace, producer, publish.messages) {
                 Verdict::New => {}
@@ -84,6 +88,27 @@ impl Brain {
             Err(refused) => {
                 self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn)
             }
+        }
+    }
+
+    /// A client's publish to a topic. Its producer's sequences are for what is kept: they are ignored.
+    fn publish_to_topic(
+        &mut self,
+        publish: &Publish,
+        namespace: NamespaceId,
+        topic: &str,
+        messages: &[PublishMessage],
+        bodies: &[u8],
+        turn: &mut Turn<'_>,
+    ) {
+        let Publish { conn, seq, messages: count, .. } = *publish;
+        match self.broadcast(namespace, topic, messages, bodies, turn) {
+            Ok(subscribers) => {
+                let bytes = bodies.len() as u32;
+                let answer = Broadcasted { conn, seq, messages: count, bytes, subscribers };
+                turn.push_now(Effect::Broadcasted(answer));
+            }
+            Err(refused) => self.refuse(conn, seq, messages.len(), bodies.len(), refused, turn),
         }
     }
 

@@ -152,6 +152,7 @@ impl Brain {
             self.end_subscription(client, index);
         }
         self.end_mailbox_subscription(client);
+        self.leave_topics(client);
         self.drop_parked(client);
         self.directory.disconnect(client);
         self.directory.at_mut(client).rest = None;
@@ -201,8 +202,8 @@ impl Brain {
         turn: &mut Turn<'_>,
     ) {
         let Some(client) = self.directory.of_conn(conn) else { return };
-        let refused = self.try_subscribe(client, id, name, credit).err();
-        if refused.is_none() {
+        let refused = self.try_subscribe(client, id, name, credit, turn).err();
+        if refused.is_none() && name.topic().is_none() {
             // It will have something to ack.
             self.resume_reading(client, turn);
         }
@@ -215,18 +216,27 @@ impl Brain {
         id: SubscriptionId,
         name: &QueueName,
         credit: Credit,
+        turn: &mut Turn<'_>,
     ) -> Result<(), Refused> {
         let invalid = |text: String| Err(refused(RefusalCode::Invalid, text, 0));
         let entry = self.directory.at(client);
         let namespace: NamespaceId = entry.namespace;
         let has_mailbox = entry.mailbox_subscription != 0;
-        let count = entry.rest.as_ref().map_or(0, |rest| rest.subscriptions.len()) + usize::from(has_mailbox);
-        if id.0 == 0 || entry.mailbox_subscription == id.0 || self.find_subscription(client, id).is_some() {
+        let topics = self.topics.of(client);
+        let queues = entry.rest.as_ref().map_or(0, |rest| rest.subscriptions.len());
+        let count = queues + usize::from(has_mailbox) + topics.len();
+        let is_in_use = entry.mailbox_subscription == id.0
+            || topics.iter().any(|own| own.subscription == id)
+            || self.find_subscription(client, id).is_some();
+        if id.0 == 0 || is_in_use {
             return invalid(format!("subscription {} is 0 or in use; choose another number", id.0));
         }
         if count >= SUBSCRIPTIONS_MAX {
             let text = format!("the limit of {SUBSCRIPTIONS_MAX} subscriptions of a session is reached");
             return Err(refused(RefusalCode::LimitReached, text, 0));
+        }
+        if let Some(topic) = name.topic() {
+            return self.subscribe_topic(client, id, topic, turn);
         }
         if let Some(owner) = name.mailbox_owner() {
             if !entry.name.is(owner) {
@@ -277,6 +287,8 @@ impl Brain {
             self.end_mailbox_subscription(client);
         } else if let Some(index) = self.find_subscription(client, id) {
             self.end_subscription(client, index);
+        } else if let Some(ended) = self.unsubscribe_topic(client, id, turn) {
+            unknown = ended.err();
         } else {
             let text = format!("there is no subscription {}", id.0);
             unknown = Some(refused(RefusalCode::Invalid, text, 0));

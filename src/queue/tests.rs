@@ -6,6 +6,7 @@ mod outbox;
 mod records;
 mod scenarios;
 mod speed;
+mod topics;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

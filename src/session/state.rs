@@ -320,6 +320,8 @@ fn agreed_heartbeat_ms(wanted_ms: u32, default: Duration) -> u32 {
 
 fn subscribe_fault(queue: &Result<QueueName, crate::ids::NameError>, credit_messages: u32) -> Option<String> {
     match queue {
+        // A topic takes no credit, whatever it says.
+        Ok(queue) if queue.topic().is_some() => None,
         Ok(_) => (credit_messages > limits::CREDIT_MESSAGES_MAX).then(|| credit_text(credit_messages)),
         Err(error) => Some(error.to_string()),
     }

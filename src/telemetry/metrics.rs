@@ -242,6 +242,10 @@ impl Scrape {
             None,
             count(returned),
         )?;
+        let delivered = count(self.loop_sum(|m| m.broadcast_deliveries.value()));
+        page.counter("broadcast_deliveries", "Broadcasts handed to connections", None, delivered)?;
+        let missed = count(self.loop_sum(|m| m.broadcast_missed.value()));
+        page.counter("broadcast_missed", "Broadcasts that busy connections missed", None, missed)?;
         let stopped = self.loop_sum(|m| m.reading_stopped.value());
         page.gauge("connections_not_read", "Connections not read for now, to slow them", None, count(stopped))
     }
@@ -340,6 +344,7 @@ impl Scrape {
         page.counter("nacks", "Messages nacked", None, sum(|m| &m.nacks))?;
         page.counter("leases_expired", "Leases that expired", None, sum(|m| &m.leases_expired))?;
         page.counter("leases_lost", "Settlements of a lease not the newest", None, sum(|m| &m.leases_lost))?;
+        page.counter("broadcasts", "Messages published to topics", None, sum(|m| &m.broadcasts))?;
         page.counter("redriven", "Dead letters put back", None, sum(|m| &m.redriven))?;
         let sum = |cell: fn(&ShardMetrics) -> &Counter| self.shard_sum(|source| cell(source).value());
         let dead = [
@@ -417,6 +422,7 @@ impl Scrape {
             ([("buffer", "bodies")], on_shards(|m| &m.body_memory_bytes)),
             ([("buffer", "bodies_read_back")], on_shards(|m| &m.reading_bytes)),
             ([("buffer", "parked")], on_shards(|m| &m.parked_bytes)),
+            ([("buffer", "broadcasts")], on_shards(|m| &m.broadcast_bytes)),
             ([("buffer", "log_open_batch")], on_shards(|m| &m.log_open_bytes)),
         ];
         page.gauges("buffer", "Bytes in buffers", Some(&Unit::Bytes), &bytes)?;
@@ -427,6 +433,8 @@ impl Scrape {
             ([("buffer", "effect_lane_batches")], on_loops(|m| &m.effect_lane_batches)),
             ([("buffer", "commands_unanswered")], on_loops(|m| &m.commands_unanswered)),
             ([("buffer", "effects_held")], on_shards(|m| &m.effects_held)),
+            ([("buffer", "topics")], on_shards(|m| &m.topics)),
+            ([("buffer", "topic_sets")], on_shards(|m| &m.topic_sets)),
             ([("buffer", "operator_requests")], self.operator_requests as u64),
             ([("buffer", "operator_jobs")], on_shards(|m| &m.operator_jobs)),
             ([("buffer", "operator_connections")], self.operator_connections as u64),
@@ -438,6 +446,7 @@ impl Scrape {
             ([("buffer", "command_lane_batches")], loops * limits::COMMAND_LANE_BATCHES as u64),
             ([("buffer", "effect_lane_batches")], loops * limits::EFFECT_LANE_BATCHES as u64),
             ([("buffer", "commands_unanswered")], loops * limits::COMMANDS_UNANSWERED_MAX as u64),
+            ([("buffer", "topic_sets")], shards * limits::TOPIC_SETS_MAX as u64),
             ([("buffer", "operator_requests")], limits::OPERATOR_REQUESTS_MAX as u64),
             ([("buffer", "operator_jobs")], shards * limits::OPERATOR_JOBS_MAX as u64),
             ([("buffer", "operator_connections")], limits::HTTP_CONNECTIONS_MAX as u64),

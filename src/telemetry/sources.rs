@@ -116,6 +116,10 @@ pub struct LoopMetrics {
     pub commands_unanswered: Gauge,
     /// Connections that are not read for now.
     pub reading_stopped: Gauge,
+    /// Broadcasts handed to connections.
+    pub broadcast_deliveries: Counter,
+    /// Broadcasts that connections missed because too much waited for them.
+    pub broadcast_missed: Counter,
     /// Deliveries handed back because the connection would not take them.
     pub deliveries_returned: Counter,
     /// Frames sent compressed.
@@ -202,6 +206,14 @@ pub struct ShardMetrics {
     pub log_segments: Gauge,
     /// Records written again so that an old segment could be recycled.
     pub log_relocated: Counter,
+    /// Messages handed to the subscribers of a topic.
+    pub broadcasts: Counter,
+    /// Charges of broadcasts that loops have not handed to all their connections, in bytes.
+    pub broadcast_bytes: Gauge,
+    /// Topics with subscriptions.
+    pub topics: Gauge,
+    /// Different sets of topics that sessions are subscribed to.
+    pub topic_sets: Gauge,
     /// Redrives, purges and listings of operators under way.
     pub operator_jobs: Gauge,
     /// Bodies asked for from the log and not there yet, in bytes.

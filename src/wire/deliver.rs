@@ -28,6 +28,22 @@ pub struct Delivery<'a> {
     pub parts_bytes: u32,
 }
 
+/// One message of a topic: nobody waits for an answer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BroadcastDelivery<'a> {
+    /// The subscription it is for.
+    pub subscription: SubscriptionId,
+    /// The encoded `Message`.
+    pub message: &'a [u8],
+}
+
+/// What one `Delivery` of a DELIVER says.
+#[derive(Debug, Clone, Copy)]
+enum Decoded<'a> {
+    Leased(Delivery<'a>),
+    Broadcast(BroadcastDelivery<'a>),
+}
+
 /// A DELIVER, read in place and checked.
 #[derive(Debug, Clone, Copy)]
 pub struct DeliverView<'a> {
@@ -47,7 +63,9 @@ impl<'a> DeliverView<'a> {
         while let Some(field) = fields.next()? {
             if field.number == DELIVERIES {
                 count(&mut delivery_count, "Deliver.deliveries", limits::BATCH_MESSAGES_MAX)?;
-                parts_bytes = parts_bytes.max(decode_delivery(field.bytes()?)?.parts_bytes);
+                if let Decoded::Leased(delivery) = decode_delivery(field.bytes()?)? {
+                    parts_bytes = parts_bytes.max(delivery.parts_bytes);
+                }
             }
         }
         if parts_bytes > 0 {
@@ -68,38 +86,52 @@ impl<'a> DeliverView<'a> {
         Self { whole, parts_bytes: 0, ..self }
     }
 
-    /// The deliveries, in order.
+    /// The deliveries that have a lease, in order.
     pub fn deliveries(&self) -> impl Iterator<Item = Delivery<'a>> + use<'a> {
+        let whole = self.whole;
+        self.all().filter_map(move |decoded| {
+            let Decoded::Leased(delivery) = decoded else { return None };
+            let is_completed = delivery.parts_bytes > 0 && !whole.is_empty();
+            Some(if is_completed {
+                Delivery { message: whole, parts_bytes: 0, ..delivery }
+            } else {
+                delivery
+            })
+        })
+    }
+
+    /// Those of topics, which have none, in order.
+    pub fn broadcasts(&self) -> impl Iterator<Item = BroadcastDelivery<'a>> + use<'a> {
+        self.all().filter_map(|decoded| match decoded {
+            Decoded::Leased(_) => None,
+            Decoded::Broadcast(broadcast) => Some(broadcast),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = Decoded<'a>> + use<'a> {
         let mut fields = self.deliveries;
         let mut left = self.delivery_count;
-        let whole = self.whole;
         std::iter::from_fn(move || {
             while left > 0 {
                 // The fields were all walked once: they are sound.
                 let field = fields.next().ok()??;
                 if field.number == DELIVERIES {
                     left -= 1;
-                    let delivery = decode_delivery(field.bytes().ok()?).ok()?;
-                    let is_completed = delivery.parts_bytes > 0 && !whole.is_empty();
-                    return Some(if is_completed {
-                        Delivery { message: whole, parts_bytes: 0, ..delivery }
-                    } else {
-                        delivery
-                    });
+                    return decode_delivery(field.bytes().ok()?).ok();
                 }
             }
             None
         })
     }
 
-    /// How many deliveries, at most [`limits::BATCH_MESSAGES_MAX`].
+    /// How many deliveries of either kind, at most [`limits::BATCH_MESSAGES_MAX`].
     #[must_use]
     pub fn delivery_count(&self) -> usize {
         self.delivery_count
     }
 }
 
-fn decode_delivery(encoded: &[u8]) -> Result<Delivery<'_>, Fault> {
+fn decode_delivery(encoded: &[u8]) -> Result<Decoded<'_>, Fault> {
     let mut delivery =
         Delivery { subscription: SubscriptionId(0), lease: BLANK, lease_ms: 0, message: &[], parts_bytes: 0 };
     let mut subscription = 0;
@@ -118,11 +150,16 @@ fn decode_delivery(encoded: &[u8]) -> Result<Delivery<'_>, Fault> {
             _ => {}
         }
     }
-    if !has_lease {
+    delivery.subscription = subscription_id("Delivery.subscription", subscription)?;
+    if has_lease {
+        return Ok(Decoded::Leased(delivery));
+    }
+    // What has no lease is a topic's, which sends nothing in parts.
+    if delivery.parts_bytes > 0 || delivery.lease_ms > 0 {
         return Err(Fault::Missing { what: "Delivery.lease" });
     }
-    delivery.subscription = subscription_id("Delivery.subscription", subscription)?;
-    Ok(delivery)
+    let Delivery { subscription, message, .. } = delivery;
+    Ok(Decoded::Broadcast(BroadcastDelivery { subscription, message }))
 }
 
 /// The checked number of a subscription.
@@ -161,7 +198,13 @@ impl DeliverWriter {
         lease_ms: u32,
         body: &[u8],
     ) -> bool {
-        self.put(out, subscription, lease, lease_ms, body, 0)
+        self.put(out, subscription, Some(lease), lease_ms, body, 0)
+    }
+
+    /// As [`DeliverWriter::push`], for a message of a topic, which has no lease.
+    #[must_use = "what was not taken needs another frame"]
+    pub fn push_broadcast(&mut self, out: &mut Vec<u8>, subscription: SubscriptionId, body: &[u8]) -> bool {
+        self.put(out, subscription, None, 0, body, 0)
     }
 
     /// As [`DeliverWriter::push`], for the end of a message in parts, behind the `parts_bytes` bytes that went in PARTs.
@@ -176,7 +219,7 @@ impl DeliverWriter {
         parts_bytes: u32,
         end: &[u8],
     ) -> bool {
-        self.deliveries == 0 && self.put(out, subscription, lease, lease_ms, end, parts_bytes)
+        self.deliveries == 0 && self.put(out, subscription, Some(lease), lease_ms, end, parts_bytes)
     }
 
     #[inline]
@@ -184,12 +227,12 @@ impl DeliverWriter {
         &mut self,
         out: &mut Vec<u8>,
         subscription: SubscriptionId,
-        lease: LeaseId,
+        lease: Option<LeaseId>,
         lease_ms: u32,
         body: &[u8],
         parts_bytes: u32,
     ) -> bool {
-        let delivery_len = lease_field_len(lease)
+        let delivery_len = lease.map_or(0, lease_field_len)
             + varint_field_len(u64::from(subscription.0))
             + varint_field_len(u64::from(lease_ms))
             + bytes_field_len(body.len())
@@ -203,7 +246,9 @@ impl DeliverWriter {
         out.reserve(field_len);
         out.push(key(1, BYTES));
         put_varint(out, delivery_len as u64);
-        put_lease_field(out, 1, lease);
+        if let Some(lease) = lease {
+            put_lease_field(out, 1, lease);
+        }
         put_varint_field(out, 2, u64::from(subscription.0));
         put_varint_field(out, 3, u64::from(lease_ms));
         put_bytes_field(out, 4, body);

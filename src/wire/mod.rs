@@ -30,7 +30,7 @@ mod tests;
 
 pub use client_frame::ClientFrame;
 pub use codec::{Codec, DICTIONARY, DICTIONARY_ID, compressible_bytes};
-pub use deliver::{DeliverView, DeliverWriter, Delivery};
+pub use deliver::{BroadcastDelivery, DeliverView, DeliverWriter, Delivery};
 pub use fault::{Fault, Problem, clip};
 pub use frame::{EMPTY_PING, EMPTY_PONG, Kind, RawFrame, Split, encode, split};
 pub use message::message_header;

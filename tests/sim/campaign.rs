@@ -95,6 +95,7 @@ impl Campaign {
                 self.sum.messages += outcome.messages;
                 self.sum.deliveries += outcome.deliveries;
                 self.sum.in_parts += outcome.in_parts;
+                self.sum.broadcasts += outcome.broadcasts;
                 self.sum.starts += outcome.starts;
                 self.sum.troubles += outcome.troubles;
                 self.sum.virtual_us += outcome.virtual_us;
@@ -105,15 +106,18 @@ impl Campaign {
 
     /// Says how it went. Panics when a seed failed, after its last events were shown.
     pub(crate) fn report(mut self) {
-        let Outcome { events, messages, deliveries, in_parts, starts, troubles, virtual_us, .. } = self.sum;
+        let Outcome {
+            events, messages, deliveries, in_parts, broadcasts, starts, troubles, virtual_us, ..
+        } = self.sum;
         println!(
-            "{} seeds in {:.1} s: {messages} messages, {deliveries} deliveries, {in_parts} of them in parts, {troubles} troubles, {starts} starts of \
+            "{} seeds in {:.1} s: {messages} messages, {deliveries} deliveries, {in_parts} of them in parts, {broadcasts} broadcasts delivered, {troubles} troubles, {starts} starts of \
              the server, {events} events, {} hours of virtual time",
             self.seeds,
             self.took.as_secs_f64(),
             virtual_us / 3_600_000_000
         );
         assert!(self.seeds < 100 || in_parts > 0, "no message was delivered in parts");
+        assert!(self.seeds < 100 || broadcasts > 0, "no broadcast was delivered");
         self.failures.sort();
         for (seed, why) in &self.failures {
             println!("seed {seed} FAILED: {why}");

@@ -162,3 +162,8 @@ fn ignored_extensions_are_found() {
 fn served_rivals_are_found() {
     is_found(Flaw::RivalsServed, &["which a newer connection replaced", "taken over"]);
 }
+
+#[test]
+fn mixed_topics_are_found() {
+    is_found(Flaw::TopicsMixed, &["came by a subscription to"]);
+}

@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) devices: usize,
     pub(crate) namespaces: usize,
     pub(crate) queues: usize,
+    /// Topics that everybody listens to and producers publish to.
+    pub(crate) topics: usize,
     pub(crate) load: LoadPlan,
     pub(crate) work: WorkPlan,
     pub(crate) backoff: Backoff,
@@ -106,6 +108,7 @@ impl Plan {
             devices: random.usize(0..=3),
             namespaces: 1 + usize::from(random.u8(0..4) == 0),
             queues: random.usize(1..=3),
+            topics: 0,
             load: load(random),
             work: work(random),
             backoff: Backoff {
@@ -126,7 +129,19 @@ impl Plan {
             plan.load.is_large = aside.u8(0..3) == 0 && plan.network.buffer >= 4 << 10;
         }
         plan.durability = durability(&mut aside);
+        if aside.u8(0..3) == 0 {
+            plan.broadcast(&mut aside);
+        }
         plan
+    }
+
+    /// Topics, and waves of few connections.
+    pub(crate) fn broadcast(&mut self, random: &mut fastrand::Rng) {
+        self.topics = random.usize(1..=3);
+        let broadcast_wave_sends = random.usize(1..=4);
+        let gateway = GatewayConfig::clone(&self.gateway);
+        self.queue.broadcast_bytes_max = gateway.whole_message_bytes_max();
+        self.gateway = Arc::new(GatewayConfig { broadcast_wave_sends, ..gateway });
     }
 
     /// Queues that are always full, budgets that are always spent, and workers that publish to the queues they empty. Nothing

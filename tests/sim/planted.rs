@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use relaymesh::ids::ClientId;
+use relaymesh::ids::{ClientId, QueueName};
 use relaymesh::log::Durability;
 use relaymesh::mail::{Command, CommandBatch, Settlement};
 
@@ -42,6 +42,8 @@ pub(crate) enum Flaw {
     AttemptsUnbounded,
     /// What was nacked is forgotten.
     NacksForget,
+    /// Subscribers of a topic get another.
+    TopicsMixed,
 }
 
 /// The flaw at work.
@@ -86,6 +88,10 @@ impl Planted {
         plan.load.expiring = plan.load.expiring.max(30);
         plan.work.extended = plan.work.extended.max(30);
         plan.work.nacked = plan.work.nacked.max(40);
+        if self.flaw == Flaw::TopicsMixed {
+            plan.broadcast(&mut fastrand::Rng::with_seed(1));
+            plan.topics = 2;
+        }
         plan
     }
 
@@ -138,6 +144,9 @@ impl Planted {
                 }
             }
             (Flaw::ResendsDoubled, Command::Publish(publish)) => publish.producer = None,
+            (Flaw::TopicsMixed, Command::Publish(publish)) if publish.queue.topic() == Some("t0") => {
+                publish.queue = QueueName::parse("topic/t1").expect("a good name");
+            }
             (Flaw::CreditExceeded, Command::Subscribe { credit_messages, credit_bytes, .. }) => {
                 *credit_messages += 3;
                 *credit_bytes = u64::MAX;

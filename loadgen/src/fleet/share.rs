@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use relaymesh::clock::Time;
+use relaymesh::ids::QueueName;
 
 use crate::source::Sources;
 
@@ -20,12 +21,14 @@ pub(crate) struct Identity {
     /// Whether the sessions are held: each has its first heartbeat at its own moment of the interval, so that they are
     /// spread however the sessions came in, and nothing is kept that an idle session does not need.
     pub(crate) held: bool,
+    /// What every session listens to beside its mailbox.
+    pub(crate) topic: Option<QueueName>,
 }
 
 impl Identity {
     /// For a run whose connections are opened at once and never idle.
     pub(crate) fn busy(prefix: String, heartbeat: Duration) -> Self {
-        Self { prefix, heartbeat, ramp: 0, retries: 0, held: false }
+        Self { prefix, heartbeat, ramp: 0, retries: 0, held: false, topic: None }
     }
 }
 

@@ -13,13 +13,14 @@ use anyhow::{Context, bail};
 use relaymesh::clock::{Clock, Time};
 use relaymesh::host::DescriptorLimit;
 use relaymesh::ids::ClientId;
+use relaymesh::ids::QueueName;
 use serde_json::json;
 
 use super::hold::{Held, Live, Stage, hold_all, read};
 use super::run_prefix;
 use crate::descriptors::{HAS_PRIVATE_TABLES, connections_per_table};
 use crate::fleet::{Identity, Share};
-use crate::options::{Target, parse_duration};
+use crate::options::{Target, parse_duration, parse_topic};
 use crate::plot::{Sample, Timeline};
 use crate::progress::Progress;
 use crate::report::{Delays, Report};
@@ -53,6 +54,10 @@ pub(crate) struct Args {
     /// set.
     #[arg(long, value_name = "TEXT")]
     prefix: Option<ClientId>,
+    /// Let every session listen to this topic. What `loadgen broadcast` sends to it while they are held is measured: how
+    /// many deliveries, how many a second, how late the last one.
+    #[arg(long, value_parser = parse_topic, value_name = "NAME")]
+    topic: Option<QueueName>,
     /// Draw sessions, memory and delay over the run into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -101,6 +106,7 @@ pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report>
         ramp: args.ramp,
         retries: args.retries,
         held: true,
+        topic: args.topic.clone(),
     };
     let process = Process::of(target);
     let began = Memory::read(process.as_ref())?;
@@ -248,6 +254,7 @@ fn report(
         report.say(format!("{} pushes, delay in us: {}", held.pushes.count(), held.pushes.to_line()));
     }
     report.set("push", held.pushes.to_json_with_count());
+    held.heard.tell(args.topic.as_ref(), &mut report);
     costs(&mut report, target, watched, established - lost, heartbeats);
     if let Some(why) = &watched.unknown {
         report.say(format!("not all the sessions cost the server is known: {why:#}"));

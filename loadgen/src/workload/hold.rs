@@ -14,6 +14,7 @@ use relaymesh::clock::{Clock, Time};
 use relaymesh::ids::{ClientId, QueueName, SubscriptionId};
 
 use super::IDLE_TURN;
+use super::heard::Heard;
 use super::live_delays::LiveDelays;
 use crate::descriptors::leave_shared_table;
 use crate::fleet::{Fleet, Identity, Link, Share, Workload};
@@ -22,6 +23,7 @@ use crate::report::Delays;
 use crate::stamp;
 
 const MAILBOX: SubscriptionId = SubscriptionId(1);
+const TOPIC: SubscriptionId = SubscriptionId(2);
 /// Messages a held session is willing to receive.
 const MAILBOX_CREDIT: u32 = 8;
 /// How long the last heartbeats of a run may take.
@@ -109,6 +111,8 @@ pub(super) struct Held {
     pub(super) delivered: u64,
     /// From when a push was due until it was here, of those that tell.
     pub(super) pushes: Delays,
+    /// Broadcasts that came while holding.
+    pub(super) heard: Heard,
     pub(super) reasons: Reasons,
 }
 
@@ -121,6 +125,7 @@ impl Held {
             missed: 0,
             delivered: 0,
             pushes: Delays::new(),
+            heard: Heard::new(),
             reasons: Reasons::new(),
         }
     }
@@ -133,6 +138,7 @@ impl Held {
         self.missed += other.missed;
         self.delivered += other.delivered;
         self.pushes.add(&other.pushes);
+        self.heard.add(other.heard);
         for (reason, times) in other.reasons {
             *self.reasons.entry(reason).or_default() += times;
         }
@@ -149,6 +155,7 @@ impl Held {
 struct Hold<'a> {
     live: &'a Live,
     prefix: &'a str,
+    topic: Option<&'a QueueName>,
     share: Share,
     held: Held,
     /// When each session's heartbeat on its way was sent, if that was while holding; 0 for none.
@@ -174,6 +181,9 @@ impl Workload for Hold<'_> {
         let client = ClientId::parse(&format!("{}{}", self.prefix, self.share.first + link.number))?;
         let mailbox = QueueName::mailbox(&client);
         link.machine.subscribe(MAILBOX, mailbox.as_str(), MAILBOX_CREDIT, 0, link.out)?;
+        if let Some(topic) = self.topic {
+            link.machine.subscribe(TOPIC, topic.as_str(), 0, 0, link.out)?;
+        }
         Ok(())
     }
 
@@ -213,6 +223,11 @@ impl Workload for Hold<'_> {
                 Ok(())
             }
             Event::Delivered(view) => {
+                for broadcast in view.broadcasts() {
+                    if let (true, Some(sent_us)) = (self.holds, stamp::stamp_of(broadcast.message)) {
+                        self.held.heard.record(sent_us, stamp::now_us());
+                    }
+                }
                 for delivery in view.deliveries() {
                     self.held.delivered += 1;
                     if let Some(due_us) = stamp::stamp_of(delivery.message) {
@@ -323,6 +338,7 @@ fn hold_share(
     let mut work = Hold {
         live,
         prefix: &identity.prefix,
+        topic: identity.topic.as_ref(),
         share,
         held: Held::new(),
         sent_us: vec![0; share.wanted],

@@ -93,8 +93,14 @@ struct Watched {
 pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report> {
     let target = &args.target;
     let shares = share_out(args.good, limit)?;
-    let identity =
-        Identity { prefix: run_prefix("good"), heartbeat: args.heartbeat, ramp: 0, retries: 3, held: true };
+    let identity = Identity {
+        prefix: run_prefix("good"),
+        heartbeat: args.heartbeat,
+        ramp: 0,
+        retries: 3,
+        held: true,
+        topic: None,
+    };
     let (clock, live) = (Clock::starting_at(Time(0)), Live::new());
     let watch = || see_through(args, limit, &live);
     let (watched, held) = hold_all(target, &identity, &shares, (&clock, &live), watch);

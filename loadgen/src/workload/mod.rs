@@ -1,8 +1,10 @@
 //! What connections do: one kind of run a file.
 
+pub(crate) mod broadcast;
 pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod echo;
+mod heard;
 mod hold;
 pub(crate) mod hostile;
 mod live_delays;

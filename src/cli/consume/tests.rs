@@ -5,6 +5,7 @@ use crate::ids::QueueName;
 fn plan(exec: Option<&str>, max: Option<u64>) -> Plan {
     Plan {
         queue: QueueName::parse("jobs").unwrap(),
+        topics: Vec::new(),
         exec: exec.map(str::to_owned),
         concurrency: 3,
         max,
@@ -32,12 +33,12 @@ fn a_printed_message_ends_its_line_and_json_names_it() {
     let (address, server) = serve_in_miniature(vec![0]);
     let mut client = Client::connect(Options::new(address)).unwrap();
     client.subscribe("jobs", 1).unwrap();
-    let delivery = client.next(Some(Duration::from_secs(60))).unwrap().unwrap();
+    let received = client.receive(Some(Duration::from_secs(60))).unwrap().unwrap();
     let mut plain = Vec::new();
-    print(&mut plain, &delivery, false).unwrap();
+    print(&mut plain, &received, false).unwrap();
     assert_eq!(plain, b"job 1\n");
     let mut json = Vec::new();
-    print(&mut json, &delivery, true).unwrap();
+    print(&mut json, &received, true).unwrap();
     let object: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!((&object["id"], &object["payload_text"]), (&1.into(), &"job 1".into()));
     assert_eq!(object["payload_base64"], "am9iIDE=");

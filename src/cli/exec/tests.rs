@@ -1,16 +1,26 @@
 use super::*;
-use crate::client::Message;
+use crate::client::{Broadcast, Delivery, Message};
 use crate::ids::{Boot, LeaseId, MessageId, QueueName, SubscriptionId};
 use std::time::Duration;
 
-fn delivery(message: Message) -> Delivery {
-    Delivery {
+fn delivery(message: Message) -> Received {
+    Received::Delivery(Delivery {
         lease: LeaseId { message: MessageId(17), attempt: 2, boot: Boot(1) },
         queue: QueueName::parse("jobs").unwrap(),
         subscription: SubscriptionId(1),
         lease_for: Duration::from_secs(30),
         message,
-    }
+    })
+}
+
+#[test]
+fn a_topics_message_has_neither_id_nor_attempt() {
+    let queue = QueueName::parse("topic/news").unwrap();
+    let broadcast = Broadcast { queue, subscription: SubscriptionId(1), message: Message::new("hello") };
+    let mut out = Vec::new();
+    let command = "cat; echo \" $RELAYMESH_QUEUE ${RELAYMESH_MESSAGE_ID-none} ${RELAYMESH_ATTEMPT-none}\"";
+    assert!(matches!(run(command, &Received::Broadcast(broadcast), &mut out), Outcome::Done));
+    assert_eq!(out, b"hello topic/news none none\n");
 }
 
 #[test]

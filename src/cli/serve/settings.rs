@@ -125,6 +125,7 @@ pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {
         grace: config.session.grace,
         body_memory_bytes_max: config.memory.body_bytes_max,
         ids_ahead,
+        broadcast_bytes_max: config.session.frame_bytes_max as usize - limits::FRAME_OVERHEAD_BYTES,
         ..QueueConfig::default()
     };
     let log = LogConfig { segment_bytes: config.log.segment_bytes, seed: fastrand::u64(..), durability };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::client::{Error, Message, SessionEvent};
 use crate::ids::{LeaseId, MessageId, QueueName, SubscriptionId};
+use crate::limits::{BROADCASTS_KEPT_BYTES_MAX, BROADCASTS_KEPT_MAX};
 use crate::wire::{self, proto};
 
 /// Results of pipelined publishes that are kept until they are taken.
@@ -39,6 +40,54 @@ impl Delivery {
     }
 }
 
+/// A message of a topic. Nobody waits for an answer to it.
+#[derive(Debug, Clone)]
+pub struct Broadcast {
+    /// Where it came from: `topic/<name>`.
+    pub queue: QueueName,
+    /// The subscription it came by.
+    pub subscription: SubscriptionId,
+    /// What was published.
+    pub message: Message,
+}
+
+impl Broadcast {
+    /// The topic's name.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        self.queue.topic().unwrap_or_default()
+    }
+}
+
+/// What [`super::Client::receive`] returns.
+#[derive(Debug, Clone)]
+pub enum Received {
+    /// A message to work on.
+    Delivery(Delivery),
+    /// A message of a topic.
+    Broadcast(Broadcast),
+}
+
+impl Received {
+    /// The queue or topic it came from.
+    #[must_use]
+    pub fn queue(&self) -> &QueueName {
+        match self {
+            Self::Delivery(delivery) => &delivery.queue,
+            Self::Broadcast(broadcast) => &broadcast.queue,
+        }
+    }
+
+    /// What was published.
+    #[must_use]
+    pub fn message(&self) -> &Message {
+        match self {
+            Self::Delivery(delivery) => &delivery.message,
+            Self::Broadcast(broadcast) => &broadcast.message,
+        }
+    }
+}
+
 /// Stands for a pipelined publish until its answer is taken.
 #[must_use = "the publish may be refused: wait for it or flush"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,7 +97,7 @@ pub struct Receipt(pub(super) u64);
 #[must_use = "publishes may have been refused"]
 #[derive(Debug, Default)]
 pub struct Flushed {
-    /// Messages on disk.
+    /// Messages on disk, and those handed to topics.
     pub published: u64,
     /// Publishes of which nothing was kept.
     pub refused: Vec<(Receipt, Error)>,
@@ -89,13 +138,29 @@ pub enum Notice {
     },
 }
 
-type Outcome = Result<(MessageId, u32), Error>;
+/// What a publish was answered with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    /// 0 of a topic.
+    pub(super) first_id: MessageId,
+    messages: u32,
+    /// Of a topic.
+    pub(super) subscribers: u64,
+}
+
+type Outcome = Result<Answered, Error>;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     /// Bounded by the credit of the subscriptions.
     deliveries: VecDeque<Delivery>,
+    /// Bounded by [`BROADCASTS_KEPT_MAX`] and [`BROADCASTS_KEPT_BYTES_MAX`].
+    broadcasts: VecDeque<Broadcast>,
+    broadcast_bytes: usize,
+    broadcasts_missed: u64,
+    /// The last one taken was a delivery.
+    is_broadcasts_turn: bool,
     /// Bounded by [`OUTCOMES_MAX`] and a window.
     outcomes: BTreeMap<u64, Outcome>,
     queues: HashMap<SubscriptionId, QueueName>,
@@ -113,8 +178,8 @@ impl Inbox {
         self.news = true;
         match event {
             SessionEvent::Up { resumed } => return Some(Notice::Connected { resumed }),
-            SessionEvent::Published { sequence, messages, first_id } => {
-                self.outcomes.insert(sequence, Ok((first_id, messages)));
+            SessionEvent::Published { sequence, messages, first_id, subscribers } => {
+                self.outcomes.insert(sequence, Ok(Answered { first_id, messages, subscribers }));
             }
             SessionEvent::PublishRefused { sequence, refusal, .. } => {
                 self.outcomes.insert(sequence, Err(refused(&refusal)));
@@ -132,7 +197,10 @@ impl Inbox {
                     self.failures.push_back(error);
                 }
             }
-            SessionEvent::Delivered(deliveries) => deliveries.iter().for_each(|d| self.deliver(&d)),
+            SessionEvent::Delivered(deliveries) => {
+                deliveries.iter().for_each(|delivery| self.deliver(&delivery));
+                deliveries.broadcasts().for_each(|broadcast| self.keep_broadcast(&broadcast));
+            }
             SessionEvent::Settled { lost, resent, .. } => {
                 return (!lost.is_empty()).then_some(Notice::LeasesLost { leases: lost, uncertain: resent });
             }
@@ -160,6 +228,40 @@ impl Inbox {
         });
     }
 
+    /// One that does not decode is nobody's.
+    fn keep_broadcast(&mut self, broadcast: &wire::BroadcastDelivery<'_>) {
+        let subscription = broadcast.subscription;
+        let queue = self.queues.get(&subscription).cloned();
+        let (Some(queue), Ok(message)) = (queue, Message::decode(broadcast.message)) else { return };
+        self.broadcast_bytes += message.payload().len();
+        self.broadcasts.push_back(Broadcast { queue, subscription, message });
+        while self.broadcasts.len() > BROADCASTS_KEPT_MAX
+            || (self.broadcast_bytes > BROADCASTS_KEPT_BYTES_MAX && self.broadcasts.len() > 1)
+        {
+            self.broadcasts_missed += u64::from(self.next_broadcast().is_some());
+        }
+    }
+
+    fn next_broadcast(&mut self) -> Option<Broadcast> {
+        let broadcast = self.broadcasts.pop_front()?;
+        self.broadcast_bytes -= broadcast.message.payload().len();
+        Some(broadcast)
+    }
+
+    /// Deliveries and broadcasts take turns.
+    pub(super) fn next_received(&mut self) -> Option<Received> {
+        self.is_broadcasts_turn = !self.is_broadcasts_turn;
+        if self.is_broadcasts_turn && !self.broadcasts.is_empty() || self.deliveries.is_empty() {
+            return self.next_broadcast().map(Received::Broadcast);
+        }
+        self.next_delivery().map(Received::Delivery)
+    }
+
+    /// Broadcasts forgotten because nobody took them in time.
+    pub(super) fn broadcasts_missed(&self) -> u64 {
+        self.broadcasts_missed
+    }
+
     /// From here on [`Inbox::has_news`] tells of what is filed.
     pub(super) fn start_round(&mut self) {
         self.news = false;
@@ -174,15 +276,15 @@ impl Inbox {
         if self.outcomes.len() < OUTCOMES_MAX { Ok(()) } else { Err(Error::Unclaimed(self.outcomes.len())) }
     }
 
-    pub(super) fn take_outcome(&mut self, receipt: Receipt) -> Option<Result<MessageId, Error>> {
-        self.outcomes.remove(&receipt.0).map(|outcome| outcome.map(|(first_id, _)| first_id))
+    pub(super) fn take_outcome(&mut self, receipt: Receipt) -> Option<Result<Answered, Error>> {
+        self.outcomes.remove(&receipt.0)
     }
 
     pub(super) fn take_outcomes(&mut self) -> Flushed {
         let mut flushed = Flushed::default();
         for (sequence, outcome) in std::mem::take(&mut self.outcomes) {
             match outcome {
-                Ok((_, messages)) => flushed.published += u64::from(messages),
+                Ok(answered) => flushed.published += u64::from(answered.messages),
                 Err(error) => flushed.refused.push((Receipt(sequence), error)),
             }
         }
@@ -225,3 +327,6 @@ fn refused(refusal: &proto::Refusal) -> Error {
         retry_after: (after > 0).then(|| Duration::from_millis(after)),
     }
 }
+
+#[cfg(test)]
+mod tests;

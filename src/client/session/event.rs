@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Settlement;
 use crate::client::{Broken, Silence, Verdict};
 use crate::ids::{LeaseId, MessageId, SubscriptionId};
-use crate::wire::{DeliverView, Delivery, proto};
+use crate::wire::{BroadcastDelivery, DeliverView, Delivery, proto};
 
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,14 +56,16 @@ pub enum SessionEvent<'a> {
         /// The session went on: leases held are still held. False at the first connection.
         resumed: bool,
     },
-    /// A publish is on disk.
+    /// A publish is on disk, or one to a topic was handed on.
     Published {
         /// As [`Session::publish`](crate::client::Session::publish) returned it.
         sequence: u64,
         /// How many messages it had.
         messages: u32,
-        /// The id of the first one; the others follow by 1.
+        /// The id of the first one; the others follow by 1. 0 of a topic.
         first_id: MessageId,
+        /// Of a topic: the subscriptions it was handed to, which may still miss it.
+        subscribers: u64,
     },
     /// A publish was refused as a whole and is not on disk. Publishing it again gives it a new sequence.
     PublishRefused {
@@ -134,6 +136,11 @@ impl<'a> Deliveries<'a> {
     /// Each delivery, in order.
     pub fn iter(&self) -> impl Iterator<Item = Delivery<'a>> + '_ {
         self.view.deliveries().filter(|delivery| !self.repeated.contains(&delivery.lease))
+    }
+
+    /// Each message of a topic, in order. There is nothing to answer.
+    pub fn broadcasts(&self) -> impl Iterator<Item = BroadcastDelivery<'a>> + '_ {
+        self.view.broadcasts()
     }
 }
 

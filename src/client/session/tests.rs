@@ -224,7 +224,7 @@ impl Client {
         while let Some(event) = self.session.next_event(self.now, &mut self.inbound, &mut bytes) {
             let seen = match event {
                 SessionEvent::Up { resumed } => Seen::Up(resumed),
-                SessionEvent::Published { sequence, messages, first_id } => {
+                SessionEvent::Published { sequence, messages, first_id, .. } => {
                     Seen::Published(sequence, messages, first_id.0)
                 }
                 SessionEvent::PublishRefused { sequence, .. } => Seen::Refused(sequence),

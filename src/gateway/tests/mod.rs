@@ -1,5 +1,6 @@
 //! Bytes in, bytes out, with the test playing the shard and the socket.
 
+mod broadcast;
 mod handshake;
 mod hostile;
 mod output;
@@ -193,6 +194,8 @@ pub(super) enum Got {
     PublishAck(proto::PublishAck),
     Reply(proto::Reply),
     Deliver(Vec<Vec<u8>>),
+    /// Subscription and message.
+    Broadcast(u16, Vec<u8>),
     /// Offset and data.
     Part(u32, Vec<u8>),
     /// The end of a message in parts: bytes before it, its own, and what is left of the lease.
@@ -218,6 +221,11 @@ pub(super) fn parse(mut bytes: &[u8]) -> Vec<Got> {
             ServerFrame::Deliver(view) if view.parts_bytes() > 0 => {
                 let end = view.deliveries().next().expect("a DELIVER has one");
                 Got::End(end.parts_bytes, end.message.to_vec(), end.lease_ms)
+            }
+            ServerFrame::Deliver(view) if view.broadcasts().count() > 0 => {
+                assert_eq!(view.delivery_count(), 1, "a broadcast has a frame of its own");
+                let broadcast = view.broadcasts().next().expect("there is one");
+                Got::Broadcast(broadcast.subscription.0, broadcast.message.to_vec())
             }
             ServerFrame::Deliver(view) => {
                 Got::Deliver(view.deliveries().map(|delivery| delivery.message.to_vec()).collect())

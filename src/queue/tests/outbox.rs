@@ -29,8 +29,12 @@ fn effects_wait_for_their_ticket_in_order() {
     outbox.push(Ticket::DURABLE, Effect::TakenOver { conn: conn(0, 0) }, &[]);
     outbox.push(Ticket(1), settled(conn(1, 7), 1), &[]);
     assert_eq!(outbox.held(), 4);
-    let slots =
-        |batch: EffectBatch| batch.effects.iter().map(|effect| effect.conn().slot).collect::<Vec<_>>();
+    let slot = |effect: &Effect| match effect {
+        Effect::Settled(settled) => settled.conn.slot,
+        Effect::TakenOver { conn } => conn.slot,
+        other => panic!("{other:?} was not sent"),
+    };
+    let slots = |batch: EffectBatch| batch.effects.iter().map(slot).collect::<Vec<_>>();
     assert_eq!(slots(outbox.release(Ticket::DURABLE, LoopId(0)).unwrap()), [0]);
     assert!(outbox.release(Ticket::DURABLE, LoopId(0)).is_none());
     assert!(outbox.release(Ticket::DURABLE, LoopId(1)).is_none());

@@ -62,11 +62,26 @@ pub(crate) struct Client {
 /// A session's event with nothing borrowed.
 #[derive(Debug)]
 enum Happened {
-    Up { resumed: bool },
-    Published { sequence: u64, first_id: MessageId },
-    PublishRefused { sequence: u64, code: proto::Code, text: String },
-    Delivered(Vec<Delivered>),
-    Settled { leases: Vec<LeaseId>, settlement: Settlement, lost: Vec<LeaseId>, resent: bool },
+    Up {
+        resumed: bool,
+    },
+    Published {
+        sequence: u64,
+        first_id: MessageId,
+    },
+    PublishRefused {
+        sequence: u64,
+        code: proto::Code,
+        text: String,
+    },
+    /// Deliveries, and messages of topics.
+    Delivered(Vec<Delivered>, Vec<(SubscriptionId, Vec<u8>)>),
+    Settled {
+        leases: Vec<LeaseId>,
+        settlement: Settlement,
+        lost: Vec<LeaseId>,
+        resent: bool,
+    },
     Ending(Ended),
     Wrong(String),
 }
@@ -288,16 +303,20 @@ impl World {
                 self.ledger.answered(&keys, first_id);
             }
             Happened::PublishRefused { sequence, code, text } => {
-                use proto::Code::{DiskFull, Draining, LimitReached, QueueFull, TooLarge};
+                use proto::Code::{DiskFull, Draining, LimitReached, Overloaded, QueueFull, TooLarge};
                 // Too large is said by the session itself, of what it took before it knew the server's limits.
-                let is_excused = matches!(code, QueueFull | DiskFull | LimitReached | Draining | TooLarge);
+                let is_excused =
+                    matches!(code, QueueFull | DiskFull | LimitReached | Draining | TooLarge | Overloaded);
                 assert!(is_excused, "a good publish of client {index} was refused: {text} ({code:?})");
                 let keys = self.clients[index].unanswered.remove(&sequence);
                 let keys =
                     keys.unwrap_or_else(|| panic!("publish {sequence} of client {index} answered twice"));
                 self.ledger.refused(&keys);
             }
-            Happened::Delivered(deliveries) => self.delivered(index, deliveries),
+            Happened::Delivered(deliveries, broadcasts) => {
+                self.told(index, broadcasts);
+                self.delivered(index, deliveries);
+            }
             Happened::Settled { leases, settlement, lost, resent } => {
                 for lease in leases {
                     self.ledger.settled(lease, &settlement, lost.contains(&lease), resent);
@@ -440,7 +459,8 @@ fn owned(event: SessionEvent<'_>) -> Option<Happened> {
                 lease_ms: delivery.lease_ms,
                 body: delivery.message.to_vec(),
             });
-            Happened::Delivered(own.collect())
+            let told = deliveries.broadcasts().map(|told| (told.subscription, told.message.to_vec()));
+            Happened::Delivered(own.collect(), told.collect())
         }
         SessionEvent::Settled { leases, settlement, lost, resent } => {
             Happened::Settled { leases, settlement, lost, resent }

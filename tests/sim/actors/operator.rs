@@ -171,7 +171,8 @@ impl World {
     pub(crate) fn all_queues(&self) -> Vec<FullName> {
         let mut all: Vec<FullName> = Vec::new();
         for client in &self.clients {
-            all.extend(client.subscribed.values().map(|queue| (client.namespace.clone(), queue.clone())));
+            let queues = client.subscribed.values().filter(|queue| queue.topic().is_none());
+            all.extend(queues.map(|queue| (client.namespace.clone(), queue.clone())));
             let queues = 0..self.plan.queues;
             all.extend(queues.map(|number| (client.namespace.clone(), self.work_queue(number))));
         }

@@ -33,6 +33,9 @@ impl World {
             return;
         }
         let namespace = client.namespace.clone();
+        if self.plan.topics > 0 && self.random.u8(0..3) == 0 {
+            return self.broadcast(index, incarnation);
+        }
         let queue = self.some_queue(&namespace);
         let count = self.random.usize(1..=self.plan.load.batch_max);
         let messages: Vec<_> = (0..count).map(|_| self.some_message(&namespace, &queue)).collect();
@@ -47,9 +50,37 @@ impl World {
             Err(Unsendable::Full | Unsendable::Batch { .. } | Unsendable::Bytes { .. }) => {}
             Err(error @ Unsendable::Message { .. }) => panic!("client {index}: {error}"),
         }
+        self.published(index, incarnation);
+    }
+
+    fn published(&mut self, index: usize, incarnation: u32) {
         let after = self.until_next_publish();
         self.scheduler.after(after, Event::Publish { client: index, incarnation });
         self.step_client(index);
+    }
+
+    /// Publishes to a topic. What the ledger keeps is for what is kept.
+    fn broadcast(&mut self, index: usize, incarnation: u32) {
+        let number = self.random.usize(0..self.plan.topics);
+        let topic = self.topic(number);
+        let count = self.random.usize(1..=self.plan.load.batch_max);
+        let body = |world: &mut Self| {
+            let key = world.next_key;
+            world.next_key += 1;
+            let mut payload = key.to_le_bytes().to_vec();
+            payload.extend(filler(key).take(world.random.usize(0..=world.plan.load.body_max)));
+            Message::new(payload).encode(limits::MESSAGE_BYTES_MAX).expect("it is small")
+        };
+        let bodies = (0..count).map(|_| body(self)).collect();
+        if let Ok(sequence) = self.clients[index].session.publish_batch(&topic, bodies) {
+            note!(self, "client {index} publishes {sequence} to {topic}");
+            self.clients[index].unanswered.insert(sequence, Vec::new());
+        }
+        self.published(index, incarnation);
+    }
+
+    pub(super) fn topic(&self, number: usize) -> QueueName {
+        QueueName::parse(&format!("topic/t{number}")).expect("a good name")
     }
 
     /// A queue or mailbox of the namespace.

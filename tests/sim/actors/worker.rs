@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relaymesh::client::Settlement;
-use relaymesh::ids::{LeaseId, QueueName};
+use relaymesh::ids::{LeaseId, QueueName, SubscriptionId};
 
 use super::Role;
 use super::client::{Delivered, key_of};
@@ -24,6 +24,27 @@ impl World {
             let subscription = client.session.subscribe(&queue, credit, credit_bytes, None);
             client.subscribed.insert(subscription.expect("there is room for a few subscriptions"), queue);
             client.credits += credit;
+        }
+        self.listen(index);
+    }
+
+    /// Subscribes to some topics, so that clients share some sets of them and differ in others.
+    fn listen(&mut self, index: usize) {
+        for number in (0..self.plan.topics).filter(|number| number % 2 == 0 || index.is_multiple_of(2)) {
+            let topic = self.topic(number);
+            let client = &mut self.clients[index];
+            let subscription = client.session.subscribe(&topic, 1, 0, None);
+            client.subscribed.insert(subscription.expect("there is room for a few subscriptions"), topic);
+        }
+    }
+
+    /// Messages of topics came: there is nothing to answer.
+    pub(super) fn told(&mut self, index: usize, broadcasts: Vec<(SubscriptionId, Vec<u8>)>) {
+        let client = &self.clients[index];
+        for (subscription, body) in broadcasts {
+            let topic = &client.subscribed[&subscription];
+            let conn = client.conn().expect("it came over a connection");
+            self.watch.broadcasts.delivered(conn, &client.namespace, topic, key_of(&body));
         }
     }
 

@@ -4,9 +4,11 @@
 //! crashes. [`Watch`] stands at the shard's door: it sees every command as it is applied and every effect as it leaves,
 //! in shard time. Both panic with a sentence that says what was promised and what happened.
 
+mod broadcasts;
 mod ledger;
 mod watch;
 mod watch_leases;
 
+pub(crate) use broadcasts::Broadcasts;
 pub(crate) use ledger::{Facts, Ledger};
 pub(crate) use watch::Watch;

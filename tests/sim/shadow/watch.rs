@@ -12,6 +12,7 @@ use relaymesh::mail::{
     Settlement,
 };
 
+use super::Broadcasts;
 use super::watch_leases::Holding;
 use crate::plan::Plan;
 
@@ -25,7 +26,13 @@ type Rank = (u8, u64, Key);
 #[derive(Debug)]
 enum Request {
     Publish(Vec<Key>),
-    Settle { settlement: Settlement, leases: Vec<LeaseId>, applied: Time },
+    /// So many messages, to a topic.
+    Broadcast(u32),
+    Settle {
+        settlement: Settlement,
+        leases: Vec<LeaseId>,
+        applied: Time,
+    },
     Other,
 }
 
@@ -84,6 +91,7 @@ pub(crate) struct Watch {
     /// Messages answered, and ids acked, since the first write that is not synced.
     answered_lately: Vec<Key>,
     done_lately: Vec<u64>,
+    pub(crate) broadcasts: Broadcasts,
 }
 
 fn plain(conn: ConnKey) -> Conn {
@@ -113,6 +121,7 @@ impl Watch {
             done: BTreeMap::new(),
             answered_lately: Vec::new(),
             done_lately: Vec::new(),
+            broadcasts: Broadcasts::default(),
         }
     }
 
@@ -187,9 +196,17 @@ impl Watch {
                     for message in own {
                         let (body, rest) = bodies.split_at(message.body_len as usize);
                         bodies = rest;
+                        if publish.queue.topic().is_some() {
+                            self.broadcast(publish, body);
+                            continue;
+                        }
                         keys.push(self.publish(now, publish, message.header, body));
                     }
-                    self.request(publish.conn, publish.seq, Request::Publish(keys));
+                    let request = match publish.queue.topic() {
+                        Some(_) => Request::Broadcast(publish.messages),
+                        None => Request::Publish(keys),
+                    };
+                    self.request(publish.conn, publish.seq, request);
                 }
                 Command::Settle(settle) => {
                     let (own, rest) = leases.split_at(settle.leases as usize);
@@ -214,7 +231,7 @@ impl Watch {
                     *credit += i64::from(*messages);
                 }
                 // A renewed lease stands longer than is claimed here.
-                Command::Resupply { .. } | Command::Renew { .. } => {}
+                Command::Resupply { .. } | Command::Renew { .. } | Command::BroadcastsDone { .. } => {}
                 Command::Operator { request, .. } => {
                     if let relaymesh::mail::OperatorRequest::DeadRedrive { .. } = **request {
                         self.messages.values_mut().for_each(|message| message.is_redriven = true);
@@ -256,6 +273,13 @@ impl Watch {
             if holding.holder == *client && which(holding.lease) {
                 holding.ends_by(at);
             }
+        }
+    }
+
+    fn broadcast(&mut self, publish: &Publish, body: &[u8]) {
+        if let Some((namespace, _)) = self.attached(publish.conn) {
+            let (topic, key) = (publish.queue.clone(), crate::actors::key_of(body));
+            self.broadcasts.published(namespace, topic, key);
         }
     }
 
@@ -338,8 +362,18 @@ impl Watch {
                     assert_eq!(count, u64::from(acked.messages), "{acked:?} answers {count} messages");
                 }
                 Effect::PublishRefused { conn, seq, messages, .. } => {
-                    let keys = self.answered_publish(*conn, *seq);
-                    assert_eq!(keys.len(), *messages as usize, "a refusal gives back another window");
+                    let asked = match self.requests.remove(&(plain(*conn), *seq)) {
+                        Some(Request::Publish(keys)) => keys.len(),
+                        Some(Request::Broadcast(messages)) => messages as usize,
+                        other => panic!("the publish {seq} of {conn:?} was refused: it is {other:?}"),
+                    };
+                    assert_eq!(asked, *messages as usize, "a refusal gives back another window");
+                }
+                Effect::Broadcasted(answer) => {
+                    match self.requests.remove(&(plain(answer.conn), answer.seq)) {
+                        Some(Request::Broadcast(messages)) if messages == answer.messages => {}
+                        other => panic!("{answer:?} answers {other:?}"),
+                    }
                 }
                 Effect::Settled(settled) => self.settled(settled),
                 Effect::Deliver(deliver) => {
@@ -350,7 +384,9 @@ impl Watch {
                 Effect::AttachRefused { .. }
                 | Effect::StopReading { .. }
                 | Effect::ResumeReading { .. }
-                | Effect::Parked { .. } => {}
+                | Effect::Parked { .. }
+                | Effect::Topics { .. }
+                | Effect::Broadcast { .. } => {}
                 Effect::Operator { .. } => panic!("an operator's answer went to a loop"),
             }
         }

@@ -21,6 +21,7 @@ impl Rig {
         let mut work = Hold {
             live,
             prefix: "x",
+            topic: None,
             share: Share::whole(2),
             held: Held::new(),
             sent_us: vec![0; 2],

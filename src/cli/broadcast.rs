@@ -1,0 +1,59 @@
+//! `relaymesh broadcast`: tells everybody who is subscribed to a topic and connected.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::out;
+use super::payload::{parse_attribute, read_payload};
+use super::reach::Reach;
+use crate::client::{Client, Message};
+
+/// Hand a message to everybody who is subscribed to a topic and connected now. Prints to how many subscriptions it was
+/// handed; nothing is kept, and whoever is too busy to take it misses it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The topic's name.
+    topic: String,
+    /// The payload itself, `-` for stdin, or `@FILE` for a file's content; a little less than 1 MiB unless the server takes
+    /// larger frames. Without it stdin is read, unless that is a terminal.
+    #[arg(value_name = "PAYLOAD|-|@FILE")]
+    payload: Option<String>,
+    /// An attribute, name=value. May be given several times.
+    #[arg(long = "attr", value_name = "NAME=VALUE", value_parser = parse_attribute)]
+    attributes: Vec<(String, String)>,
+    /// Print {"subscribers": …} instead of the bare number.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  relaymesh device d1 --topic news            (elsewhere) print what is told
+  relaymesh broadcast news 'new firmware at noon' --attr kind=notice";
+
+/// How long the goodbye may take once the message was handed on.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let Args { topic, payload, attributes, json, reach } = args;
+    let mut message = Message::new(read_payload(payload.as_deref())?);
+    for (name, value) in attributes {
+        message = message.attribute(name, value);
+    }
+    let mut client = Client::connect(reach.once())?;
+    let subscribers = client
+        .broadcast(&topic, &message)
+        .with_context(|| format!("the topic {topic} did not take the message"))?;
+    if json {
+        out::line(format_args!("{}", serde_json::json!({ "subscribers": subscribers })))?;
+    } else {
+        out::line(format_args!("{subscribers}"))?;
+    }
+    // It is on its way: whatever happens to the goodbye, the command did its work.
+    let _ = client.close(GOODBYE);
+    Ok(())
+}
