@@ -39,6 +39,8 @@ enum Command {
     Publish(workload::publish::Args),
     /// Lease and ack, one lease a frame.
     Work(workload::work::Args),
+    /// Kill or drain a server with all its sessions on it, start it again, and see how they come back.
+    Storm(workload::storm::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn run() -> anyhow::Result<()> {
         Command::Echo(args) => workload::echo::run(&args),
         Command::Publish(args) => workload::publish::run(&args),
         Command::Work(args) => workload::work::run(&args),
+        Command::Storm(args) => workload::storm::run(&args, limit),
     }?;
     report.finish()
 }

@@ -7,6 +7,7 @@
 
 mod bell;
 mod command;
+mod drain;
 mod effect;
 mod lane;
 mod operator;
@@ -18,6 +19,7 @@ pub use command::{
     Attach, Command, CommandBatch, Detach, Drained, MessageHeader, ProducerSequence, Publish, PublishMessage,
     Resume, Settle, Settlement,
 };
+pub use drain::{DrainOrder, WHOLE_PPM};
 pub use effect::{Attached, Deliver, Effect, EffectBatch, PublishAcked, RefusalCode, Refused, Settled};
 pub use lane::{
     CommandReceiver, CommandSender, EffectReceiver, EffectSender, LaneFull, command_lanes, effect_lane,

@@ -1,10 +1,10 @@
-//! What other threads may ask of a loop: to drain, or to stop.
+//! What other threads may ask of a loop: to drain, to send a share of its clients away, or to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::mail::Bell;
+use crate::mail::{Bell, DrainOrder};
 
 /// A handle on a running loop for any thread; clones speak to the same loop.
 #[derive(Debug, Clone)]
@@ -19,13 +19,16 @@ pub(super) struct Wishes {
     stop: AtomicBool,
     /// Over how many milliseconds to drain; [`NO_DRAIN`] until it is asked for.
     drain_over_ms: AtomicU64,
+    /// The newest [`DrainOrder`], packed; 0 before the first.
+    order: AtomicU64,
 }
 
 const NO_DRAIN: u64 = u64::MAX;
 
 impl LoopControl {
     pub(super) fn new(bell: Bell) -> Self {
-        let wishes = Wishes { stop: AtomicBool::new(false), drain_over_ms: AtomicU64::new(NO_DRAIN) };
+        let (stop, drain_over_ms) = (AtomicBool::new(false), AtomicU64::new(NO_DRAIN));
+        let wishes = Wishes { stop, drain_over_ms, order: AtomicU64::new(0) };
         Self { wishes: Arc::new(wishes), bell }
     }
 
@@ -34,6 +37,12 @@ impl LoopControl {
     pub fn drain(&self, over: Duration) {
         let over_ms = u64::try_from(over.as_millis()).unwrap_or(NO_DRAIN).min(NO_DRAIN - 1);
         self.wishes.drain_over_ms.store(over_ms, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// The loop tells a share of its clients to go, and goes on. A newer order takes the place of the older.
+    pub fn drain_share(&self, order: DrainOrder) {
+        self.wishes.order.store(order.pack(), Ordering::Relaxed);
         self.bell.ring();
     }
 
@@ -51,6 +60,17 @@ impl LoopControl {
 impl Wishes {
     pub(super) fn is_stop(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The newest order, if it is not that of `obeyed`, which is then it.
+    pub(super) fn new_order(&self, obeyed: &mut u64) -> Option<DrainOrder> {
+        let newest = self.order.load(Ordering::Relaxed);
+        if newest == std::mem::replace(obeyed, newest) { None } else { DrainOrder::unpack(newest) }
+    }
+
+    /// Whether there is an order newer than `obeyed`.
+    pub(super) fn has_order(&self, obeyed: u64) -> bool {
+        self.order.load(Ordering::Relaxed) != obeyed
     }
 
     pub(super) fn drain_over(&self) -> Option<Duration> {

@@ -70,7 +70,7 @@ struct Watched {
 }
 
 /// Shares `connections` out over as few descriptor tables as hold them.
-fn share_out(connections: usize, limit: DescriptorLimit) -> anyhow::Result<Vec<Share>> {
+pub(super) fn share_out(connections: usize, limit: DescriptorLimit) -> anyhow::Result<Vec<Share>> {
     let each = connections_per_table(limit.soft);
     if each == 0 || !HAS_PRIVATE_TABLES && connections > each {
         bail!(

@@ -5,6 +5,7 @@ pub(crate) mod echo;
 mod hold;
 mod live_delays;
 pub(crate) mod publish;
+pub(crate) mod storm;
 pub(crate) mod work;
 
 use std::time::Duration;
