@@ -15,7 +15,7 @@ fn storm(arguments: &[&str]) -> (Output, Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
         .env_clear()
         .env("RUST_BACKTRACE", "1")
-        .args(["storm", "--connections", "200", "--rate", "50", "--quiet", "--json"])
+        .args(["storm", "--connections", "200", "--rate", "50", "--calm", "100ms", "--quiet", "--json"])
         .arg(&json)
         .args(arguments)
         .output()

@@ -27,6 +27,9 @@ use crate::telemetry::{Gauge, LoopMetrics, Stage};
 const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How often a drain that runs is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long an answer waits for the loops to hear of what was asked, and how often it looks.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+const HEARD_EVERY: Duration = Duration::from_millis(5);
 
 /// Tells every loop.
 pub struct Tell(Box<dyn Fn(DrainOrder) + Send + Sync>);
@@ -107,6 +110,7 @@ async fn begin(state: State, headers: HeaderMap, params: Params<BeginParams>) ->
     let share = f64::from(order.share_ppm) / f64::from(WHOLE_PPM);
     tracing::info!(share, over = ?order.over, "a share of the sessions is sent away");
     tokio::spawn(watch(Arc::clone(&state)));
+    await_heard(&state).await;
     Ok(Json(progress(&state)))
 }
 
@@ -124,6 +128,7 @@ async fn cancel(state: State, headers: HeaderMap) -> Answer {
             asked.is_cancelled = true;
         }
     }
+    await_heard(&state).await;
     Ok(Json(progress(&state)))
 }
 
@@ -171,6 +176,14 @@ fn sum(state: &Shared, cell: fn(&LoopMetrics) -> &Gauge) -> u64 {
 fn is_heard(state: &Shared, asked: Asked) -> bool {
     let number = u64::from(asked.order.number);
     state.sources.loops.iter().all(|source| source.drain_order.value() == number)
+}
+
+/// Until every loop has heard of the newest order, so that the answer counts what came of it.
+async fn await_heard(state: &State) {
+    let until = state.clock.time() + HEARD_WITHIN;
+    while state.drains.asked().is_some_and(|asked| !is_heard(state, asked)) && state.clock.time() < until {
+        tokio::time::sleep(HEARD_EVERY).await;
+    }
 }
 
 fn is_running(state: &Shared, asked: Option<Asked>) -> bool {

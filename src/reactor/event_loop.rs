@@ -272,6 +272,11 @@ impl<B: LoopBrain> EventLoop<B> {
     }
 
     fn accept(&mut self) {
+        if self.draining && self.brain.is_drained() {
+            // Nobody is left to be turned away for: those that come again and again would keep the loop for ever.
+            self.stop_listening();
+            return;
+        }
         match self.accepting {
             Accepting::AwaitingDescriptor(until) if until <= self.now => self.accepting = Accepting::Pending,
             Accepting::OutOfGroup { .. } if self.wants_back() => self.rejoin(),
@@ -307,6 +312,12 @@ impl<B: LoopBrain> EventLoop<B> {
                 }
             }
         }
+    }
+
+    fn stop_listening(&mut self) {
+        self.listener.close();
+        self.metrics.listening.set(0);
+        self.accepting = Accepting::AwaitingEdge;
     }
 
     fn admit(&mut self, mut stream: TcpStream) {

@@ -62,6 +62,9 @@ pub(crate) struct Args {
     /// How long the server stays away before it is started again.
     #[arg(long, value_parser = parse_duration, default_value = "0s", value_name = "TIME")]
     down: Duration,
+    /// How long all is left in peace before each storm: a client that was back for 10 s begins anew with its delays.
+    #[arg(long, value_parser = parse_duration, default_value = "10s", value_name = "TIME")]
+    calm: Duration,
     /// Each session's heartbeat.
     #[arg(long, value_parser = parse_duration, default_value = "30s", value_name = "TIME")]
     heartbeat: Duration,
@@ -207,6 +210,7 @@ impl Run<'_> {
     }
 
     fn storm(&self, policy: Policy, server: &mut Server) -> anyhow::Result<Storm> {
+        thread::sleep(self.args.calm);
         // What is on its way belongs to the calm before.
         self.traffic.settle(self.args.timeout)?;
         self.live.adopt(policy);

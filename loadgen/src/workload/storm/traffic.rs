@@ -138,6 +138,13 @@ impl Traffic<'_> {
             match asks.try_recv() {
                 Ok(Ask::Begin) => self.window = Window::new(),
                 Ok(Ask::Settle(answer)) => {
+                    // What fell due while the server was away counts as well.
+                    let until_us = self.clock.micros();
+                    while due_us <= until_us {
+                        self.publish(due_us)?;
+                        due_us += every_us;
+                        self.take_one(Duration::ZERO)?;
+                    }
                     self.settle()?;
                     // The run may have given up.
                     let _ = answer.send(std::mem::replace(&mut self.window, Window::new()));
@@ -152,9 +159,15 @@ impl Traffic<'_> {
                 due_us += every_us;
             }
             let wait = Duration::from_micros(due_us.saturating_sub(self.clock.micros())).min(LOOK_UP);
-            if let Some(delivery) = self.client.next(Some(wait))? {
-                self.take(&delivery)?;
-            }
+            self.take_one(wait)?;
+        }
+    }
+
+    /// Takes a message if there is one within `wait`.
+    fn take_one(&mut self, wait: Duration) -> anyhow::Result<()> {
+        match self.client.next(Some(wait))? {
+            Some(delivery) => self.take(&delivery),
+            None => Ok(()),
         }
     }
 
@@ -194,9 +207,7 @@ impl Traffic<'_> {
     fn settle(&mut self) -> anyhow::Result<()> {
         let until = self.clock.time() + SETTLE;
         while !self.acknowledged.is_empty() && self.clock.time() < until {
-            if let Some(delivery) = self.client.next(Some(LOOK_UP))? {
-                self.take(&delivery)?;
-            }
+            self.take_one(LOOK_UP)?;
         }
         // Every publish was waited for: there is no result that nobody took.
         let _ = self.client.flush()?;
