@@ -17,6 +17,10 @@ use crate::wire::proto;
 /// The wheel's key for the next wave; no slot has it.
 pub(super) const WAVE_KEY: u32 = u32::MAX;
 
+/// From when the last client is told until the server has ended.
+const AFTER_LAST: Duration =
+    Duration::from_millis((limits::LEAVE_DEADLINE.as_millis() + limits::LINGER.as_millis()) as u64);
+
 /// A drain under way.
 #[derive(Debug)]
 pub(super) struct Drain {
@@ -115,11 +119,12 @@ impl Gateway {
         self.is_ending() && self.table.len() == 0
     }
 
-    /// When a client that came to a server which ends may find its successor, in milliseconds.
+    /// When a client that came to a server which ends may find its successor, in milliseconds: those told last have their
+    /// time to leave, and their sockets theirs to linger.
     pub(super) fn slot_after_end(&mut self, now: Time) -> u32 {
         let per_second = self.admission.per_second();
         let left_ms = self.drain.as_ref().map_or(0, |drain| drain.left_ms(now, per_second));
-        let left_ms = u32::try_from(left_ms).unwrap_or(u32::MAX);
+        let left_ms = u32::try_from(left_ms + AFTER_LAST.as_millis() as u64).unwrap_or(u32::MAX);
         left_ms.saturating_add(self.admission.slot(now))
     }
 
