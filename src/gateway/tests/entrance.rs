@@ -22,11 +22,13 @@ fn resuming(rig: &mut Rig, client: &str) -> Vec<u8> {
 }
 
 fn attached(commands: &[Command]) -> Vec<&str> {
-    let client = |command| match command {
-        &Command::Attach(ref attach) => Some(attach.client.as_str()),
-        _ => None,
-    };
-    commands.iter().filter_map(client).collect()
+    let mut clients = Vec::new();
+    for command in commands {
+        if let Command::Attach(attach) = command {
+            clients.push(attach.client.as_str());
+        }
+    }
+    clients
 }
 
 #[test]
