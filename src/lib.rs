@@ -63,6 +63,7 @@
 //! | pooled buffers of a loop | [`limits::POOLED_BYTES_MAX`] | `relaymesh_buffer_bytes{buffer="pooled"}` | freed; after a while without use all but [`limits::POOLED_KEPT_BYTES`] are |
 //! | queue names of a loop | [`limits::CACHED_QUEUE_NAMES_MAX`] | `relaymesh_buffer_items{buffer="queue_names"}` | forgotten |
 //! | handshakes of a loop | [`limits::HANDSHAKES_PER_LOOP_MAX`] | `relaymesh_connections{state="handshaking"}` | shed with a slot to come back |
+//! | clients of a loop that wait to come in | they are among its handshakes; what is admitted in half of [`limits::HANDSHAKE_DEADLINE`] | `relaymesh_buffer_items{buffer="admission_waiting"}` | shed with a slot to come back, those that resume last |
 //! | publishes of a session | [`limits::PUBLISH_WINDOW_MESSAGES`], [`limits::PUBLISH_WINDOW_BYTES`] | `relaymesh_buffer_items{buffer="commands_unanswered"}`, of all sessions | ERROR, closed |
 //! | other requests of a session | [`limits::REQUEST_WINDOW`] | the same | ERROR, closed |
 //! | commands of a loop without an answer, not parked | [`limits::COMMANDS_UNANSWERED_MAX`] | `relaymesh_buffer_items{buffer="commands_unanswered"}` | connections that add to them are not read |

@@ -110,6 +110,10 @@ pub const READ_BUFFER_BYTES: usize = 256 * KIB;
 pub const READ_PER_TURN_BYTES_MAX: usize = READ_BUFFER_BYTES;
 /// Connections accepted in one turn.
 pub const ACCEPTS_PER_TURN_MAX: usize = 256;
+/// Connections accepted in one turn of a loop that is behind with what it has.
+pub const ACCEPTS_PER_TURN_MIN: usize = 16;
+/// A turn that takes longer accepts fewer connections in the next one, in proportion.
+pub const UNHURRIED_TURN: Duration = Duration::from_millis(5);
 /// Events taken from the poller in one turn.
 pub const EVENTS_PER_TURN_MAX: usize = 1024;
 /// What all connections of a loop read in one turn, and with it the size of the turn's batch of commands; one
@@ -173,8 +177,16 @@ pub const POOLED_KEPT: usize = 64;
 pub const POOL_TRIM_INTERVAL: Duration = Duration::from_secs(5);
 /// Queue names a loop keeps, so that a publish to one of them needs no memory of its own.
 pub const CACHED_QUEUE_NAMES_MAX: usize = 4096;
-/// How many clients a second a loop asks back, of those it sends away.
-pub const READMISSIONS_PER_S: u32 = 10_000;
+/// Handshakes a second a server takes on for each core, where it is not told. More than a core does with its clients on
+/// the same machine (the goal is 30,000 on two), so that it bounds a storm and not a server that keeps up.
+pub const ADMISSIONS_PER_CORE_S: u64 = 20_000;
+/// Most handshakes a second a server may be told to take on.
+pub const ADMISSIONS_PER_S_MAX: u64 = 10_000_000;
+/// The part of a second's handshakes that a loop takes on at once.
+pub const ADMISSION_BURST_SHARE: u32 = 4;
+/// Handshakes that a loop takes on at once at the least: many loops have a small part of the rate each, and what they get
+/// of a crowd differs.
+pub const ADMISSION_BURST_MIN: u32 = 32;
 /// Furthest slot a client is given to come back.
 pub const READMISSION_MAX: Duration = Duration::from_secs(600);
 /// What a client that was told to go has to see its answers.
@@ -183,6 +195,10 @@ pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 pub const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
 /// Clients are told of a drain in waves this far apart.
 pub const DRAIN_WAVE: Duration = Duration::from_millis(100);
+/// Over which time a share of the sessions is sent away, where an operator does not say.
+pub const DRAIN_OVER: Duration = Duration::from_secs(30);
+/// Longest such time.
+pub const DRAIN_OVER_MAX: Duration = Duration::from_secs(86_400);
 
 // Mail.
 
@@ -337,6 +353,7 @@ const _: () = {
     assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
     assert!(READ_PER_TURN_BYTES_MAX <= READ_PER_LOOP_TURN_BYTES_MAX);
+    assert!(ACCEPTS_PER_TURN_MIN > 0 && ACCEPTS_PER_TURN_MIN <= ACCEPTS_PER_TURN_MAX);
     assert!(EFFECT_BATCHES_PER_TURN_MAX <= EFFECT_LANE_BATCHES);
     assert!(HTTP_BODY_BYTES_MAX as u64 <= MAILBOX_BYTES_MAX);
     assert!(PUBLISH_WINDOW_BYTES as usize >= FRAME_BYTES_MAX);

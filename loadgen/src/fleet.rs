@@ -5,6 +5,7 @@
 //! the run when one is refused or lost.
 
 mod alarm;
+mod ending;
 mod share;
 
 use std::io::{self, Read, Write};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use relaymesh::client::{Event, Inbound, Machine, is_final};
+use relaymesh::client::{Event, Inbound, Machine};
 use relaymesh::clock::{Clock, Time};
 use relaymesh::wheel::{TimerId, Wheel};
 use relaymesh::wire::{DICTIONARY_ID, proto};
@@ -21,6 +22,7 @@ use relaymesh::wire::{DICTIONARY_ID, proto};
 use crate::options::Target;
 use crate::report::Delays;
 
+pub(crate) use ending::Ending;
 pub(crate) use share::{Identity, Share};
 
 use alarm::{ALARM, Alarm};
@@ -81,6 +83,24 @@ pub(crate) trait Workload {
     /// The connection sent a heartbeat by itself, which was due at `due`.
     fn pinged(&mut self, _link: &mut Link<'_>, _due: Time) {}
 
+    /// What HELLO says beside the usual.
+    fn hello(&mut self, _number: usize, _hello: &mut proto::Hello) {}
+
+    /// What WELCOME said, before [`Workload::welcomed`].
+    fn greeted(&mut self, _number: usize, _welcome: &proto::Welcome) {}
+
+    /// A connection has ended, or got no WELCOME: when it is made again, if the workload decides that. Otherwise it is
+    /// lost, or tried again as often as the run says.
+    fn come_back(
+        &mut self,
+        _number: usize,
+        _now: Time,
+        _was_welcomed: bool,
+        _ending: &Ending,
+    ) -> Option<Time> {
+        None
+    }
+
     /// A connection got no WELCOME and is tried again.
     fn retried(&mut self, _number: usize) {}
 
@@ -125,21 +145,6 @@ struct Connection {
     attempts: u32,
     started_us: u64,
     timer: Option<TimerId>,
-}
-
-/// How a connection ended.
-struct Ending {
-    why: anyhow::Error,
-    /// The server's slot for the next attempt, zero when it named none.
-    come_back_after: Duration,
-    /// Whether another attempt would end alike.
-    is_final: bool,
-}
-
-impl From<anyhow::Error> for Ending {
-    fn from(why: anyhow::Error) -> Self {
-        Self { why, come_back_after: Duration::ZERO, is_final: false }
-    }
 }
 
 /// The connections of a run, or a thread's share of them, and their loop.
@@ -298,7 +303,7 @@ impl Fleet {
     fn connect(&mut self, number: usize, workload: &mut impl Workload) -> anyhow::Result<()> {
         let (now, now_us) = (self.clock.time(), self.now_us());
         let in_run = self.share.first + number;
-        let hello = proto::Hello {
+        let mut hello = proto::Hello {
             version_min: 1,
             version_max: 1,
             namespace: self.target.namespace.to_string(),
@@ -308,6 +313,7 @@ impl Fleet {
             dictionaries: vec![DICTIONARY_ID],
             ..proto::Hello::default()
         };
+        workload.hello(number, &mut hello);
         let mut out = Vec::new();
         let mut machine = Machine::new(now, &hello, &mut out);
         workload.opening(&mut Link { number, machine: &mut machine, out: &mut out, now, now_us })?;
@@ -356,11 +362,16 @@ impl Fleet {
         // Closing takes it out of the poller too. What the poller has said about it already finds no stream.
         connection.stream = None;
         (connection.out, connection.sent) = (Vec::new(), 0);
+        if let Some(at) = workload.come_back(number, self.clock.time(), was_welcomed, &ending) {
+            connection.timer = Some(self.wheel.insert(at, number as u32));
+            self.handshaking -= usize::from(!was_welcomed);
+            return Ok(());
+        }
         if was_welcomed {
             return workload.lost(number, ending.why);
         }
         self.handshaking -= 1;
-        if ending.is_final || connection.attempts > self.identity.retries {
+        if ending.is_final() || connection.attempts > self.identity.retries {
             self.settled += 1;
             return workload.failed(number, ending.why);
         }
@@ -433,7 +444,8 @@ impl Fleet {
             let Connection { machine, out, timer, started_us, .. } = &mut self.connections[number];
             let Some(event) = machine.next_event(now, &mut self.inbound, &mut input) else { return Ok(None) };
             match event {
-                Event::Welcomed(_) => {
+                Event::Welcomed(welcome) => {
+                    workload.greeted(number, &welcome);
                     self.handshaking -= 1;
                     self.settled += 1;
                     self.handshakes.record(now_us - *started_us);
@@ -446,18 +458,12 @@ impl Fleet {
                     workload.welcomed(&mut Link { number, machine, out, now, now_us })?;
                 }
                 Event::Rejected(reject) => {
-                    return Ok(Some(Ending {
-                        is_final: is_final(reject.code()),
-                        come_back_after: Duration::from_millis(u64::from(reject.reconnect_after_ms)),
-                        why: anyhow!("refused: {}", reject.text),
-                    }));
+                    return Ok(Some(Ending::rejected(&reject)));
                 }
                 Event::ServerError(error) => {
                     return Ok(Some(anyhow!("the server says: {}", error.text).into()));
                 }
-                Event::GoAway(goaway) => {
-                    return Ok(Some(anyhow!("told to leave: {}", goaway.text).into()));
-                }
+                Event::GoAway(goaway) => return Ok(Some(Ending::sent_away(&goaway))),
                 Event::Broken(broken) => return Ok(Some(anyhow::Error::from(broken).into())),
                 // Of a message that is delivered in parts a workload sees the whole.
                 Event::Part => {}

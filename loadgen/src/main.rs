@@ -52,6 +52,8 @@ enum Command {
     Push(workload::push::Args),
     /// Broadcast to a topic that the sessions of a `connect --topic` listen to.
     Broadcast(workload::broadcast::Args),
+    /// Kill or drain a server with all its sessions on it, start it again, and see how they come back.
+    Storm(workload::storm::Args),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +78,7 @@ fn run() -> anyhow::Result<()> {
         Command::Churn(args) => workload::churn::run(&args, limit),
         Command::Push(args) => workload::push::run(&args),
         Command::Broadcast(args) => workload::broadcast::run(&args),
+        Command::Storm(args) => workload::storm::run(&args, limit),
     }?;
     report.finish()
 }

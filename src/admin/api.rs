@@ -28,8 +28,8 @@ use crate::wire::{message_header, proto};
 const ATTRIBUTE_HEADER: &str = "x-relaymesh-attr-";
 const ROWS_DEFAULT: usize = 100;
 
-type Params<T> = Result<Query<T>, QueryRejection>;
-type Answer = Result<Json<Value>, ApiError>;
+pub(super) type Params<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Answer = Result<Json<Value>, ApiError>;
 
 pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
     let publish = post(publish).layer(DefaultBodyLimit::max(config.message_bytes_max));
@@ -42,7 +42,8 @@ pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
         .route("/dead", get(dead_list))
         .route("/dead/{id}", get(dead_show))
         .route("/dead/redrive", post(dead_redrive))
-        .route("/dead/purge", post(dead_purge));
+        .route("/dead/purge", post(dead_purge))
+        .merge(super::drain::routes());
     Router::new().nest("/api/v1", api)
 }
 
@@ -232,7 +233,7 @@ fn admitted(state: &State, headers: &HeaderMap, namespace: Option<&str>) -> Resu
     allowed.then_some(namespace).ok_or_else(ApiError::unauthenticated)
 }
 
-fn credential(headers: &HeaderMap) -> &[u8] {
+pub(super) fn credential(headers: &HeaderMap) -> &[u8] {
     let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     given.strip_prefix(b"Bearer ").unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::shard_client::AskError;
 use crate::mail::{RefusalCode, Refused};
@@ -16,11 +16,13 @@ pub(super) struct ApiError {
     code: &'static str,
     text: String,
     retry_after_ms: u32,
+    /// A field of the answer beside the error.
+    more: Option<(&'static str, Value)>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, text: impl Into<String>) -> Self {
-        Self { status, code, text: text.into(), retry_after_ms: 0 }
+        Self { status, code, text: text.into(), retry_after_ms: 0, more: None }
     }
 
     pub(super) fn invalid(text: impl Into<String>) -> Self {
@@ -47,6 +49,22 @@ impl ApiError {
     pub(super) fn unauthenticated() -> Self {
         let text = "the token is missing or wrong; send it as `authorization: Bearer TOKEN`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", text)
+    }
+
+    pub(super) fn concerns_all() -> Self {
+        let text = "this concerns the clients of all namespaces, and the token opens one; on a server with a token for each \
+                    namespace no token is enough for it";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", text)
+    }
+
+    pub(super) fn draining() -> Self {
+        let text = "sessions are being sent away already; see `drain`, wait, or end that first (DELETE)";
+        Self::new(StatusCode::CONFLICT, "draining", text)
+    }
+
+    /// With a field beside the error.
+    pub(super) fn with(self, name: &'static str, value: Value) -> Self {
+        Self { more: Some((name, value)), ..self }
     }
 
     pub(super) fn foreign_host() -> Self {
@@ -77,7 +95,7 @@ impl From<Refused> for ApiError {
             RefusalCode::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
             RefusalCode::StaleSequence => (StatusCode::CONFLICT, "stale_sequence"),
         };
-        Self { status, code, text: refused.text, retry_after_ms: refused.retry_after_ms }
+        Self { status, code, text: refused.text, retry_after_ms: refused.retry_after_ms, more: None }
     }
 }
 
@@ -111,7 +129,10 @@ impl From<JsonRejection> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"code": self.code, "text": self.text}});
+        let mut body = json!({"error": {"code": self.code, "text": self.text}});
+        if let Some((name, value)) = self.more {
+            body[name] = value;
+        }
         let mut response = (self.status, Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -6,6 +6,7 @@
 
 mod api;
 mod browser;
+mod drain;
 mod error;
 mod pages;
 mod serve;
@@ -29,6 +30,9 @@ use crate::host;
 use crate::limits::{HTTP_CONNECTIONS_MAX, QUEUE_LABELS_MAX};
 use crate::mail::{Bell, CommandSender, EffectReceiver};
 use crate::telemetry::{Lifecycle, Memory, QueueLabels, SourceSet};
+pub use drain::Tell;
+
+use drain::Drains;
 use error::ApiError;
 use serve::Patience;
 use shard_client::ShardClient;
@@ -101,6 +105,7 @@ struct Shared {
     slots: Arc<Semaphore>,
     sources: SourceSet,
     lifecycle: Lifecycle,
+    drains: Drains,
     clock: Clock,
     memory_at_start: Memory,
     /// Not on any message's path: one scrape at a time.
@@ -124,6 +129,7 @@ pub fn spawn(
     bell: Bell,
     rung: Rung,
     lifecycle: Lifecycle,
+    tell_loops: Tell,
 ) -> io::Result<AdminHandle> {
     let listener = TcpListener::bind(config.listen)?;
     listener.set_nonblocking(true)?;
@@ -142,6 +148,7 @@ pub fn spawn(
                 slots: Arc::clone(&slots),
                 sources,
                 lifecycle,
+                drains: Drains::new(tell_loops),
                 clock: Clock::starting_at(Time(0)),
                 memory_at_start,
                 labels: Mutex::new(QueueLabels::new(QUEUE_LABELS_MAX)),

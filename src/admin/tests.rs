@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::*;
 use crate::config::Token;
-use crate::ids::{LoopId, MessageId};
+use crate::ids::{LoopId, MessageId, Namespace};
 use crate::limits::OPERATOR_REQUESTS_MAX;
 use crate::mail::{
-    Command, CommandReceiver, DeadLetter, Effect, EffectBatch, OperatorReply, OperatorRequest, QueueStats,
-    RefusalCode, Refused, command_lanes, effect_lane,
+    Command, CommandReceiver, DeadLetter, DrainOrder, Effect, EffectBatch, OperatorReply, OperatorRequest,
+    QueueStats, RefusalCode, Refused, command_lanes, effect_lane,
 };
 use crate::telemetry::{LoopMetrics, ShardMetrics, Stage};
 
@@ -40,6 +40,21 @@ fn api(
 fn api_within(
     shard_deadline: Duration,
     auth: Auth,
+    answer: impl Fn(OperatorRequest) -> Option<OperatorReply> + Send + 'static,
+) -> AdminHandle {
+    let sources = SourceSet {
+        loops: vec![Arc::new(LoopMetrics::default())],
+        shards: vec![Arc::new(ShardMetrics::default())],
+    };
+    api_telling(shard_deadline, auth, sources, Tell::new(|_| ()), answer)
+}
+
+/// The same with what there is to show, and what tells the loops.
+fn api_telling(
+    shard_deadline: Duration,
+    auth: Auth,
+    sources: SourceSet,
+    tell_loops: Tell,
     answer: impl Fn(OperatorRequest) -> Option<OperatorReply> + Send + 'static,
 ) -> AdminHandle {
     let (operator_bell, rung) = bell();
@@ -75,14 +90,10 @@ fn api_within(
         message_bytes_max: 1024,
         shard_deadline,
     };
-    let sources = SourceSet {
-        loops: vec![Arc::new(LoopMetrics::default())],
-        shards: vec![Arc::new(ShardMetrics::default())],
-    };
     let lifecycle = Lifecycle::default();
     lifecycle.advance(Stage::Ready);
     let lane = OperatorLane { commands: senders.remove(0), effects };
-    spawn(config, sources, lane, operator_bell, rung, lifecycle).unwrap()
+    spawn(config, sources, lane, operator_bell, rung, lifecycle, tell_loops).unwrap()
 }
 
 fn call(api: &AdminHandle, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
@@ -91,6 +102,7 @@ fn call(api: &AdminHandle, method: &str, path: &str, token: &str, body: &str) ->
     let authorization = format!("Bearer {token}");
     let response = match method {
         "get" => agent.get(url).header("authorization", authorization).call(),
+        "delete" => agent.delete(url).header("authorization", authorization).call(),
         _ => agent
             .post(url)
             .header("authorization", authorization)
@@ -121,7 +133,8 @@ fn every_path_of_the_document_is_served_and_every_served_path_is_in_it() {
         }
     }
     let mut served = BTreeSet::new();
-    for (source, prefix) in [(include_str!("api.rs"), "/api/v1"), (include_str!("pages.rs"), "")] {
+    let sources = [include_str!("api.rs"), include_str!("drain.rs"), include_str!("pages.rs")];
+    for (source, prefix) in sources.into_iter().zip(["/api/v1", "/api/v1", ""]) {
         for line in source.split(".route(\"").skip(1) {
             served.insert(format!("{prefix}{}", line.split('"').next().unwrap()));
         }
@@ -389,4 +402,110 @@ fn a_connection_that_says_nothing_or_too_little_ends_and_lets_the_next_one_in() 
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
     }
+}
+
+/// An API with two loops that obey as told, and what they were told.
+fn draining_api(auth: Auth, obeys: bool) -> (AdminHandle, SourceSet, Arc<Mutex<Vec<DrainOrder>>>) {
+    let sources = SourceSet {
+        loops: vec![Arc::new(LoopMetrics::default()), Arc::new(LoopMetrics::default())],
+        shards: Vec::new(),
+    };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (tell, loops) = (Arc::clone(&told), sources.loops.clone());
+    let obey = move |order: DrainOrder| {
+        tell.lock().unwrap().push(order);
+        for own in &loops {
+            let wanted = if order.share_ppm > 0 { 10 } else { own.drain_wanted.value() };
+            own.drain_wanted.set(wanted);
+            own.drain_told.set(3);
+            own.drain_running.set(u64::from(order.share_ppm > 0));
+            if obeys {
+                own.drain_order.set(u64::from(order.number));
+            }
+        }
+    };
+    let api = api_telling(PATIENCE, auth, sources.clone(), Tell::new(obey), |_| None);
+    (api, sources, told)
+}
+
+#[test]
+fn a_share_is_drained_one_at_a_time_and_its_progress_seen() {
+    let (api, sources, told) = draining_api(Auth::Open, true);
+    let ask = |method: &str, query: &str| {
+        let (status, text) = call(&api, method, &format!("/api/v1/drain{query}"), "", "");
+        (status, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    let (status, idle) = ask("get", "");
+    assert_eq!((status, &idle["state"], &idle["share"]), (200, &"idle".into(), &Value::Null));
+    let (status, begun) = ask("post", "?share=0.25&over=90s");
+    assert_eq!((status, &begun["state"], &begun["share"]), (200, &"running".into(), &0.25.into()), "{begun}");
+    assert_eq!(
+        (&begun["wanted"], &begun["told"], &begun["remaining"], &begun["over_ms"]),
+        (&20.into(), &6.into(), &14.into(), &90_000.into())
+    );
+    let (status, refused) = ask("post", "?share=0.5");
+    assert_eq!((status, &refused["error"]["code"]), (409, &"draining".into()));
+    assert_eq!(refused["drain"]["told"], 6, "{refused}");
+    let (status, cancelled) = ask("delete", "");
+    assert_eq!((status, &cancelled["state"], &cancelled["told"]), (200, &"cancelled".into(), &6.into()));
+    for own in &sources.loops {
+        own.drain_leaving.set(1);
+    }
+    assert_eq!(ask("post", "?share=1").0, 409, "those that were told have not left");
+    for own in &sources.loops {
+        own.drain_leaving.set(0);
+    }
+    let (status, begun) = ask("post", "?share=1");
+    assert_eq!((status, &begun["over_ms"]), (200, &30_000.into()), "{begun}");
+    for own in &sources.loops {
+        own.drain_running.set(0);
+        own.drain_told.set(10);
+    }
+    let (_, done) = ask("get", "");
+    assert_eq!((&done["state"], &done["told"], &done["remaining"]), (&"done".into(), &20.into(), &0.into()));
+    let orders: Vec<_> = told.lock().unwrap().iter().map(|order| (order.number, order.share_ppm)).collect();
+    assert_eq!(orders, [(1, 250_000), (2, 0), (3, 1_000_000)]);
+    api.stop();
+}
+
+#[test]
+fn a_drain_runs_until_every_loop_has_heard_of_it() {
+    let (api, _, _) = draining_api(Auth::Open, false);
+    let (status, text) = call(&api, "post", "/api/v1/drain?share=0.5", "", "");
+    let begun: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, &begun["state"], &begun["told"]), (200, &"running".into(), &0.into()), "{begun}");
+    assert_eq!(call(&api, "post", "/api/v1/drain?share=0.5", "", "").0, 409);
+    api.stop();
+}
+
+#[test]
+fn who_may_drain_and_what() {
+    let shared = Auth::Shared(Token::parse("all").unwrap());
+    let namespaces = ["a", "b"].map(|name| (Namespace::parse(name).unwrap(), Token::parse(name).unwrap()));
+    let each = Auth::PerNamespace(namespaces.into());
+    for (auth, token, status) in
+        [(&shared, "all", 200), (&shared, "no", 401), (&each, "a", 403), (&each, "c", 401)]
+    {
+        let (api, _, told) = draining_api(auth.clone(), true);
+        assert_eq!(call(&api, "post", "/api/v1/drain?share=0.5", token, "").0, status, "{token}");
+        assert_eq!(call(&api, "delete", "/api/v1/drain", token, "").0, status, "{token}");
+        assert_eq!(told.lock().unwrap().is_empty(), status != 200);
+        api.stop();
+    }
+    let (api, _, told) = draining_api(Auth::Open, true);
+    for wrong in [
+        "",
+        "?share=0",
+        "?share=1.5",
+        "?share=-1",
+        "?share=NaN",
+        "?share=x",
+        "?share=0.5&over=forever",
+        "?share=0.5&over=25h",
+    ] {
+        let (status, text) = call(&api, "post", &format!("/api/v1/drain{wrong}"), "", "");
+        assert_eq!((status, code_of(&text).as_str()), (400, "invalid"), "{wrong}");
+    }
+    assert!(told.lock().unwrap().is_empty());
+    api.stop();
 }

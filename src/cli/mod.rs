@@ -10,6 +10,7 @@ mod consume;
 mod dead;
 mod device;
 mod doctor;
+mod drain;
 mod exec;
 mod operator;
 mod out;
@@ -53,6 +54,7 @@ enum Command {
     Device(device::Args),
     Queue(queue::Args),
     Dead(dead::Args),
+    Drain(drain::Args),
     Doctor(doctor::Args),
 }
 
@@ -68,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Device(args) => device::run(args),
         Command::Queue(args) => queue::run(args),
         Command::Dead(args) => dead::run(args),
+        Command::Drain(args) => drain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     match done {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
-use ureq::Agent;
 use ureq::http::Response;
+use ureq::{Agent, RequestBuilder};
 
 use super::reach::Reach;
 
@@ -29,14 +29,33 @@ impl<'a> Operator<'a> {
 
     /// GETs `path` with these query parameters and the namespace.
     pub(super) fn get(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
-        let mut request = self.agent.get(self.url(path)).query("namespace", self.reach.namespace.as_str());
+        let request = self.agent.get(self.url(path)).query("namespace", self.reach.namespace.as_str());
+        self.answer(self.asking(request, query).call())
+    }
+
+    /// GETs `path`, which concerns the whole server.
+    pub(super) fn get_plain(&self, path: &str) -> anyhow::Result<Value> {
+        self.answer(self.asking(self.agent.get(self.url(path)), &[]).call())
+    }
+
+    /// DELETEs `path`, which concerns the whole server.
+    pub(super) fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.answer(self.asking(self.agent.delete(self.url(path)), &[]).call())
+    }
+
+    /// POSTs nothing to `path`, which concerns the whole server, with these query parameters.
+    pub(super) fn post_query(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
+        self.answer(self.asking(self.agent.post(self.url(path)), query).send_empty())
+    }
+
+    fn asking<B>(&self, mut request: RequestBuilder<B>, query: &[(&str, &str)]) -> RequestBuilder<B> {
         for &(name, value) in query {
             request = request.query(name, value);
         }
         if !self.reach.token.is_empty() {
             request = request.header("authorization", format!("Bearer {}", self.reach.token));
         }
-        self.answer(request.call())
+        request
     }
 
     /// GETs all pages of a listing and returns the rows of `field`.
@@ -72,11 +91,7 @@ impl<'a> Operator<'a> {
     /// POSTs an object, to which the namespace is added.
     pub(super) fn post(&self, path: &str, mut body: Value) -> anyhow::Result<Value> {
         body["namespace"] = self.reach.namespace.as_str().into();
-        let mut request = self.agent.post(self.url(path));
-        if !self.reach.token.is_empty() {
-            request = request.header("authorization", format!("Bearer {}", self.reach.token));
-        }
-        self.answer(request.send_json(body))
+        self.answer(self.asking(self.agent.post(self.url(path)), &[]).send_json(body))
     }
 
     fn url(&self, path: &str) -> String {

@@ -78,6 +78,16 @@ impl Auth {
         }
     }
 
+    /// Whether `credential` opens every namespace: for what concerns all of them.
+    #[must_use]
+    pub fn allows_all(&self, credential: &[u8]) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Shared(token) => token.is(credential),
+            Self::PerNamespace(_) => false,
+        }
+    }
+
     /// Whether no credential is asked for.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -96,6 +96,12 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Time(|c| &mut c.session.handshake_deadline, Duration::from_millis(100), secs(60)),
     },
     Key {
+        path: "session.admissions_per_s",
+        about: "Handshakes a second that the server takes on, 0 for 20000 a core. Beyond it clients wait a moment, then are \
+                told when to come back; those that resume go first.",
+        kind: Kind::Count(|c| &mut c.session.admissions_per_s, 0, limits::ADMISSIONS_PER_S_MAX),
+    },
+    Key {
         path: "session.write_stall_deadline",
         about: "How long a client may read nothing of what waits for it before it is closed as too slow.",
         kind: Kind::Time(|c| &mut c.session.write_stall_deadline, secs(1), secs(3600)),
@@ -202,8 +208,14 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Durability(|c| &mut c.log.durability),
     },
     Key {
+        path: "drain.readiness_delay",
+        about: "How long /readyz says no, when the server is told to end, before the first client is sent away.",
+        kind: Kind::Time(|c| &mut c.drain.readiness_delay, secs(0), secs(600)),
+    },
+    Key {
         path: "drain.period",
-        about: "Over which time clients are sent away when the server is told to end.",
+        about: "Over which time clients are sent away when the server is told to end; longer where that were more a second \
+                than session.admissions_per_s.",
         kind: Kind::Time(|c| &mut c.drain.period, secs(0), secs(3600)),
     },
     Key {

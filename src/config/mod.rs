@@ -79,6 +79,8 @@ pub struct Session {
     pub grace: Duration,
     /// From accept to WELCOME.
     pub handshake_deadline: Duration,
+    /// Handshakes a second of the whole server; 0 for [`limits::ADMISSIONS_PER_CORE_S`] a core.
+    pub admissions_per_s: u64,
     /// Output that waits without a byte of it being read.
     pub write_stall_deadline: Duration,
     /// Messages published without an answer.
@@ -174,7 +176,9 @@ pub struct LogFiles {
 /// How a server ends.
 #[derive(Debug, Clone)]
 pub struct Drain {
-    /// Over which time clients are sent away.
+    /// How long the server says that it is not ready before it sends the first client away.
+    pub readiness_delay: Duration,
+    /// Over which time clients are sent away, and longer where that were more a second than `admissions_per_s`.
     pub period: Duration,
 }
 
@@ -201,6 +205,7 @@ impl Default for Config {
                 heartbeat: limits::HEARTBEAT,
                 grace: limits::GRACE,
                 handshake_deadline: limits::HANDSHAKE_DEADLINE,
+                admissions_per_s: 0,
                 write_stall_deadline: limits::WRITE_STALL_DEADLINE,
                 publish_window_messages: u64::from(limits::PUBLISH_WINDOW_MESSAGES),
                 publish_window_bytes: u64::from(limits::PUBLISH_WINDOW_BYTES),
@@ -224,7 +229,7 @@ impl Default for Config {
             },
             memory: Memory { body_bytes_max: limits::BODY_MEMORY_BYTES_MAX },
             log: LogFiles { segment_bytes: limits::SEGMENT_BYTES as u64, durability: Durability::Sync },
-            drain: Drain { period: Duration::from_secs(10) },
+            drain: Drain { readiness_delay: Duration::from_millis(200), period: Duration::from_secs(10) },
             logging: Logging { filter: "info".into(), format: LogFormat::Text },
         }
     }

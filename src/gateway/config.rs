@@ -37,8 +37,10 @@ pub struct GatewayConfig {
     pub commands_unanswered_max: usize,
     /// Broadcasts handed to connections in one turn, at least 1.
     pub broadcast_wave_sends: usize,
-    /// Clients that are sent away are asked to come back at this pace, per second.
-    pub readmissions_per_s: u32,
+    /// Handshakes a second that this loop takes on; clients that are sent away are asked to come back at this pace.
+    pub admissions_per_s: u32,
+    /// Handshakes it takes on at once after a quiet time, at least 2.
+    pub admission_burst: u32,
 }
 
 impl GatewayConfig {
@@ -68,7 +70,8 @@ impl GatewayConfig {
             loop_partial_bytes_max: limits::PARTIAL_BYTES_MAX,
             commands_unanswered_max: limits::COMMANDS_UNANSWERED_MAX,
             broadcast_wave_sends: limits::BROADCAST_WAVE_SENDS,
-            readmissions_per_s: limits::READMISSIONS_PER_S,
+            admissions_per_s: limits::ADMISSIONS_PER_CORE_S as u32,
+            admission_burst: limits::ADMISSIONS_PER_CORE_S as u32 / limits::ADMISSION_BURST_SHARE,
         }
     }
 

@@ -4,7 +4,7 @@ use crate::clock::Time;
 use crate::gateway::drain::WAVE_KEY;
 use crate::gateway::ending::{Cause, Ending, Farewell};
 use crate::gateway::table::Conn;
-use crate::gateway::{Gateway, output};
+use crate::gateway::{Gateway, entrance, output};
 use crate::limits;
 use crate::session::Phase;
 use crate::wire::proto;
@@ -14,6 +14,7 @@ impl Gateway {
     pub fn expire(&mut self, now: Time) {
         self.send_outgoing(now);
         self.broadcast_wave(now);
+        self.let_in_waiting(now);
         self.trim(now);
         self.metrics.pooled_bytes.set(self.buffers.pooled_bytes as u64);
         self.metrics.session_bytes.set((self.table.bytes() + self.wheel.bytes()) as u64);
@@ -42,7 +43,7 @@ impl Gateway {
             return Some(Time(0));
         }
         let trim = self.buffers.has_surplus().then_some(self.trimmed + limits::POOL_TRIM_INTERVAL);
-        self.wheel.next_deadline().into_iter().chain(trim).min()
+        self.wheel.next_deadline().into_iter().chain(self.next_admission()).chain(trim).min()
     }
 
     /// Gives back the memory that only a storm had a use for.
@@ -59,7 +60,9 @@ impl Gateway {
         let Some(conn) = self.table.at(slot) else { return Time(u64::MAX) };
         let mark = conn.session.mark();
         let due = match conn.session.phase() {
-            Phase::AwaitingHello | Phase::AwaitingAttach => return mark + self.config.handshake_deadline,
+            Phase::AwaitingHello | Phase::AwaitingAdmission | Phase::AwaitingAttach => {
+                return mark + self.config.handshake_deadline;
+            }
             Phase::Closing => return mark + limits::LAST_WORDS_DEADLINE,
             Phase::Leaving => mark + limits::LEAVE_DEADLINE,
             Phase::Live => mark.max(self.heard_from) + conn.session.silence_max(),
@@ -98,6 +101,10 @@ impl Gateway {
             Phase::AwaitingHello | Phase::AwaitingAttach => {
                 let text = format!("no WELCOME within {:?} of connecting", self.config.handshake_deadline);
                 self.end(now, slot, Ending::reject(proto::Code::HandshakeTimeout, text).with_slot());
+            }
+            Phase::AwaitingAdmission => {
+                self.metrics.accepts.shed_admission.inc();
+                self.end(now, slot, entrance::no_admission());
             }
             Phase::Closing => self.queue_close(slot),
             Phase::Leaving => self.end(now, slot, Ending::new(Cause::Done, Farewell::Nothing)),

@@ -121,7 +121,7 @@ impl Gateway {
             let code = translate::refusal_code(refused.code);
             let mut ending = Ending::reject(code, clip(&refused.text).to_owned()).with_slot();
             if refused.retry_after_ms > 0 {
-                ending.reconnect_after_ms = Some(refused.retry_after_ms.max(self.slots.draw(now)));
+                ending.reconnect_after_ms = Some(refused.retry_after_ms.max(self.admission.slot(now)));
             }
             self.end(now, conn.slot, ending);
         }

@@ -80,7 +80,7 @@ impl Ending {
 }
 
 pub(super) fn is_handshake(phase: Phase) -> bool {
-    matches!(phase, Phase::AwaitingHello | Phase::AwaitingAttach)
+    matches!(phase, Phase::AwaitingHello | Phase::AwaitingAdmission | Phase::AwaitingAttach)
 }
 
 impl Gateway {
@@ -94,7 +94,7 @@ impl Gateway {
         }
         let reconnect_after_ms = match ending.reconnect_after_ms {
             Some(ms) => ms,
-            None => self.slots.draw(now),
+            None => self.admission.slot(now),
         };
         let is_slow = ending.cause == Cause::TooSlow;
         self.append(now, slot, |out| translate::farewell(out, ending.farewell, reconnect_after_ms));
@@ -141,10 +141,13 @@ impl Gateway {
         self.metrics.partial_bytes.set(self.buffers.partial_bytes as u64);
         self.release_buffers(slot);
         self.answered(unanswered);
-        if phase != Phase::AwaitingHello {
+        if !matches!(phase, Phase::AwaitingHello | Phase::AwaitingAdmission) {
             let conn = crate::ids::ConnKey { loop_id: self.loop_id, slot, generation };
             let detach = Detach { conn, bye: ending.bye, retired_producer: ending.retired_producer };
             self.batch.commands.push(Command::Detach(detach));
+        }
+        if phase == Phase::Leaving {
+            self.has_left();
         }
         self.clear_stops(slot);
         self.count_end(phase, ending.cause);

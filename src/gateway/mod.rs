@@ -16,6 +16,7 @@ mod deadlines;
 mod drain;
 mod effects;
 mod ending;
+mod entrance;
 mod names;
 mod output;
 mod parts;
@@ -31,18 +32,20 @@ use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::ids::LoopId;
-use crate::mail::CommandBatch;
+use crate::mail::{Attach, CommandBatch};
+use crate::session::Phase;
 use crate::telemetry::LoopMetrics;
 use crate::wheel::Wheel;
 use crate::wire::{Codec, Kind, proto};
 
-use admission::Slots;
+use admission::Admission;
 use broadcast::{Memberships, Sweep};
 use buffers::Buffers;
 use drain::Drain;
 use names::NameCache;
 use table::Table;
 
+pub use admission::accepts_of_turn;
 pub use config::GatewayConfig;
 use ending::{Ending, Farewell};
 pub use table::CONN_BYTES;
@@ -102,7 +105,7 @@ pub struct Gateway {
     codec: Codec,
     batch: CommandBatch,
     names: NameCache,
-    slots: Slots,
+    admission: Admission<(SlotKey, Box<Attach>)>,
     actions: VecDeque<Action>,
     /// Connections that were not welcomed yet.
     handshakes: usize,
@@ -127,6 +130,11 @@ pub struct Gateway {
     memberships: Memberships,
     /// Broadcasts on their way to them.
     sweep: Sweep,
+    /// The wheel holds the moment of the next wave.
+    is_wave_set: bool,
+    /// Clients that were told to go and have not gone.
+    leaving: u64,
+    random: fastrand::Rng,
 }
 
 impl Gateway {
@@ -139,7 +147,10 @@ impl Gateway {
         seed: u64,
         now: Time,
     ) -> Self {
-        let slots = Slots::new(config.readmissions_per_s, seed);
+        // The other half of the places is for those that resume.
+        let new_waiting_max = config.max_handshakes / 2;
+        let admission =
+            Admission::new(config.admissions_per_s, config.admission_burst, new_waiting_max, seed, now);
         Self {
             loop_id,
             config,
@@ -151,7 +162,7 @@ impl Gateway {
             codec: Codec::new(),
             batch: CommandBatch::default(),
             names: NameCache::default(),
-            slots,
+            admission,
             actions: VecDeque::new(),
             handshakes: 0,
             unanswered: 0,
@@ -165,6 +176,9 @@ impl Gateway {
             drain: None,
             memberships: Memberships::default(),
             sweep: Sweep::default(),
+            is_wave_set: false,
+            leaving: 0,
+            random: fastrand::Rng::with_seed(!seed),
         }
     }
 
@@ -174,24 +188,21 @@ impl Gateway {
     /// [`Shed`] when the loop is full, has too many handshakes under way, or drains.
     pub fn accept(&mut self, now: Time) -> Result<SlotKey, Shed> {
         let accepts = &self.metrics.accepts;
-        if self.drain.is_some() {
-            return Err(self.shed(now, proto::Code::Draining, "the server is shutting down"));
+        if self.is_ending() {
+            let slot = self.slot_after_end(now);
+            return Err(self.shed(slot, proto::Code::Draining, "the server is shutting down"));
         }
         if self.table.len() >= self.config.max_sessions {
             accepts.shed_sessions.inc();
-            return Err(self.shed(
-                now,
-                proto::Code::Overloaded,
-                "the server holds as many sessions as it may",
-            ));
+            let slot = self.admission.slot(now);
+            let text = "the server holds as many sessions as it may";
+            return Err(self.shed(slot, proto::Code::Overloaded, text));
         }
         if self.handshakes >= self.config.max_handshakes {
             accepts.shed_handshakes.inc();
-            return Err(self.shed(
-                now,
-                proto::Code::Overloaded,
-                "too many connections are in their handshake",
-            ));
+            let slot = self.admission.slot(now);
+            let text = "too many connections are in their handshake";
+            return Err(self.shed(slot, proto::Code::Overloaded, text));
         }
         accepts.accepted.inc();
         let key = self.table.insert(now);
@@ -207,12 +218,12 @@ impl Gateway {
     /// What to tell a connection that there is no descriptor for.
     pub fn turn_away(&mut self, now: Time) -> Shed {
         self.metrics.accepts.shed_descriptors.inc();
-        self.shed(now, proto::Code::Overloaded, "the server is out of descriptors")
+        let slot = self.admission.slot(now);
+        self.shed(slot, proto::Code::Overloaded, "the server is out of descriptors")
     }
 
-    fn shed(&mut self, now: Time, code: proto::Code, text: &str) -> Shed {
+    fn shed(&mut self, reconnect_after_ms: u32, code: proto::Code, text: &str) -> Shed {
         let mut farewell = Vec::new();
-        let reconnect_after_ms = self.slots.draw(now);
         let words = Farewell::Reject { code, text: text.to_owned() };
         translate::farewell(&mut farewell, words, reconnect_after_ms);
         self.metrics.sent.count(Kind::Reject as u8, farewell.len());
@@ -229,7 +240,9 @@ impl Gateway {
     /// Whether this connection is to be read, as far as it alone is concerned.
     #[must_use]
     pub fn may_read(&self, slot: u32) -> bool {
-        self.table.at(slot).is_some_and(|conn| !conn.is_stopped())
+        self.table
+            .at(slot)
+            .is_some_and(|conn| !conn.is_stopped() && conn.session.phase() != Phase::AwaitingAdmission)
     }
 
     /// The next thing to do with a socket, until `None`.
@@ -266,8 +279,8 @@ impl Gateway {
     /// Panics when what is kept twice differs. For tests and simulation.
     pub fn check_invariants(&self) {
         self.buffers.check_invariants();
-        let mut taken = 0;
-        let (mut handshakes, mut unanswered, mut timers, mut busy) = (0, 0, 0, 0);
+        let (mut taken, mut leaving) = (0, 0);
+        let (mut handshakes, mut unanswered, mut timers, mut busy, mut waiting) = (0, 0, 0, 0, 0);
         for conn in (0..self.table.slots()).filter_map(|slot| self.table.at(slot)) {
             taken += 1;
             let phase = conn.session.phase();
@@ -275,14 +288,17 @@ impl Gateway {
             unanswered += conn.session.unanswered();
             timers += usize::from(conn.timer.is_some());
             busy += usize::from(conn.busy != table::IDLE);
+            waiting += usize::from(phase == Phase::AwaitingAdmission);
+            leaving += u64::from(phase == Phase::Leaving);
             assert!(conn.timer.is_some() || conn.is_dropped, "a connection without deadline");
         }
         assert_eq!(taken, self.table.len(), "connections are counted wrongly");
         assert_eq!(handshakes, self.handshakes, "handshakes are counted wrongly");
+        assert!(waiting <= self.admission.waiting(), "a client waits for a token that is not meant for it");
         assert_eq!(unanswered, self.unanswered, "unanswered commands are counted wrongly");
         assert_eq!(busy, self.buffers.in_use(), "buffers are counted wrongly");
-        let waves = usize::from(self.drain.as_ref().is_some_and(|drain| !drain.is_told));
-        assert_eq!(timers + waves, self.wheel.len(), "timers are counted wrongly");
+        assert_eq!(timers + usize::from(self.is_wave_set), self.wheel.len(), "timers are counted wrongly");
+        assert_eq!(leaving, self.leaving, "clients that leave are counted wrongly");
         assert!(self.open_delivers.is_empty(), "a DELIVER was not finished");
         self.memberships.check(|slot| self.table.at(slot).is_some_and(|conn| conn.session.is_served()));
         assert!(self.names.len() <= crate::limits::CACHED_QUEUE_NAMES_MAX, "too many names are kept");

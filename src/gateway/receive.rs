@@ -6,7 +6,7 @@ use crate::gateway::table::IDLE;
 use crate::gateway::{Gateway, SlotKey, translate};
 use crate::ids::ConnKey;
 use crate::limits;
-use crate::mail::{Attach, Command, Publish, PublishMessage, Settle};
+use crate::mail::{Command, Publish, PublishMessage, Settle};
 use crate::session::{Phase, Publishing, Request, Verdict};
 use crate::wire::{
     ClientFrame, EMPTY_PONG, Kind, RawFrame, SettleView, Split, clip, encode, message_header, proto, split,
@@ -39,8 +39,11 @@ impl Gateway {
     }
 
     /// Carries out the whole frames in `bytes` and keeps the rest.
-    fn frames(&mut self, now: Time, slot: u32, mut bytes: &[u8]) -> Result<(), Ending> {
+    pub(super) fn frames(&mut self, now: Time, slot: u32, mut bytes: &[u8]) -> Result<(), Ending> {
         while !bytes.is_empty() {
+            if self.awaits_admission(slot) {
+                return self.keep(slot, bytes);
+            }
             let payload_max = self.payload_max(slot);
             match split(bytes, payload_max).map_err(|fault| Ending::fault(&fault))? {
                 Split::Frame { frame, consumed } => {
@@ -192,7 +195,7 @@ impl Gateway {
         match translate::request(&frame, &mut self.names) {
             Some(request) => self.request(now, slot, request, &frame),
             None => match frame {
-                ClientFrame::Hello(hello) => self.hello(slot, &hello),
+                ClientFrame::Hello(hello) => self.hello(now, slot, &hello),
                 _ => Ok(()),
             },
         }
@@ -203,27 +206,6 @@ impl Gateway {
             out.extend_from_slice(&EMPTY_PONG);
             Some(Kind::Pong)
         });
-    }
-
-    fn hello(&mut self, slot: u32, hello: &proto::Hello) -> Result<(), Ending> {
-        let Some(conn) = self.table.at_mut(slot) else { return Ok(()) };
-        let is_first = conn.session.phase() == Phase::AwaitingHello;
-        let hello = translate::hello(hello)?;
-        let attachment = conn.session.hello(hello, &self.config.rules).map_err(|denied| {
-            if is_first {
-                Ending::reject(translate::denial_code(&denied), clip(&denied.text).to_owned())
-            } else {
-                Ending::denied(denied)
-            }
-        })?;
-        let conn = ConnKey { loop_id: self.loop_id, slot, generation: conn.generation };
-        self.batch.commands.push(Command::Attach(Box::new(Attach {
-            conn,
-            namespace: attachment.namespace,
-            client: attachment.client,
-            resume: attachment.resume,
-        })));
-        Ok(())
     }
 
     #[inline]

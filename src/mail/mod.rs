@@ -7,6 +7,7 @@
 
 mod bell;
 mod command;
+mod drain;
 mod effect;
 mod lane;
 mod operator;
@@ -19,6 +20,7 @@ pub use command::{
     Attach, Command, CommandBatch, Detach, Drained, MessageHeader, ProducerSequence, Publish, PublishMessage,
     Resume, Settle, Settlement,
 };
+pub use drain::{DrainOrder, WHOLE_PPM};
 pub use effect::{
     Attached, Broadcasted, Deliver, Effect, EffectBatch, PublishAcked, RefusalCode, Refused, Settled,
 };

@@ -39,6 +39,7 @@ pub struct BoundLoop {
     loop_id: LoopId,
     address: SocketAddr,
     bell: Bell,
+    control: LoopControl,
     start: Sender<Job>,
     thread: JoinHandle<()>,
 }
@@ -96,7 +97,8 @@ fn bind_one(config: &ReactorConfig, loop_id: LoopId, group: &Arc<Group>) -> Resu
     let ended = || BindError::Thread(io::Error::other("it ended before it listened"));
     let address = reported.recv().map_err(|_| ended())??;
     let bell = Bell::new(move || doorbell.ring());
-    Ok(BoundLoop { loop_id, address, bell, start, thread })
+    let control = LoopControl::new(bell.clone());
+    Ok(BoundLoop { loop_id, address, bell, control, start, thread })
 }
 
 /// The whole life of a loop's thread.
@@ -171,6 +173,12 @@ impl BoundLoop {
         self.bell.clone()
     }
 
+    /// What may be asked of it, which it does once it runs.
+    #[must_use]
+    pub fn control(&self) -> LoopControl {
+        self.control.clone()
+    }
+
     /// Starts the loop on its thread, `loop-<number>`. `clock` is the one the brain was made with.
     ///
     /// # Errors
@@ -182,8 +190,7 @@ impl BoundLoop {
         metrics: Arc<LoopMetrics>,
         clock: Clock,
     ) -> io::Result<LoopHandle> {
-        let Self { loop_id, bell, start, thread, .. } = self;
-        let control = LoopControl::new(bell.clone());
+        let Self { loop_id, bell, control, start, thread, .. } = self;
         let wishes = control.wishes();
         let job: Job = Box::new(move |sockets| {
             EventLoop::new(loop_id, sockets, bell, brain, lane, metrics, clock, wishes).run();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::gateway::{Action, CloseCause, Gateway, Shed, SlotKey};
-use crate::mail::{CommandBatch, EffectBatch};
+use crate::mail::{CommandBatch, DrainOrder, EffectBatch};
 
 /// What a loop needs of its brain. The calls of one turn come in the order of this list; `now` never goes back.
 ///
@@ -64,6 +64,9 @@ pub trait LoopBrain: Send + 'static {
 
     /// Tell the clients to go, in waves `over` this time, and take no more.
     fn begin_drain(&mut self, now: Time, over: Duration);
+
+    /// Tell a share of the clients to go and stay, or end that.
+    fn drain_share(&mut self, now: Time, order: DrainOrder);
 
     /// The drain is over: no connection is left that is worth waiting for.
     fn is_drained(&self) -> bool;
@@ -132,6 +135,10 @@ impl LoopBrain for Gateway {
 
     fn begin_drain(&mut self, now: Time, over: Duration) {
         Gateway::begin_drain(self, now, over)
+    }
+
+    fn drain_share(&mut self, now: Time, order: DrainOrder) {
+        Gateway::drain_share(self, now, order)
     }
 
     fn is_drained(&self) -> bool {

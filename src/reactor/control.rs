@@ -1,4 +1,4 @@
-//! What other threads may ask of a loop: to drain, or to stop.
+//! What other threads may ask of a loop: to drain, to send a share of its clients away, or to stop.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::mail::Bell;
+use crate::mail::{Bell, DrainOrder};
 
 /// A handle on a running loop for any thread; clones speak to the same loop.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub(super) struct Wishes {
     drain_over_ms: AtomicU64,
     /// Listings of the loop's own table that it is to compare with its connections: one at a time.
     listings: (Sender<Vec<RawFd>>, Receiver<Vec<RawFd>>),
+    /// The newest [`DrainOrder`], packed; 0 before the first.
+    order: AtomicU64,
 }
 
 const NO_DRAIN: u64 = u64::MAX;
@@ -34,6 +36,7 @@ impl LoopControl {
             stop: AtomicBool::new(false),
             drain_over_ms: AtomicU64::new(NO_DRAIN),
             listings: bounded(1),
+            order: AtomicU64::new(0),
         };
         Self { wishes: Arc::new(wishes), bell }
     }
@@ -43,6 +46,12 @@ impl LoopControl {
     pub fn drain(&self, over: Duration) {
         let over_ms = u64::try_from(over.as_millis()).unwrap_or(NO_DRAIN).min(NO_DRAIN - 1);
         self.wishes.drain_over_ms.store(over_ms, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// The loop tells a share of its clients to go, and goes on. A newer order takes the place of the older.
+    pub fn drain_share(&self, order: DrainOrder) {
+        self.wishes.order.store(order.pack(), Ordering::Relaxed);
         self.bell.ring();
     }
 
@@ -77,6 +86,17 @@ impl Wishes {
 
     pub(super) fn next_listing(&self) -> Option<Vec<RawFd>> {
         self.listings.1.try_recv().ok()
+    }
+
+    /// The newest order, if it is not that of `obeyed`, which is then it.
+    pub(super) fn new_order(&self, obeyed: &mut u64) -> Option<DrainOrder> {
+        let newest = self.order.load(Ordering::Relaxed);
+        if newest == std::mem::replace(obeyed, newest) { None } else { DrainOrder::unpack(newest) }
+    }
+
+    /// Whether there is an order newer than `obeyed`.
+    pub(super) fn has_order(&self, obeyed: u64) -> bool {
+        self.order.load(Ordering::Relaxed) != obeyed
     }
 
     pub(super) fn drain_over(&self) -> Option<Duration> {

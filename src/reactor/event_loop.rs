@@ -20,7 +20,7 @@ use super::platform::{self, Doorbell};
 use super::stream::{Connections, Stream, key_of, token_of};
 use super::{LISTENER, WAKER};
 use crate::clock::{Clock, Time};
-use crate::gateway::{Action, CloseCause, SlotKey};
+use crate::gateway::{Action, CloseCause, SlotKey, accepts_of_turn};
 use crate::host;
 use crate::ids::LoopId;
 use crate::limits;
@@ -51,6 +51,10 @@ pub(super) struct EventLoop<B> {
     now: Time,
     wishes: Arc<Wishes>,
     draining: bool,
+    /// The newest order to drain a share, as it came.
+    obeyed: u64,
+    /// How long the last turn took, without its sleep.
+    last_turn: Duration,
     /// Heartbeats answered up to the last turn.
     pongs_counted: u64,
     /// Descriptors beside those of connections.
@@ -108,6 +112,8 @@ impl<B: LoopBrain> EventLoop<B> {
             clock,
             wishes,
             draining: false,
+            obeyed: 0,
+            last_turn: Duration::ZERO,
             pongs_counted: 0,
             own_descriptors: sockets.own_descriptors,
             table_of: sockets.table_of,
@@ -123,9 +129,10 @@ impl<B: LoopBrain> EventLoop<B> {
             self.now = self.clock.time();
             self.obey();
             self.sort(&events);
-            self.accept();
             self.read();
             self.take_effects();
+            // After those who are here already: their heartbeats and acks go first.
+            self.accept();
             self.expire();
             self.act();
             self.send_commands();
@@ -172,13 +179,15 @@ impl<B: LoopBrain> EventLoop<B> {
 
     /// A heartbeat is answered in the turn that reads it, so the turn's length bounds how long that took.
     fn count_turn(&mut self, woken_us: u64) {
+        let took_us = self.clock.micros() - woken_us;
+        self.last_turn = Duration::from_micros(took_us);
         self.metrics.turns.inc();
         self.metrics.descriptors.set(self.descriptors());
         self.metrics.stream_bytes.set(self.connections.bytes() as u64);
         let pongs = self.metrics.sent.pongs();
         let answered = pongs - std::mem::replace(&mut self.pongs_counted, pongs);
         if answered > 0 {
-            self.metrics.heartbeat_turnaround_us.record_many(self.clock.micros() - woken_us, answered);
+            self.metrics.heartbeat_turnaround_us.record_many(took_us, answered);
         }
     }
 
@@ -220,6 +229,7 @@ impl<B: LoopBrain> EventLoop<B> {
             || self.wishes.is_stop()
             || self.wishes.is_listed()
             || (!self.draining && self.wishes.drain_over().is_some())
+            || self.wishes.has_order(self.obeyed)
     }
 
     fn until_next_deadline(&self) -> Option<Duration> {
@@ -243,6 +253,9 @@ impl<B: LoopBrain> EventLoop<B> {
         {
             self.draining = true;
             self.brain.begin_drain(self.now, over);
+        }
+        if let Some(order) = self.wishes.new_order(&mut self.obeyed) {
+            self.brain.drain_share(self.now, order);
         }
     }
 
@@ -279,6 +292,11 @@ impl<B: LoopBrain> EventLoop<B> {
     }
 
     fn accept(&mut self) {
+        if self.draining && self.brain.is_drained() {
+            // Nobody is left to be turned away for: those that come again and again would keep the loop for ever.
+            self.stop_listening();
+            return;
+        }
         match self.accepting {
             Accepting::AwaitingDescriptor(until) if until <= self.now => self.accepting = Accepting::Pending,
             Accepting::OutOfGroup { .. } if self.wants_back() => self.rejoin(),
@@ -290,7 +308,11 @@ impl<B: LoopBrain> EventLoop<B> {
         if self.accepting != Accepting::Pending {
             return;
         }
-        for _ in 0..limits::ACCEPTS_PER_TURN_MAX {
+        let allowed = accepts_of_turn(self.last_turn, self.lane.depth());
+        if allowed < limits::ACCEPTS_PER_TURN_MAX {
+            self.metrics.accepts.slowed.inc();
+        }
+        for _ in 0..allowed {
             match self.listener.accept() {
                 Accepted::Stream(stream) => self.admit(stream),
                 Accepted::Gone => {}
@@ -310,6 +332,12 @@ impl<B: LoopBrain> EventLoop<B> {
                 }
             }
         }
+    }
+
+    fn stop_listening(&mut self) {
+        self.listener.close();
+        self.metrics.listening.set(0);
+        self.accepting = Accepting::AwaitingEdge;
     }
 
     fn admit(&mut self, mut stream: TcpStream) {

@@ -158,6 +158,13 @@ impl Listener {
         left
     }
 
+    /// Closes the socket for good, the group's last or not.
+    pub(super) fn close(&mut self) {
+        if self.socket.take().is_some() {
+            self.group.leave();
+        }
+    }
+
     /// Listens again.
     pub(super) fn rejoin(&mut self, registry: &Registry) -> io::Result<()> {
         let mut socket = listen(self.address, &self.keep_alive)?;

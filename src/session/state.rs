@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! AwaitingHello ─hello→ AwaitingAttach ─welcome→ Live ─leave→ Leaving
-//!       └──────────────────────┴─────────close────┴─────────────┴──→ Closing
+//!       │                │ put_off ↓↑ admitted │              │
+//!       │                │ AwaitingAdmission   │              │
+//!       └────────────────┴────────close────────┴──────────────┴──→ Closing
 //! ```
 
 use std::time::Duration;
@@ -19,6 +21,8 @@ use crate::session::{Denied, Hello, Publishing, Reason, Request, ResumeKey, TOKE
 pub enum Phase {
     /// The client has said nothing yet.
     AwaitingHello,
+    /// The client proved who it is and waits for its turn among those that come in. Nothing of it is read meanwhile.
+    AwaitingAdmission,
     /// The client proved who it is; its shard has not taken it in yet.
     AwaitingAttach,
     /// Requests.
@@ -173,6 +177,22 @@ impl Session {
         self.compression = hello.compression && rules.compression;
         self.phase = Phase::AwaitingAttach;
         Ok(Attachment { namespace, client, resume })
+    }
+
+    /// The client, which said HELLO, waits for its turn.
+    pub fn put_off(&mut self) {
+        if self.phase == Phase::AwaitingAttach {
+            self.phase = Phase::AwaitingAdmission;
+        }
+    }
+
+    /// Its turn has come. False when it does not wait for it.
+    pub fn admitted(&mut self) -> bool {
+        let is_awaited = self.phase == Phase::AwaitingAdmission;
+        if is_awaited {
+            self.phase = Phase::AwaitingAttach;
+        }
+        is_awaited
     }
 
     /// The shard has taken the client in. `None` when that was not awaited.

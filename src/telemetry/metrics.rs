@@ -89,6 +89,7 @@ impl Collector for Scrape {
         self.frames(&mut page)?;
         self.loops(&mut page)?;
         self.tables(&mut page)?;
+        self.drain(&mut page)?;
         self.sessions(&mut page)?;
         self.memory(&mut page)?;
         self.messages(&mut page)?;
@@ -156,9 +157,17 @@ impl Scrape {
         let sheds = [
             ([("reason", "sessions")], sum(|m| &m.accepts.shed_sessions)),
             ([("reason", "handshakes")], sum(|m| &m.accepts.shed_handshakes)),
+            ([("reason", "admission")], sum(|m| &m.accepts.shed_admission)),
             ([("reason", "descriptors")], sum(|m| &m.accepts.shed_descriptors)),
         ];
-        page.counters("sheds", "Connections turned away at accept", None, &sheds)?;
+        page.counters("sheds", "Connections turned away with a slot to come back", None, &sheds)?;
+        let slowed = count(sum(|m| &m.accepts.slowed));
+        page.counter(
+            "accepts_slowed",
+            "Turns of loops that accepted less because they were behind",
+            None,
+            slowed,
+        )?;
         let handshakes = [
             ([("outcome", "welcomed")], sum(|m| &m.handshakes.welcomed)),
             ([("outcome", "resumed")], sum(|m| &m.handshakes.resumed)),
@@ -270,6 +279,25 @@ impl Scrape {
         let leaked: Vec<_> = LEAK_STATES.into_iter().enumerate().map(leaked).collect();
         let help = "Descriptors of loops that no connection owns, and connections without one, as of the last comparison";
         page.gauges("descriptors_leaked", help, None, &leaked)
+    }
+
+    /// The newest drain: before the server's end, or of a share of the sessions.
+    fn drain(&self, page: &mut Page<'_>) -> fmt::Result {
+        let sum = |cell: fn(&LoopMetrics) -> &Gauge| self.loop_sum(|source| cell(source).value());
+        let (wanted, told) = (sum(|m| &m.drain_wanted), sum(|m| &m.drain_told));
+        let states = [
+            ([("state", "told")], told),
+            ([("state", "leaving")], sum(|m| &m.drain_leaving)),
+            ([("state", "remaining")], wanted.saturating_sub(told)),
+        ];
+        page.gauges(
+            "drain_clients",
+            "Clients of the newest drain: told to go, not gone yet, not told",
+            None,
+            &states,
+        )?;
+        let running = u64::from(sum(|m| &m.drain_running) > 0);
+        page.gauge("drain_running", "1 while clients are to be told to go", None, count(running))
     }
 
     fn sessions(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -427,6 +455,7 @@ impl Scrape {
         ];
         page.gauges("buffer", "Bytes in buffers", Some(&Unit::Bytes), &bytes)?;
         let items = [
+            ([("buffer", "admission_waiting")], on_loops(|m| &m.admission_waiting)),
             ([("buffer", "queue_names")], on_loops(|m| &m.queue_names)),
             ([("buffer", "lingering_sockets")], on_loops(|m| &m.lingering)),
             ([("buffer", "command_lane_batches")], on_loops(|m| &m.command_lane_batches)),

@@ -42,8 +42,12 @@ pub struct AcceptOutcome {
     pub shed_sessions: Counter,
     /// Turned away: too many connections are in their handshake.
     pub shed_handshakes: Counter,
+    /// Turned away after HELLO: more handshakes than the loop takes on.
+    pub shed_admission: Counter,
     /// Turned away through the reserve descriptor.
     pub shed_descriptors: Counter,
+    /// Turns that accepted fewer connections than they could have, because the loop was behind.
+    pub slowed: Counter,
 }
 
 /// How a handshake ended.
@@ -72,6 +76,8 @@ pub struct LoopMetrics {
     pub handshakes: HandshakeOutcome,
     /// Connections that have not been welcomed.
     pub connections_handshaking: Gauge,
+    /// Of these, clients that wait for their turn to come in.
+    pub admission_waiting: Gauge,
     /// Connections with a session.
     pub connections_live: Gauge,
     /// Connections that have been told to go and are being flushed.
@@ -126,6 +132,16 @@ pub struct LoopMetrics {
     pub frames_compressed: Counter,
     /// By how many bytes compressing made them smaller.
     pub compression_saved_bytes: Counter,
+    /// The newest order to drain that the loop obeyed; 0 before the first.
+    pub drain_order: Gauge,
+    /// 1 while clients are to be told to go.
+    pub drain_running: Gauge,
+    /// Clients to be told by the newest drain.
+    pub drain_wanted: Gauge,
+    /// Of these, clients that were told.
+    pub drain_told: Gauge,
+    /// Clients that were told and have not gone.
+    pub drain_leaving: Gauge,
     /// 1 while the loop listens; a loop whose own table is full does not.
     pub listening: Gauge,
     /// Descriptors the loop has opened and not closed, as it counts them itself.

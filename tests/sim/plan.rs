@@ -195,7 +195,8 @@ fn gateway(random: &mut fastrand::Rng) -> GatewayConfig {
     config.rules.publish_messages_max = random.u32(4..200);
     config.rules.publish_bytes_max = 64 << 10;
     config.commands_unanswered_max = random.usize(4..200);
-    config.readmissions_per_s = random.u32(5..1000);
+    config.admissions_per_s = random.u32(5..1000);
+    config.admission_burst = config.admissions_per_s / 4;
     config.max_handshakes = random.usize(2..50);
     config
 }

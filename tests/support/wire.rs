@@ -209,6 +209,18 @@ impl Wire {
         self.next().parse(kind)
     }
 
+    /// The code of the last frame, if the connection ends within `time`.
+    pub(crate) fn farewell_within(&mut self, time: Duration) -> Option<Code> {
+        let (deadline, mut farewell) = (Instant::now() + time, None);
+        loop {
+            match self.read_until(deadline) {
+                Arrival::Frame(frame) => farewell = frame.farewell().or(farewell),
+                Arrival::Closed => return farewell,
+                _ => return None,
+            }
+        }
+    }
+
     /// Reads to the end of the connection: the code of its last frame (`None` when it had none that says one)
     /// and how long the end took; panics when it does not come within `patience`.
     pub(crate) fn ending(&mut self, patience: Duration) -> (Option<Code>, Duration) {

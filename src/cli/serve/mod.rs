@@ -30,5 +30,5 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         std::process::abort();
     }));
     let server = server::Server::start(&config).context("the server could not start")?;
-    server.run_until_told(config.drain.period)
+    server.run_until_told(&config.drain)
 }

@@ -10,15 +10,15 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{audit, keyfile, settings};
-use crate::admin::{self, AdminConfig, AdminHandle, OperatorLane};
+use crate::admin::{self, AdminConfig, AdminHandle, OperatorLane, Tell};
 use crate::cli::out;
 use crate::clock::{Clock, Now, Time};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
 use crate::gateway::Gateway;
 use crate::host::{self, TablePlan};
@@ -27,10 +27,13 @@ use crate::log::{DiskStorage, Durability, Storage};
 use crate::mail::{Bell, CommandSender, EffectReceiver, command_lanes, effect_lane};
 use crate::reactor::{self, BoundLoop, LoopHandle, ShardLane};
 use crate::session::ResumeKey;
-use crate::telemetry::{Lifecycle, LoopMetrics, ShardMetrics, SourceSet, Stage};
+use crate::telemetry::{Gauge, Lifecycle, LoopMetrics, ShardMetrics, SourceSet, Stage};
 
 /// Room for what may happen while the main thread looks away.
 const NEWS_MAX: usize = 16;
+
+/// How often a drain says how far it is.
+const TELL_DRAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// What the main thread waits for.
 #[derive(Debug)]
@@ -48,6 +51,7 @@ enum News {
 pub(super) struct Server {
     engine: Engine,
     loops: Vec<LoopHandle>,
+    loop_metrics: Vec<Arc<LoopMetrics>>,
     admin: AdminHandle,
     lifecycle: Lifecycle,
     news: Receiver<News>,
@@ -102,29 +106,47 @@ impl Server {
         let loop_metrics: Vec<_> = bound.iter().map(|_| Arc::new(LoopMetrics::default())).collect();
         let sources = SourceSet { loops: loop_metrics.clone(), shards: vec![metrics] };
         let admin_config = AdminConfig::new(config);
-        let admin =
-            admin::spawn(admin_config, sources, far_ends.operator, operator_bell, rung, lifecycle.clone())
-                .with_context(|| format!("cannot listen for operators on {}", config.listen.admin))?;
+        let controls: Vec<_> = bound.iter().map(BoundLoop::control).collect();
+        let tell_loops = Tell::new(move |order| controls.iter().for_each(|loop_| loop_.drain_share(order)));
+        let (asks, stage) = (far_ends.operator, lifecycle.clone());
+        let admin = admin::spawn(admin_config, sources, asks, operator_bell, rung, stage, tell_loops)
+            .with_context(|| format!("cannot listen for operators on {}", config.listen.admin))?;
         let loops = spawn_loops(config, bound, far_ends.loops, &loop_metrics, resume_key, &plan)?;
         let controls = loops.iter().map(|handle| handle.control.clone()).collect();
-        let audit = audit::start(controls, loop_metrics)
+        let audit = audit::start(controls, loop_metrics.clone())
             .context("cannot start the thread that compares descriptors")?;
         lifecycle.advance(Stage::Ready);
         // Whoever started the server need not listen to it.
         let _ = out::line(format_args!("listening on {address}\nadmin on {}", admin.address()));
-        Ok(Self { engine, loops, admin, lifecycle, news, tell, _audit: audit, _storage: storage })
+        Ok(Self {
+            engine,
+            loops,
+            loop_metrics,
+            admin,
+            lifecycle,
+            news,
+            tell,
+            _audit: audit,
+            _storage: storage,
+        })
     }
 
     /// Serves until a signal comes, then drains. A second signal ends the drain at once.
-    pub(super) fn run_until_told(self, drain_period: Duration) -> anyhow::Result<()> {
-        let Self { engine, loops, admin, lifecycle, news, tell, _audit, _storage } = self;
+    pub(super) fn run_until_told(self, drain: &config::Drain) -> anyhow::Result<()> {
+        let Self { engine, loops, loop_metrics, admin, lifecycle, news, tell, _audit, _storage } = self;
         if let News::LogFailed(error) = news.recv()? {
             return Err(log_failed(&lifecycle, &error));
         }
-        tracing::info!(period = ?drain_period, "told to end: clients are sent away; a second signal ends at once");
+        let (period, readiness_delay) = (drain.period, drain.readiness_delay);
+        tracing::info!(?period, "told to end: clients are sent away; a second signal ends at once");
+        // Before anything else, so that whoever asks whether to send clients here hears no in time.
         lifecycle.advance(Stage::Draining);
         let controls: Vec<_> = loops.iter().map(|handle| handle.control.clone()).collect();
-        controls.iter().for_each(|control| control.drain(drain_period));
+        match news.recv_timeout(readiness_delay) {
+            Err(RecvTimeoutError::Timeout) => controls.iter().for_each(|control| control.drain(period)),
+            Ok(News::LogFailed(error)) => return Err(log_failed(&lifecycle, &error)),
+            _ => controls.iter().for_each(reactor::LoopControl::stop),
+        }
         thread::Builder::new().name("drain".into()).spawn(move || {
             for handle in loops {
                 // A loop's panic ends the process: there is nothing to be joined then.
@@ -133,10 +155,11 @@ impl Server {
             let _ = tell.try_send(News::LoopEnded);
         })?;
         loop {
-            match news.recv()? {
-                News::LogFailed(error) => return Err(log_failed(&lifecycle, &error)),
-                News::ToldToEnd => controls.iter().for_each(reactor::LoopControl::stop),
-                News::LoopEnded => break,
+            match news.recv_timeout(TELL_DRAIN_EVERY) {
+                Err(RecvTimeoutError::Timeout) => tell_drain(&loop_metrics),
+                Ok(News::LogFailed(error)) => return Err(log_failed(&lifecycle, &error)),
+                Ok(News::ToldToEnd) => controls.iter().for_each(reactor::LoopControl::stop),
+                Ok(News::LoopEnded) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         admin.stop();
@@ -146,6 +169,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// How far the drain is, in a line of the log.
+fn tell_drain(loops: &[Arc<LoopMetrics>]) {
+    let sum = |cell: fn(&LoopMetrics) -> &Gauge| loops.iter().map(|own| cell(own).value()).sum::<u64>();
+    let (wanted, told) = (sum(|m| &m.drain_wanted), sum(|m| &m.drain_told));
+    let (leaving, remaining) = (sum(|m| &m.drain_leaving), wanted.saturating_sub(told));
+    tracing::info!(told, leaving, remaining, "draining");
 }
 
 fn log_failed(lifecycle: &Lifecycle, error: &str) -> anyhow::Error {

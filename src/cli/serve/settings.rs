@@ -78,7 +78,8 @@ pub(super) fn reactor(config: &Config, plan: &TablePlan) -> ReactorConfig {
 pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) -> Arc<GatewayConfig> {
     let mut gateway = GatewayConfig::new(config.auth.clone(), resume_key);
     gateway.max_sessions = plan.sessions as usize;
-    gateway.readmissions_per_s = readmissions_per_s(plan.loops, host::cores() as u64);
+    (gateway.admissions_per_s, gateway.admission_burst) =
+        admissions(config.session.admissions_per_s, plan.loops, host::cores() as u64);
     gateway.grace = config.session.grace;
     gateway.frame_bytes_max = config.session.frame_bytes_max as usize;
     gateway.message_bytes_max = config.message_bytes_max() as usize;
@@ -91,10 +92,12 @@ pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) 
     Arc::new(gateway.one_of(plan.loops as usize))
 }
 
-/// Loops that share a core share its pace: the machine takes no more clients back for having more of them.
-fn readmissions_per_s(loops: u64, cores: u64) -> u32 {
-    let all = u64::from(limits::READMISSIONS_PER_S) * cores;
-    u32::try_from(all / loops.max(1)).unwrap_or(u32::MAX).clamp(1, limits::READMISSIONS_PER_S)
+/// What each loop takes on of the server's handshakes: so many a second, and at once.
+fn admissions(per_s: u64, loops: u64, cores: u64) -> (u32, u32) {
+    let all = if per_s == 0 { limits::ADMISSIONS_PER_CORE_S * cores } else { per_s };
+    // The kernel spreads connections evenly over the loops, give or take what a burst takes.
+    let each = u32::try_from(all.div_ceil(loops.max(1))).unwrap_or(u32::MAX);
+    (each, (each / limits::ADMISSION_BURST_SHARE).max(limits::ADMISSION_BURST_MIN))
 }
 
 pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {

@@ -119,7 +119,7 @@ fn a_shard_may_refuse() {
 
 #[test]
 fn a_full_loop_sheds_with_slots_that_spread() {
-    let mut rig = Rig::new(GatewayConfig { max_handshakes: 2, readmissions_per_s: 2, ..config() });
+    let mut rig = Rig::new(GatewayConfig { max_handshakes: 2, admissions_per_s: 2, ..config() });
     let first = rig.accept();
     rig.accept();
     let mut last = 0;

@@ -1,6 +1,7 @@
 //! Bytes in, bytes out, with the test playing the shard and the socket.
 
 mod broadcast;
+mod entrance;
 mod handshake;
 mod hostile;
 mod output;
@@ -8,12 +9,14 @@ mod parts;
 mod service;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::config::Auth;
 use crate::ids::{Boot, ClientId, ConnKey, Epoch, LeaseId, MessageId, Namespace, SubscriptionId};
 use crate::mail::{Attached, Command, Deliver, Effect, EffectBatch};
 use crate::session::ResumeKey;
+use crate::telemetry::Gauge;
 use crate::wire::{RawFrame, ServerFrame, Split, encode, split};
 
 /// A gateway whose sockets take everything unless they are plugged.

@@ -11,7 +11,7 @@ use super::super::LoopBrain;
 use crate::clock::Time;
 use crate::gateway::{Action, CloseCause, Shed, SlotKey};
 use crate::ids::{ConnKey, LoopId};
-use crate::mail::{Command, CommandBatch, EffectBatch};
+use crate::mail::{Command, CommandBatch, DrainOrder, EffectBatch};
 use crate::telemetry::{Counter, Gauge};
 
 /// Sent when the process is out of descriptors or the brain takes no more.
@@ -225,6 +225,8 @@ impl LoopBrain for Echo {
             }
         }
     }
+
+    fn drain_share(&mut self, _now: Time, _order: DrainOrder) {}
 
     fn is_drained(&self) -> bool {
         self.draining && self.seen.live.value() == 0

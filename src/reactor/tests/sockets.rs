@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use socket2::SockRef;
@@ -268,6 +269,32 @@ fn a_drain_tells_the_clients_and_ends_the_loops() {
     }
     for handle in running.handles {
         handle.join.join().unwrap();
+    }
+}
+
+#[test]
+fn a_drain_ends_though_clients_come_again_and_again() {
+    let running = start(1);
+    let (address, is_over) = (running.address, Arc::new(AtomicBool::new(false)));
+    let crowd: Vec<_> = (0..4)
+        .map(|_| {
+            let is_over = Arc::clone(&is_over);
+            std::thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    // Refused once nobody listens.
+                    if let Ok(mut stream) = TcpStream::connect(address) {
+                        let _ = stream.read_to_end(&mut vec![]);
+                    }
+                }
+            })
+        })
+        .collect();
+    eventually("they come", || running.seen[0].accepted.value() >= 4);
+    running.handles[0].control.drain(Duration::from_millis(1));
+    eventually("the loop ends", || running.handles[0].join.is_finished());
+    is_over.store(true, Ordering::Relaxed);
+    for client in crowd {
+        client.join().unwrap();
     }
 }
 

@@ -1,4 +1,4 @@
-//! One turn of an event loop, as the reactor does it: accept, read, take effects, fire timers, carry out actions, send
+//! One turn of an event loop, as the reactor does it: read, take effects, accept, fire timers, carry out actions, send
 //! the turn's commands.
 
 use relaymesh::clock::Time;
@@ -52,10 +52,10 @@ impl Turn<'_> {
     }
 
     fn run(&mut self) {
-        self.accept();
         self.read();
         self.check();
         self.take_effects();
+        self.accept();
         self.check();
         let time = self.time();
         self.own().gateway.expire(time);
