@@ -35,6 +35,8 @@ pub struct GatewayConfig {
     pub loop_partial_bytes_max: usize,
     /// Commands of this loop that may be unanswered.
     pub commands_unanswered_max: usize,
+    /// Heartbeats a second beyond which clients are asked for longer intervals.
+    pub heartbeats_per_s: u32,
     /// Clients that are sent away are asked to come back at this pace, per second.
     pub readmissions_per_s: u32,
 }
@@ -50,6 +52,9 @@ impl GatewayConfig {
                 auth,
                 resume_key,
                 heartbeat: limits::HEARTBEAT,
+                heartbeat_min: limits::HEARTBEAT_MIN,
+                heartbeat_max: limits::HEARTBEAT_MAX,
+                pong_every_max: limits::PONG_EVERY_MAX,
                 publish_messages_max: limits::PUBLISH_WINDOW_MESSAGES,
                 publish_bytes_max: limits::PUBLISH_WINDOW_BYTES,
                 requests_max: limits::REQUEST_WINDOW,
@@ -65,6 +70,7 @@ impl GatewayConfig {
             loop_output_bytes_max: limits::OUTPUT_BYTES_MAX,
             loop_partial_bytes_max: limits::PARTIAL_BYTES_MAX,
             commands_unanswered_max: limits::COMMANDS_UNANSWERED_MAX,
+            heartbeats_per_s: limits::HEARTBEATS_PER_S,
             readmissions_per_s: limits::READMISSIONS_PER_S,
         }
     }

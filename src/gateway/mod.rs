@@ -15,6 +15,7 @@ mod deadlines;
 mod drain;
 mod effects;
 mod ending;
+mod heartbeats;
 mod names;
 mod output;
 mod parts;
@@ -38,6 +39,7 @@ use crate::wire::{Codec, Kind, proto};
 use admission::Slots;
 use buffers::Buffers;
 use drain::Drain;
+use heartbeats::HeartbeatLoad;
 use names::NameCache;
 use table::Table;
 
@@ -83,6 +85,8 @@ pub enum CloseCause {
     Peer,
     /// It failed.
     Failed,
+    /// The system gave it up: neither its probes nor what was sent were acknowledged.
+    Unreachable,
     /// [`Action::Close`] was carried out.
     Local,
 }
@@ -101,6 +105,7 @@ pub struct Gateway {
     batch: CommandBatch,
     names: NameCache,
     slots: Slots,
+    heartbeats: HeartbeatLoad,
     actions: VecDeque<Action>,
     /// Connections that were not welcomed yet.
     handshakes: usize,
@@ -134,6 +139,8 @@ impl Gateway {
         now: Time,
     ) -> Self {
         let slots = Slots::new(config.readmissions_per_s, seed);
+        let heartbeats = HeartbeatLoad::new(config.heartbeats_per_s);
+        metrics.heartbeat_stretch_permille.set(heartbeats.stretch().permille());
         Self {
             loop_id,
             config,
@@ -146,6 +153,7 @@ impl Gateway {
             batch: CommandBatch::default(),
             names: NameCache::default(),
             slots,
+            heartbeats,
             actions: VecDeque::new(),
             handshakes: 0,
             unanswered: 0,
