@@ -13,7 +13,7 @@ use relaymesh::clock::{Clock, Time};
 use relaymesh::limits::FRAME_BYTES_MAX;
 use relaymesh::wire::proto::Ping;
 use relaymesh::wire::{self, Codec, Kind, RawFrame, Split};
-use telemetry::{Fleet, KINDS, STRANGER, protobuf_map_len};
+use telemetry::{Fleet, KINDS, STRANGER, protobuf_map, protobuf_map_len, three_fields};
 
 /// Heartbeats of each row.
 const HEARTBEATS: usize = 20_000;
@@ -22,17 +22,12 @@ const ROUNDS: usize = 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut random = fastrand::Rng::with_seed(190);
+    compare(&mut fastrand::Rng::with_seed(17))?;
     println!("bytes: median, 90 % at most, largest, of {HEARTBEATS} heartbeats in each row\n");
     println!(
         "{:34} {:>16} {:>16} {:>16} {:>16} {:>16}  at most 60",
         "", "JSON", "protobuf map", "PING", "PING, zstd", "on the wire"
     );
-    let of_190 = |random: &mut fastrand::Rng| loop {
-        let ping = Fleet::draw(random).heartbeat(random);
-        if (185..=195).contains(&protobuf_map_len(&ping)) {
-            break ping;
-        }
-    };
     row("190 bytes as a protobuf map", || of_190(&mut random))?;
     row("any of the kinds below", || Fleet::draw(&mut random).heartbeat(&mut random))?;
     row("the names in another order", || {
@@ -47,7 +42,64 @@ fn main() -> Result<(), Box<dyn Error>> {
     costs((0..200).map(|_| of_190(&mut random)).collect())
 }
 
+/// A heartbeat of 190 bytes as a protobuf map, more or less.
+fn of_190(random: &mut fastrand::Rng) -> Ping {
+    loop {
+        let ping = Fleet::draw(random).heartbeat(random);
+        if (185..=195).contains(&protobuf_map_len(&ping)) {
+            return ping;
+        }
+    }
+}
+
+/// The two heartbeats that there is a promise for, beside other ways to write them. RelayMesh's are whole frames, the others
+/// bare payloads.
+fn compare(random: &mut fastrand::Rng) -> Result<(), Box<dyn Error>> {
+    println!(
+        "| bytes, median (largest) of {HEARTBEATS} | promised | RelayMesh | protobuf | JSON | protobuf, zstd without a dictionary |"
+    );
+    println!("|---|---|---|---|---|---|");
+    comparison("three fields: time, node, load", 17, || three_fields(random))?;
+    comparison("190 bytes of telemetry", 60, || of_190(random))?;
+    println!();
+    Ok(())
+}
+
+fn comparison(name: &str, promised: usize, mut draw: impl FnMut() -> Ping) -> Result<(), Box<dyn Error>> {
+    let mut codec = Codec::new();
+    let mut without = without_dictionary()?;
+    let mut columns: [Vec<usize>; 4] = Default::default();
+    for _ in 0..HEARTBEATS {
+        let ping = draw();
+        let map = protobuf_map(&ping);
+        let sizes =
+            [on_the_wire(&mut codec, &ping).len(), map.len(), json_len(&ping), without.compress(&map)?.len()];
+        columns.iter_mut().zip(sizes).for_each(|(column, size)| column.push(size));
+    }
+    print!("| {name} | {promised} |");
+    for column in &mut columns {
+        column.sort_unstable();
+        print!(" {} ({}) |", column[HEARTBEATS / 2], column[HEARTBEATS - 1]);
+    }
+    println!();
+    Ok(())
+}
+
+fn without_dictionary() -> std::io::Result<zstd::bulk::Compressor<'static>> {
+    let mut without = zstd::bulk::Compressor::new(19)?;
+    without.include_magicbytes(false)?;
+    without.include_contentsize(false)?;
+    Ok(without)
+}
+
 fn json_len(ping: &Ping) -> usize {
+    if ping.names.is_empty() {
+        return serde_json::json!({
+            "time": ping.time_s, "node": ping.node, "load": f64::from(ping.load_permille) / 1000.0,
+        })
+        .to_string()
+        .len();
+    }
     let readings: serde_json::Map<_, _> =
         ping.names.iter().cloned().zip(ping.values.iter().map(|&value| value.into())).collect();
     serde_json::json!({
@@ -59,9 +111,7 @@ fn json_len(ping: &Ping) -> usize {
 
 fn row(name: &str, mut draw: impl FnMut() -> Ping) -> Result<(), Box<dyn Error>> {
     let mut codec = Codec::new();
-    let mut without = zstd::bulk::Compressor::new(19)?;
-    without.include_magicbytes(false)?;
-    without.include_contentsize(false)?;
+    let mut without = without_dictionary()?;
     let mut columns: [Vec<usize>; 5] = Default::default();
     for _ in 0..HEARTBEATS {
         let ping = draw();

@@ -6,6 +6,7 @@
 
 use fastrand::Rng;
 use prost::Message as _;
+use prost::encoding::encode_varint;
 use relaymesh::wire::proto::Ping;
 
 /// The clock of the earliest heartbeat, in seconds since 1970, and how much later the last one may be.
@@ -162,14 +163,37 @@ impl Fleet {
     }
 }
 
-/// Bytes of the same telemetry in a protobuf message with a `map<string, sint64>`, as one would write it at first.
+/// The same telemetry as a protobuf message with a `map<string, sint64>`, as one would write it at first.
+#[allow(dead_code, reason = "the trainer has no use for it")]
+pub(crate) fn protobuf_map(ping: &Ping) -> Vec<u8> {
+    let header = Ping { names: Vec::new(), values: Vec::new(), ..ping.clone() };
+    let mut out = header.encode_to_vec();
+    for (name, value) in ping.names.iter().zip(&ping.values) {
+        let mut entry = vec![0x0a];
+        encode_varint(name.len() as u64, &mut entry);
+        entry.extend_from_slice(name.as_bytes());
+        entry.push(0x10);
+        encode_varint(((value << 1) ^ (value >> 63)) as u64, &mut entry);
+        out.push(0x22);
+        encode_varint(entry.len() as u64, &mut out);
+        out.extend_from_slice(&entry);
+    }
+    out
+}
+
+/// Its length.
 #[allow(dead_code, reason = "the trainer has no use for it")]
 pub(crate) fn protobuf_map_len(ping: &Ping) -> usize {
-    let header = Ping { names: Vec::new(), values: Vec::new(), ..ping.clone() };
-    let entry = |(name, value): (&String, &i64)| {
-        let zigzag = ((value << 1) ^ (value >> 63)) as u64;
-        let entry = 2 + name.len() + 1 + prost::length_delimiter_len(zigzag as usize);
-        1 + prost::length_delimiter_len(entry) + entry
-    };
-    header.encoded_len() + ping.names.iter().zip(&ping.values).map(entry).sum::<usize>()
+    protobuf_map(ping).len()
+}
+
+/// A heartbeat of three fields and no readings: clock, node and load.
+#[allow(dead_code, reason = "the trainer has no use for it")]
+pub(crate) fn three_fields(random: &mut Rng) -> Ping {
+    Ping {
+        time_s: EPOCH_S + random.u32(..YEARS_S),
+        node: random.u32(1..1_000_000),
+        load_permille: random.u32(..1001),
+        ..Ping::default()
+    }
 }

@@ -81,6 +81,13 @@ pub const HEARTBEAT_MIN: Duration = Duration::from_millis(500);
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
 /// Silent heartbeats after which a connection is closed.
 pub const HEARTBEATS_MISSED_MAX: u32 = 3;
+/// PINGs of which one is answered, at the most.
+pub const PONG_EVERY_MAX: u32 = 16;
+/// Heartbeats a second and core beyond which a server that was not told otherwise asks for longer intervals: about a fifth
+/// of a core's time.
+pub const HEARTBEATS_PER_S: u32 = 20_000;
+/// Share of that, in percent, to which the heartbeats of the next shorter interval must have fallen for it to be asked for.
+pub const HEARTBEATS_SHORTER_PERCENT: u32 = 80;
 /// How long a session outlives its connection.
 pub const GRACE: Duration = Duration::from_secs(60);
 /// How long output may wait without a byte of it being taken by the socket.
@@ -139,6 +146,11 @@ pub const KEEPALIVE_IDLE_MIN: Duration = Duration::from_secs(60);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The kernel's probes without an answer after which a connection is dead.
 pub const KEEPALIVE_PROBES: u32 = 3;
+/// Probes a second of all connections together, if none of them says anything by itself: with more connections than 60
+/// times as many, the kernel waits longer before it probes.
+pub const KEEPALIVE_PROBES_PER_S_MAX: u64 = 5_000;
+/// The longest wait before a probe that the kernel takes.
+pub const KEEPALIVE_IDLE_MAX: Duration = Duration::from_secs(32_767);
 
 /// Descriptors a server needs beside its connections: the log, lanes, pollers, HTTP.
 pub const OWN_DESCRIPTORS: u64 = 128;
@@ -193,6 +205,10 @@ pub const READMISSION_MAX: Duration = Duration::from_secs(600);
 pub const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 /// What the last words to a client have to be taken by its socket.
 pub const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
+/// Work of deadlines that one turn does before others are served: so many deadlines looked at and found later.
+pub const EXPIRY_WORK_PER_TURN: usize = 8192;
+/// What a deadline that has passed counts for among them: it ends a connection, with a frame and the close of a socket.
+pub const EXPIRY_WORK_OF_AN_END: usize = 32;
 /// Clients are told of a drain in waves this far apart.
 pub const DRAIN_WAVE: Duration = Duration::from_millis(100);
 /// Over which time a share of the sessions is sent away, where an operator does not say.
@@ -366,4 +382,5 @@ const _: () = {
     assert!(BATCH_MESSAGES_MAX <= PUBLISH_WINDOW_MESSAGES as usize);
     assert!(LEASE.as_secs() <= LEASE_MAX.as_secs());
     assert!(HEARTBEAT_MIN.as_millis() < HEARTBEAT.as_millis());
+    assert!(PONG_EVERY_MAX <= 16, "a session has four bits for it");
 };

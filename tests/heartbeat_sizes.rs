@@ -7,7 +7,7 @@ use prost::Message as _;
 use relaymesh::limits::FRAME_BYTES_MAX;
 use relaymesh::wire::proto::Ping;
 use relaymesh::wire::{self, Codec, Kind, Split};
-use telemetry::{Fleet, STRANGER, protobuf_map_len};
+use telemetry::{Fleet, STRANGER, protobuf_map_len, three_fields};
 
 /// The size on the wire; what comes back is what was sent.
 fn size(codec: &mut Codec, ping: &Ping) -> usize {
@@ -33,6 +33,17 @@ fn of_190_bytes_of_telemetry_at_most_60_are_left() {
     }
     assert!(of_190 > 1000, "the others are smaller or larger: {of_190}");
     assert!(largest <= 60, "{largest} bytes");
+}
+
+#[test]
+fn three_fields_are_at_most_17_bytes() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut codec = Codec::new();
+    let mut largest = (0..5000).map(|_| size(&mut codec, &three_fields(&mut random))).max();
+    let widest = Ping { time_s: u32::MAX, node: u32::MAX, load_permille: 1000, ..Ping::default() };
+    largest = largest.max(Some(size(&mut codec, &widest)));
+    assert!(largest.is_some_and(|largest| largest <= 17), "{largest:?} bytes");
+    assert_eq!(size(&mut codec, &Ping::default()), 2);
 }
 
 #[test]

@@ -56,6 +56,7 @@ fn client_frames() -> Vec<(&'static str, Vec<u8>)> {
         dictionaries: vec![1, 300],
         resume_token: vec![0xaa, 0xbb],
         leases: leases.clone(),
+        pong_every: 4,
     };
     let mut ping =
         proto::Ping { time_s: 1_795_234_567, node: 4711, load_permille: 512, ..Default::default() };
@@ -141,6 +142,7 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
         dictionary: 1,
         resume_token: vec![0xcc],
         grace_ms: 60_000,
+        pong_every: 4,
     };
     let refusal = proto::Refusal { code: Code::QueueFull.into(), text: text(), retry_after_ms: 1000 };
     let refused = proto::PublishAck { seq: 9, refusal: Some(refusal), ..Default::default() };

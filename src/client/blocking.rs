@@ -79,6 +79,7 @@ impl Client {
             client_id,
             credential: options.token.clone().into_bytes(),
             heartbeat: options.heartbeat,
+            pong_every: options.pong_every,
             backoff: options.backoff,
             compression: options.compression,
         };
@@ -333,6 +334,7 @@ impl Client {
             }
             let (before, sent) = (self.inbox.pongs(), self.clock.time());
             self.session.ping(sent, telemetry, &mut self.out);
+            self.session.ask_for_pong(sent, &mut self.out);
             while self.session.is_up() {
                 self.turn(None)?;
                 if self.inbox.pongs() > before {

@@ -108,7 +108,7 @@ pub enum Event<'a> {
     Part,
     /// Answers a heartbeat.
     Pong {
-        /// How long the answer took, in whole milliseconds; `None` when several PINGs were on their way.
+        /// How long the answer took, in whole milliseconds; `None` when several answers were on their way.
         rtt: Option<Duration>,
     },
     /// The server wants the client to leave. What is unanswered may still be answered; nothing new is taken.
@@ -150,8 +150,8 @@ pub enum Silence {
     /// No WELCOME in time.
     #[error("the server did not answer HELLO within {} s", limits::HANDSHAKE_DEADLINE.as_secs())]
     Handshake,
-    /// Nothing heard for three heartbeats.
-    #[error("nothing was heard from the server for {} heartbeats", limits::HEARTBEATS_MISSED_MAX)]
+    /// Three heartbeats were not answered, and nothing else was heard.
+    #[error("nothing was heard from the server though {} heartbeats were due", limits::HEARTBEATS_MISSED_MAX)]
     Heartbeats,
 }
 
@@ -197,6 +197,7 @@ pub struct Machine {
     last_heard: Time,
     next_ping: Time,
     ping_sent: Time,
+    /// PINGs without their PONG, of those that get one.
     pings_unanswered: u32,
     heartbeat_ms: u32,
     window: Room,
@@ -207,6 +208,10 @@ pub struct Machine {
     batch_messages_max: u16,
     /// The server named our dictionary: frames may be compressed.
     dictionary: bool,
+    /// Before WELCOME: what HELLO asked for. Afterwards: every so manieth PING is answered.
+    pong_every: u8,
+    /// PINGs up to the next one that is answered, with that.
+    pings_to_pong: u8,
     state: State,
 }
 
@@ -234,6 +239,8 @@ impl Machine {
             message_bytes_max: 0,
             batch_messages_max: 0,
             dictionary: false,
+            pong_every: hello.pong_every.clamp(1, limits::PONG_EVERY_MAX) as u8,
+            pings_to_pong: 1,
             state: State::AwaitingWelcome,
         }
     }
@@ -376,6 +383,12 @@ impl Machine {
                 return Err(Broken::Limits { what, value: 0 });
             }
         }
+        let pong_every = welcome.pong_every.max(1);
+        if pong_every > u32::from(self.pong_every) {
+            return Err(Broken::Limits { what: "pong_every", value: u64::from(pong_every) });
+        }
+        self.pong_every = pong_every as u8;
+        self.pings_to_pong = self.pong_every;
         self.state = State::Welcomed;
         self.heartbeat_ms = welcome.heartbeat_ms;
         self.next_ping = now + Duration::from_millis(u64::from(self.heartbeat_ms));
@@ -444,8 +457,10 @@ impl Machine {
         let rtt = (self.pings_unanswered == 1).then(|| now - self.ping_sent);
         self.pings_unanswered = self.pings_unanswered.saturating_sub(1);
         if pong.heartbeat_ms != 0 {
+            let is_longer = pong.heartbeat_ms > self.heartbeat_ms;
             self.heartbeat_ms = pong.heartbeat_ms;
-            self.next_ping = now + self.heartbeat();
+            let after_ms = if is_longer { drawn_below(now.0, pong.heartbeat_ms) } else { pong.heartbeat_ms };
+            self.next_ping = now + Duration::from_millis(u64::from(after_ms));
         }
         Event::Pong { rtt }
     }
@@ -453,7 +468,13 @@ impl Machine {
     /// When [`Machine::handle_timeout`] is to be called; `None` once closed.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        (self.state != State::Closed).then_some(self.next_ping)
+        match self.state {
+            State::Closed => None,
+            State::AwaitingWelcome => Some(self.next_ping),
+            State::Welcomed | State::Leaving => {
+                Some(self.next_ping.min(self.last_heard + self.silence_max()))
+            }
+        }
     }
 
     /// Sends the heartbeat that is due, or closes after a silence. Early and repeated calls do nothing.
@@ -461,25 +482,36 @@ impl Machine {
     /// # Errors
     /// [`Silence`]: the connection is closed now.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Vec<u8>) -> Result<(), Silence> {
-        if self.state == State::Closed || now < self.next_ping {
+        if self.next_deadline().is_none_or(|due| now < due) {
             return Ok(());
         }
         if self.state == State::AwaitingWelcome {
             self.close();
             return Err(Silence::Handshake);
         }
-        if now - self.last_heard >= self.heartbeat() * limits::HEARTBEATS_MISSED_MAX {
+        if now - self.last_heard >= self.silence_max() {
             self.close();
             return Err(Silence::Heartbeats);
         }
-        let due = self.next_ping;
+        let (due, is_answer_late) = (self.next_ping, self.pings_unanswered > 0);
         self.ping(now, None, out);
+        if is_answer_late {
+            // A server that is alive says so now: three of its answers are missed in as many intervals, however few
+            // it gives otherwise.
+            self.ask_for_pong(now, out);
+        }
         // The next keeps to its moment however late this one is: a client that drives many connections and stalls once
         // would send all that fell due meanwhile together from then on.
         if due + self.heartbeat() > now {
             self.next_ping = due + self.heartbeat();
         }
         Ok(())
+    }
+
+    /// How long the server may be silent. Where it answers each PING: three intervals. Where it does not, those before the
+    /// first answer that may be missed come on top.
+    fn silence_max(&self) -> Duration {
+        self.heartbeat() * (u32::from(self.pong_every) - 1 + limits::HEARTBEATS_MISSED_MAX)
     }
 
     /// The interval between heartbeats; zero before WELCOME.
@@ -524,6 +556,13 @@ impl Machine {
         self.incoming = Parts::default();
         self.unanswered = VecDeque::new();
     }
+}
+
+/// A part of the interval, as good as random: what arrives at different milliseconds is spread evenly. All clients are asked
+/// for a longer interval within one of the old ones, and would keep to so short a stretch of each new one for ever.
+fn drawn_below(millis: u64, interval_ms: u32) -> u32 {
+    let drawn = millis.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    ((drawn * u64::from(interval_ms)) >> 32) as u32
 }
 
 #[cfg(test)]

@@ -56,6 +56,9 @@ pub struct SessionConfig {
     pub credential: Vec<u8>,
     /// The wanted heartbeat; `None` leaves it to the server.
     pub heartbeat: Option<Duration>,
+    /// An answer is wanted to every so manieth heartbeat only, 1 to 16. With more than 1 it takes as many heartbeats more
+    /// until a server that is gone without a word is taken for it.
+    pub pong_every: u8,
     /// When to come back.
     pub backoff: Backoff,
     /// Whether large messages and telemetry travel compressed, if the server agrees.
@@ -177,6 +180,8 @@ impl Session {
             client_id: self.config.client_id.as_str().to_owned(),
             credential: self.config.credential.clone(),
             heartbeat_ms: heartbeat,
+            // One is the default.
+            pong_every: if self.config.pong_every > 1 { u32::from(self.config.pong_every) } else { 0 },
             dictionaries: self.config.compression.then_some(DICTIONARY_ID).into_iter().collect(),
             resume_token: self.resume_token.clone(),
             leases: Vec::new(),
@@ -493,6 +498,13 @@ impl Session {
             let frame_start = out.len();
             machine.ping(now, telemetry, out);
             machine.compress_ping(&mut self.codec, out, frame_start);
+        }
+    }
+
+    /// As many empty heartbeats as it takes for the last one sent to be answered; none where each is.
+    pub fn ask_for_pong(&mut self, now: Time, out: &mut Vec<u8>) {
+        if let State::Up(machine) = &mut self.state {
+            machine.ask_for_pong(now, out);
         }
     }
 

@@ -86,6 +86,27 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Time(|c| &mut c.session.heartbeat, limits::HEARTBEAT_MIN, limits::HEARTBEAT_MAX),
     },
     Key {
+        path: "session.heartbeat_min",
+        about: "The shortest heartbeat a client may have; one that asks for a shorter one gets this.",
+        kind: Kind::Time(|c| &mut c.session.heartbeat_min, limits::HEARTBEAT_MIN, limits::HEARTBEAT_MAX),
+    },
+    Key {
+        path: "session.heartbeat_max",
+        about: "The longest heartbeat a client may have, or is asked for when there are too many.",
+        kind: Kind::Time(|c| &mut c.session.heartbeat_max, limits::HEARTBEAT_MIN, limits::HEARTBEAT_MAX),
+    },
+    Key {
+        path: "session.heartbeats_per_s",
+        about: "Heartbeats a second of all clients, as agreed; with more, clients are asked for longer intervals, up to \
+                session.heartbeat_max. 0 for 20000 a core.",
+        kind: Kind::Count(|c| &mut c.session.heartbeats_per_s, 0, 1 << 32),
+    },
+    Key {
+        path: "session.pong_every_max",
+        about: "Of how many heartbeats one is answered, at the most, with clients that want it so; 1 answers each.",
+        kind: Kind::Count(|c| &mut c.session.pong_every_max, 1, limits::PONG_EVERY_MAX as u64),
+    },
+    Key {
         path: "session.grace",
         about: "How long a session, with its leases, outlives its connection.",
         kind: Kind::Time(|c| &mut c.session.grace, secs(0), secs(DAY)),

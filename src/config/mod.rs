@@ -75,6 +75,14 @@ pub struct Listen {
 pub struct Session {
     /// When the client asks for no other.
     pub heartbeat: Duration,
+    /// The shortest a client may have.
+    pub heartbeat_min: Duration,
+    /// The longest a client may have, or is asked for.
+    pub heartbeat_max: Duration,
+    /// Heartbeats a second of all clients, beyond which they are asked for longer intervals; 0 for so many a core.
+    pub heartbeats_per_s: u64,
+    /// PINGs of which one is answered, at the most, with clients that want no more.
+    pub pong_every_max: u64,
     /// How long it outlives its connection.
     pub grace: Duration,
     /// From accept to WELCOME.
@@ -203,6 +211,10 @@ impl Default for Config {
             auth: Auth::Open,
             session: Session {
                 heartbeat: limits::HEARTBEAT,
+                heartbeat_min: limits::HEARTBEAT_MIN,
+                heartbeat_max: limits::HEARTBEAT_MAX,
+                heartbeats_per_s: 0,
+                pong_every_max: u64::from(limits::PONG_EVERY_MAX),
                 grace: limits::GRACE,
                 handshake_deadline: limits::HANDSHAKE_DEADLINE,
                 admissions_per_s: 0,

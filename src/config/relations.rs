@@ -1,6 +1,7 @@
 //! Values that must go together.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::units::{show_duration, show_size};
 use super::{Config, ConfigError};
@@ -9,6 +10,7 @@ use crate::limits;
 impl Config {
     pub(super) fn check_relations(&self) -> Result<(), ConfigError> {
         self.check_sizes()?;
+        self.check_heartbeats()?;
         let (initial, max) = (self.queue.backoff_initial, self.queue.backoff_max);
         if initial > max {
             return Err(ConfigError::Relation {
@@ -33,6 +35,21 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn check_heartbeats(&self) -> Result<(), ConfigError> {
+        let session = &self.session;
+        let ordered = |key, value: Duration, allowed: &str, other: &str, bound: Duration, holds: bool| {
+            if holds {
+                return Ok(());
+            }
+            let (value, bound) = (show_duration(value), show_duration(bound));
+            let (allowed, because) = (format!("{allowed} {bound}"), format!("{other} is {bound}"));
+            Err(ConfigError::Relation { key, value, allowed, because })
+        };
+        let (usual, min, max) = (session.heartbeat, session.heartbeat_min, session.heartbeat_max);
+        ordered("session.heartbeat", usual, "at least", "session.heartbeat_min", min, usual >= min)?;
+        ordered("session.heartbeat", usual, "at most", "session.heartbeat_max", max, usual <= max)
     }
 
     fn check_sizes(&self) -> Result<(), ConfigError> {

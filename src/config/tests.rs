@@ -75,6 +75,26 @@ fn wrong_files_are_refused_with_key_value_and_what_is_allowed() {
         ("[auth]\nnamespaces = {}", &["auth.namespaces is {}", "NAMESPACE"]),
         ("loops = 1\nloops = 2", &["relaymesh.toml", "line 2", "duplicate key"]),
     ];
+    all_refused(cases);
+}
+
+#[test]
+fn heartbeats_that_do_not_go_together_are_refused() {
+    all_refused(&[
+        (
+            "[session]\nheartbeat_min = \"40s\"",
+            &["session.heartbeat is 30s", "at least 40s", "session.heartbeat_min is 40s"],
+        ),
+        (
+            "[session]\nheartbeat_max = \"20s\"",
+            &["session.heartbeat is 30s", "at most 20s", "session.heartbeat_max is 20s"],
+        ),
+        ("[session]\nheartbeat_max = \"2h\"", &["session.heartbeat_max is \"2h\"", "500ms to 1h"]),
+        ("[session]\npong_every_max = 17", &["session.pong_every_max is 17", "from 1 to 16"]),
+    ]);
+}
+
+fn all_refused(cases: &[(&str, &[&str])]) {
     for (text, expected) in cases {
         let error = from_file(text).expect_err(text).to_string();
         for part in *expected {

@@ -41,6 +41,8 @@ pub struct GatewayConfig {
     pub admissions_per_s: u32,
     /// Handshakes it takes on at once after a quiet time, at least 2.
     pub admission_burst: u32,
+    /// Heartbeats a second beyond which clients are asked for longer intervals.
+    pub heartbeats_per_s: u32,
 }
 
 impl GatewayConfig {
@@ -54,6 +56,9 @@ impl GatewayConfig {
                 auth,
                 resume_key,
                 heartbeat: limits::HEARTBEAT,
+                heartbeat_min: limits::HEARTBEAT_MIN,
+                heartbeat_max: limits::HEARTBEAT_MAX,
+                pong_every_max: limits::PONG_EVERY_MAX,
                 publish_messages_max: limits::PUBLISH_WINDOW_MESSAGES,
                 publish_bytes_max: limits::PUBLISH_WINDOW_BYTES,
                 requests_max: limits::REQUEST_WINDOW,
@@ -72,6 +77,7 @@ impl GatewayConfig {
             broadcast_wave_sends: limits::BROADCAST_WAVE_SENDS,
             admissions_per_s: limits::ADMISSIONS_PER_CORE_S as u32,
             admission_burst: limits::ADMISSIONS_PER_CORE_S as u32 / limits::ADMISSION_BURST_SHARE,
+            heartbeats_per_s: limits::HEARTBEATS_PER_S,
         }
     }
 

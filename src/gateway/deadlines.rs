@@ -19,7 +19,13 @@ impl Gateway {
         self.metrics.pooled_bytes.set(self.buffers.pooled_bytes as u64);
         self.metrics.session_bytes.set((self.table.bytes() + self.wheel.bytes()) as u64);
         self.metrics.queue_names.set(self.names.len() as u64);
-        while let Some((_, key)) = self.wheel.pop_expired(now) {
+        // What is left is due at once, in the next turn: when thousands end together, the heartbeats of the others are
+        // answered in between.
+        let mut work = limits::EXPIRY_WORK_PER_TURN;
+        while work > 0
+            && let Some((_, key)) = self.wheel.pop_expired(now)
+        {
+            work -= 1;
             if key == WAVE_KEY {
                 self.wave(now);
                 continue;
@@ -29,7 +35,8 @@ impl Gateway {
             conn.timer = None;
             let due = self.deadline(key);
             if due <= now {
-                self.overdue(now, key);
+                work = work.saturating_sub(limits::EXPIRY_WORK_OF_AN_END);
+                self.overdue(now, key, due);
             }
             self.rearm(key);
         }
@@ -65,7 +72,7 @@ impl Gateway {
             }
             Phase::Closing => return mark + limits::LAST_WORDS_DEADLINE,
             Phase::Leaving => mark + limits::LEAVE_DEADLINE,
-            Phase::Live => mark.max(self.heard_from) + conn.session.silence_max(),
+            Phase::Live => mark.max(self.heard_from) + conn.session.silence_max(&self.config.rules),
         };
         let earlier = self.stall_deadline(conn).into_iter().chain(self.part_deadline(conn)).min();
         earlier.map_or(due, |earlier| due.min(earlier))
@@ -95,7 +102,7 @@ impl Gateway {
         }
     }
 
-    fn overdue(&mut self, now: Time, slot: u32) {
+    fn overdue(&mut self, now: Time, slot: u32, due: Time) {
         let Some(conn) = self.table.at_mut(slot) else { return };
         match conn.session.phase() {
             Phase::AwaitingHello | Phase::AwaitingAttach => {
@@ -108,11 +115,11 @@ impl Gateway {
             }
             Phase::Closing => self.queue_close(slot),
             Phase::Leaving => self.end(now, slot, Ending::new(Cause::Done, Farewell::Nothing)),
-            Phase::Live => self.silent(now, slot),
+            Phase::Live => self.silent(now, slot, due),
         }
     }
 
-    fn silent(&mut self, now: Time, slot: u32) {
+    fn silent(&mut self, now: Time, slot: u32, due: Time) {
         let Some(conn) = self.table.at(slot) else { return };
         if self.stall_deadline(conn).is_some_and(|stall| stall <= now) {
             let unsent = self.unsent(slot).len();
@@ -131,9 +138,10 @@ impl Gateway {
         } else {
             let text = format!(
                 "nothing whole was heard for {:?}, {} heartbeats",
-                conn.session.silence_max(),
+                conn.session.silence_max(&self.config.rules),
                 limits::HEARTBEATS_MISSED_MAX
             );
+            self.metrics.detection_lateness_ms.record(due.millis_until(now));
             self.end(now, slot, Ending::error(Cause::HeartbeatMissed, proto::Code::HeartbeatMissed, text));
         }
     }

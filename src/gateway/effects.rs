@@ -90,7 +90,10 @@ impl Gateway {
     fn attached(&mut self, now: Time, attached: &Attached) {
         let slot = attached.conn.slot;
         let Some(conn) = self.table.tenant_mut(slot, attached.conn.generation) else { return };
-        let Some(welcome) = conn.session.welcome(now, attached, &self.config.rules) else { return };
+        let (rules, stretch) = (&self.config.rules, self.heartbeats.stretch());
+        let Some(welcome) = conn.session.welcome(now, attached, stretch, rules) else { return };
+        let agreed_ms = conn.session.heartbeat_ms();
+        self.heartbeats_joined(agreed_ms);
         self.handshakes -= 1;
         self.metrics.connections_handshaking.sub(1);
         self.metrics.connections_live.add(1);

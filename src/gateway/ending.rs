@@ -111,7 +111,13 @@ impl Gateway {
         }
         tracing::trace!(slot, ?cause, "connection closed");
         // A client that leaves between two frames has done nothing wrong.
-        self.retire(now, slot, &Ending::new(Cause::Gone, Farewell::Nothing));
+        let was_open = self.retire(now, slot, &Ending::new(Cause::Gone, Farewell::Nothing)).is_some();
+        match cause {
+            CloseCause::Peer if was_open => self.metrics.closed_peer.inc(),
+            CloseCause::Failed if was_open => self.metrics.closed_failed.inc(),
+            CloseCause::Unreachable if was_open => self.metrics.closed_unreachable.inc(),
+            _ => {}
+        }
         self.metrics.connections_closing.sub(1);
         self.metrics.closed.inc();
         self.discard_output(slot);
@@ -131,6 +137,7 @@ impl Gateway {
             return None;
         }
         let unanswered = conn.session.unanswered();
+        let agreed_ms = conn.session.heartbeat_ms();
         conn.session.publishes_answered(u32::MAX, u32::MAX, u32::MAX);
         conn.session.requests_answered(u32::MAX);
         let phase = conn.session.close(now);
@@ -150,6 +157,9 @@ impl Gateway {
             self.has_left();
         }
         self.clear_stops(slot);
+        if !is_handshake(phase) {
+            self.heartbeats_left(agreed_ms);
+        }
         self.count_end(phase, ending.cause);
         Some(phase)
     }

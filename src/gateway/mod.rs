@@ -17,6 +17,7 @@ mod drain;
 mod effects;
 mod ending;
 mod entrance;
+mod heartbeats;
 mod names;
 mod output;
 mod parts;
@@ -42,6 +43,7 @@ use admission::Admission;
 use broadcast::{Memberships, Sweep};
 use buffers::Buffers;
 use drain::Drain;
+use heartbeats::HeartbeatLoad;
 use names::NameCache;
 use table::Table;
 
@@ -88,6 +90,8 @@ pub enum CloseCause {
     Peer,
     /// It failed.
     Failed,
+    /// The system gave it up: neither its probes nor what was sent were acknowledged.
+    Unreachable,
     /// [`Action::Close`] was carried out.
     Local,
 }
@@ -106,6 +110,7 @@ pub struct Gateway {
     batch: CommandBatch,
     names: NameCache,
     admission: Admission<(SlotKey, Box<Attach>)>,
+    heartbeats: HeartbeatLoad,
     actions: VecDeque<Action>,
     /// Connections that were not welcomed yet.
     handshakes: usize,
@@ -151,6 +156,8 @@ impl Gateway {
         let new_waiting_max = config.max_handshakes / 2;
         let admission =
             Admission::new(config.admissions_per_s, config.admission_burst, new_waiting_max, seed, now);
+        let heartbeats = HeartbeatLoad::new(config.heartbeats_per_s);
+        metrics.heartbeat_stretch_permille.set(heartbeats.stretch().permille());
         Self {
             loop_id,
             config,
@@ -163,6 +170,7 @@ impl Gateway {
             batch: CommandBatch::default(),
             names: NameCache::default(),
             admission,
+            heartbeats,
             actions: VecDeque::new(),
             handshakes: 0,
             unanswered: 0,

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::mail::{Command, Publish, PublishMessage, Settle};
 use crate::session::{Phase, Publishing, Request, Verdict};
 use crate::wire::{
-    ClientFrame, EMPTY_PONG, Kind, RawFrame, SettleView, Split, clip, encode, message_header, proto, split,
+    ClientFrame, Kind, RawFrame, SettleView, Split, clip, encode, message_header, proto, split,
 };
 
 impl Gateway {
@@ -162,10 +162,10 @@ impl Gateway {
         let kind = frame.kind;
         self.metrics.received.count(kind as u8, bytes);
         let Some(conn) = self.table.at_mut(slot) else { return Ok(()) };
-        let late_ms = conn.session.heard(now);
+        let gap_ms = conn.session.heard(now);
         let may_compress = conn.session.may_compress();
         if kind == Kind::Ping {
-            self.metrics.heartbeat_lateness_ms.record(late_ms);
+            self.heartbeat(slot, gap_ms);
         }
         if !frame.compressed {
             return self.payload(now, slot, kind, frame.payload);
@@ -199,13 +199,6 @@ impl Gateway {
                 _ => Ok(()),
             },
         }
-    }
-
-    fn pong(&mut self, now: Time, slot: u32) {
-        self.append(now, slot, |out| {
-            out.extend_from_slice(&EMPTY_PONG);
-            Some(Kind::Pong)
-        });
     }
 
     #[inline]

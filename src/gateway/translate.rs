@@ -97,6 +97,7 @@ pub(super) fn hello(hello: &proto::Hello) -> Result<Hello<'_>, Ending> {
         client_id: &hello.client_id,
         credential: &hello.credential,
         heartbeat_ms: hello.heartbeat_ms,
+        pong_every: hello.pong_every,
         compression: hello.dictionaries.contains(&DICTIONARY_ID),
         resume_token: &hello.resume_token,
         leases: hello.leases.iter().map(lease).collect(),
@@ -122,6 +123,8 @@ pub(super) fn welcome(welcome: &Welcome, attached: &Attached, config: &Arc<Gatew
         dictionary: if welcome.compression { DICTIONARY_ID } else { 0 },
         resume_token: welcome.resume_token.to_vec(),
         grace_ms: u32::try_from(config.grace.as_millis()).unwrap_or(u32::MAX),
+        // One is the default, and said by nothing.
+        pong_every: if welcome.pong_every > 1 { welcome.pong_every } else { 0 },
     }
 }
 

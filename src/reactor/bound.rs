@@ -141,7 +141,7 @@ impl LoopSockets {
             io::ErrorKind::AddrInUse => BindError::InUse { address },
             _ => BindError::Listen { address, source },
         };
-        let keep_alive = KeepAlive::beside_heartbeat(config.heartbeat);
+        let keep_alive = KeepAlive::tuned(config.heartbeat, config.sessions);
         let mut listener = Listener::bind(address, keep_alive, is_first, group).map_err(refused)?;
         let poll = Poll::new().map_err(BindError::Poller)?;
         let registry = poll.registry();

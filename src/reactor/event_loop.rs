@@ -432,6 +432,7 @@ impl<B: LoopBrain> EventLoop<B> {
         while taken < limits::READ_PER_TURN_BYTES_MAX && self.brain.may_read(key.slot) {
             let Some(connection) = self.connections.of(key) else { return taken };
             let Some(stream) = &mut connection.stream else { return taken };
+            self.metrics.socket_reads.inc();
             match stream.read(&mut self.read_buffer) {
                 Ok(0) => {
                     self.doom(key.slot, CloseCause::Peer);
@@ -451,8 +452,8 @@ impl<B: LoopBrain> EventLoop<B> {
                     return taken;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.doom(key.slot, CloseCause::Failed);
+                Err(error) => {
+                    self.doom(key.slot, cause_of(&error));
                     return taken;
                 }
             }
@@ -508,6 +509,7 @@ impl<B: LoopBrain> EventLoop<B> {
             if unsent.is_empty() {
                 return;
             }
+            self.metrics.socket_writes.inc();
             match stream.write(unsent) {
                 Ok(n) => {
                     // A write cut short has found the socket full: no need to ask again.
@@ -516,8 +518,8 @@ impl<B: LoopBrain> EventLoop<B> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => connection.write_blocked = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.doom(slot, CloseCause::Failed);
+                Err(error) => {
+                    self.doom(slot, cause_of(&error));
                     return;
                 }
             }
@@ -557,5 +559,16 @@ impl<B: LoopBrain> EventLoop<B> {
         self.metrics.command_lane_batches.set(self.lane.depth() as u64);
         self.metrics.effect_lane_batches.set(self.lane.effects_waiting() as u64);
         self.metrics.lingering.set(self.lingering.len() as u64);
+    }
+}
+
+/// Why a connection is gone whose socket says this.
+fn cause_of(error: &io::Error) -> CloseCause {
+    match error.kind() {
+        // The last two are what the network said meanwhile.
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            CloseCause::Unreachable
+        }
+        _ => CloseCause::Failed,
     }
 }

@@ -37,9 +37,11 @@ pub(super) struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Probes come later than the heartbeats of clients that send them, so they cost nothing where those work.
-    pub(super) fn beside_heartbeat(heartbeat: Duration) -> Self {
-        let idle = limits::KEEPALIVE_IDLE_MIN.max(heartbeat * 3 / 2);
+    /// For a server of so many sessions. Probes come later than the heartbeats of clients that send them, so they cost
+    /// nothing where those work; and with many sessions that are silent for long, so late that they stay few.
+    pub(super) fn tuned(heartbeat: Duration, sessions: u64) -> Self {
+        let few = Duration::from_millis(sessions.saturating_mul(1000) / limits::KEEPALIVE_PROBES_PER_S_MAX);
+        let idle = limits::KEEPALIVE_IDLE_MIN.max(heartbeat * 3 / 2).max(few).min(limits::KEEPALIVE_IDLE_MAX);
         Self {
             idle,
             interval: limits::KEEPALIVE_INTERVAL,

@@ -62,6 +62,8 @@ pub struct ReactorConfig {
     pub private_tables: bool,
     /// The server's heartbeat: the kernel's own probes come after one and a half of it.
     pub heartbeat: Duration,
+    /// Sessions planned for, all loops together: with many of them the kernel's probes come later.
+    pub sessions: u64,
 }
 
 /// Why the loops could not be made.

@@ -32,7 +32,14 @@ struct Running {
 
 fn config(loops: u16) -> ReactorConfig {
     let listen = "127.0.0.1:0".parse().expect("an address");
-    ReactorConfig { listen, loops, pin: false, private_tables: false, heartbeat: Duration::from_secs(30) }
+    ReactorConfig {
+        listen,
+        loops,
+        pin: false,
+        private_tables: false,
+        heartbeat: Duration::from_secs(30),
+        sessions: 1000,
+    }
 }
 
 fn start(loops: u16) -> Running {

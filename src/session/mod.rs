@@ -5,6 +5,7 @@
 //! frames. Order of calls: [`Session::new`], [`Session::hello`], [`Session::welcome`], then [`Session::admit`] for
 //! each request and the `answered` functions for what the shard says, until [`Session::close`].
 
+mod pace;
 mod request;
 mod resume;
 mod state;
@@ -12,6 +13,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use pace::Stretch;
 pub use request::{Denied, Hello, Publishing, Reason, Request, Settling, Subscribing, Verdict};
 pub use resume::{ResumeKey, TOKEN_BYTES};
 pub use state::{Attachment, Phase, Rules, Session, Welcome};

@@ -14,6 +14,8 @@ pub struct Hello<'a> {
     pub credential: &'a [u8],
     /// The heartbeat it wants in milliseconds; 0 leaves it to the server.
     pub heartbeat_ms: u32,
+    /// It wants an answer to every so manieth PING only; 0 and 1: to each.
+    pub pong_every: u32,
     /// Client and server have a dictionary in common.
     pub compression: bool,
     /// Empty when it starts anew.

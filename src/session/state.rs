@@ -14,7 +14,8 @@ use crate::config::Auth;
 use crate::ids::{ClientId, Namespace, QueueName};
 use crate::limits;
 use crate::mail::{Attached, Resume};
-use crate::session::{Denied, Hello, Publishing, Reason, Request, ResumeKey, TOKEN_BYTES, Verdict};
+use crate::session::pace::Pace;
+use crate::session::{Denied, Hello, Publishing, Reason, Request, ResumeKey, Stretch, TOKEN_BYTES, Verdict};
 
 /// What a session waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,12 @@ pub struct Rules {
     pub resume_key: ResumeKey,
     /// The heartbeat of a client that wants none in particular.
     pub heartbeat: Duration,
+    /// The shortest that is agreed to.
+    pub heartbeat_min: Duration,
+    /// The longest that is agreed to or asked for.
+    pub heartbeat_max: Duration,
+    /// Every so manieth PING is answered at the least, 1 to 16, with clients that want no more.
+    pub pong_every_max: u32,
     /// Publish window: messages unanswered at once.
     pub publish_messages_max: u32,
     /// Publish window: bytes unanswered at once.
@@ -66,8 +73,10 @@ pub struct Attachment {
 /// What the client is told when its shard has taken it in.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Welcome {
-    /// Agreed interval in milliseconds.
+    /// The interval in milliseconds, as agreed or longer.
     pub heartbeat_ms: u32,
+    /// Every so manieth PING is answered.
+    pub pong_every: u32,
     /// Whether frames may be compressed.
     pub compression: bool,
     /// To come back with.
@@ -81,6 +90,7 @@ pub struct Session {
     mark: Time,
     /// The next request's number.
     next_seq: u64,
+    /// As agreed.
     heartbeat_ms: u32,
     unanswered_messages: u32,
     unanswered_bytes: u32,
@@ -88,6 +98,7 @@ pub struct Session {
     unanswered_requests: u16,
     phase: Phase,
     compression: bool,
+    pace: Pace,
 }
 
 impl Session {
@@ -104,6 +115,7 @@ impl Session {
             unanswered_requests: 0,
             phase: Phase::AwaitingHello,
             compression: false,
+            pace: Pace::new(),
         }
     }
 
@@ -131,22 +143,58 @@ impl Session {
         self.compression && self.is_served()
     }
 
-    /// How long its silence lasts before the connection is taken for dead.
+    /// The interval agreed on with HELLO, in milliseconds.
     #[must_use]
-    pub fn silence_max(&self) -> Duration {
-        Duration::from_millis(u64::from(self.heartbeat_ms)) * limits::HEARTBEATS_MISSED_MAX
+    pub fn heartbeat_ms(&self) -> u32 {
+        self.heartbeat_ms
     }
 
-    /// A whole frame came, or the clock starts anew because reading was stopped. Returns how far past the agreed
-    /// interval it came, in milliseconds.
+    /// The interval by which its silence is measured, in milliseconds: as agreed, or as it was asked for since.
+    #[inline]
+    fn interval_ms(&self, rules: &Rules) -> u32 {
+        self.pace.interval_ms(self.heartbeat_ms, millis(rules.heartbeat_max))
+    }
+
+    /// How long its silence lasts before the connection is taken for dead.
+    #[must_use]
+    pub fn silence_max(&self, rules: &Rules) -> Duration {
+        Duration::from_millis(u64::from(self.interval_ms(rules))) * limits::HEARTBEATS_MISSED_MAX
+    }
+
+    /// A whole frame came, or the clock starts anew because reading was stopped. Returns how long after the one before, in
+    /// milliseconds.
     #[inline]
     pub fn heard(&mut self, now: Time) -> u64 {
         if self.phase != Phase::Live {
             return 0;
         }
-        let late = self.mark.millis_until(now).saturating_sub(u64::from(self.heartbeat_ms));
+        let gap_ms = self.mark.millis_until(now);
         self.mark = now;
-        late
+        gap_ms
+    }
+
+    /// What was heard `gap_ms` after what came before is a PING. Returns how far past its interval it came, in
+    /// milliseconds, and whether it shows that the client follows a shorter interval, so that its deadline is earlier now.
+    #[inline]
+    pub fn heartbeat(&mut self, gap_ms: u64, rules: &Rules) -> (u64, bool) {
+        let late_ms = gap_ms.saturating_sub(u64::from(self.interval_ms(rules)));
+        (late_ms, self.pace.follows(gap_ms, self.heartbeat_ms, millis(rules.heartbeat_max)))
+    }
+
+    /// Counts a PING; whether it is answered.
+    #[inline]
+    pub fn answers_ping(&mut self) -> bool {
+        self.pace.ping()
+    }
+
+    /// The interval to ask for in a PONG so that it comes to `stretch`, in milliseconds; `None` when there is nothing to
+    /// say. It counts as said.
+    #[inline]
+    pub fn ask_interval(&mut self, stretch: Stretch, rules: &Rules) -> Option<u32> {
+        if self.phase != Phase::Live {
+            return None;
+        }
+        self.pace.ask(stretch, self.heartbeat_ms, millis(rules.heartbeat_max))
     }
 
     /// The client says who it is.
@@ -173,7 +221,9 @@ impl Session {
             .resume_key
             .verify(hello.resume_token, &namespace, &client)
             .map(|(epoch, session_id)| Resume { epoch, session_id, leases });
-        self.heartbeat_ms = agreed_heartbeat_ms(hello.heartbeat_ms, rules.heartbeat);
+        self.heartbeat_ms = agreed_heartbeat_ms(hello.heartbeat_ms, rules);
+        let pong_every = hello.pong_every.min(rules.pong_every_max).min(u32::from(u8::MAX));
+        self.pace.answer_every(pong_every as u8);
         self.compression = hello.compression && rules.compression;
         self.phase = Phase::AwaitingAttach;
         Ok(Attachment { namespace, client, resume })
@@ -195,16 +245,29 @@ impl Session {
         is_awaited
     }
 
-    /// The shard has taken the client in. `None` when that was not awaited.
-    pub fn welcome(&mut self, now: Time, attached: &Attached, rules: &Rules) -> Option<Welcome> {
+    /// The shard has taken the client in, whose interval is to be longer by `stretch` from the start. `None` when that was
+    /// not awaited.
+    pub fn welcome(
+        &mut self,
+        now: Time,
+        attached: &Attached,
+        stretch: Stretch,
+        rules: &Rules,
+    ) -> Option<Welcome> {
         if self.phase != Phase::AwaitingAttach {
             return None;
         }
         self.phase = Phase::Live;
         self.mark = now;
+        self.pace.begin(stretch);
         let Attached { namespace, client, epoch, session_id, .. } = attached;
         let resume_token = rules.resume_key.issue(namespace, client, *epoch, *session_id);
-        Some(Welcome { heartbeat_ms: self.heartbeat_ms, compression: self.compression, resume_token })
+        Some(Welcome {
+            heartbeat_ms: self.interval_ms(rules),
+            pong_every: u32::from(self.pace.pong_every()),
+            compression: self.compression,
+            resume_token,
+        })
     }
 
     /// Judges a request and, when it passes, counts it as unanswered.
@@ -332,10 +395,14 @@ impl Session {
     }
 }
 
-fn agreed_heartbeat_ms(wanted_ms: u32, default: Duration) -> u32 {
-    let wanted = if wanted_ms == 0 { default } else { Duration::from_millis(u64::from(wanted_ms)) };
-    let agreed = wanted.clamp(limits::HEARTBEAT_MIN, limits::HEARTBEAT_MAX);
-    u32::try_from(agreed.as_millis()).unwrap_or(u32::MAX)
+fn agreed_heartbeat_ms(wanted_ms: u32, rules: &Rules) -> u32 {
+    let wanted = if wanted_ms == 0 { rules.heartbeat } else { Duration::from_millis(u64::from(wanted_ms)) };
+    millis(wanted.max(rules.heartbeat_min).min(rules.heartbeat_max))
+}
+
+#[inline]
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn subscribe_fault(queue: &Result<QueueName, crate::ids::NameError>, credit_messages: u32) -> Option<String> {

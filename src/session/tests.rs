@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::*;
 use crate::clock::Time;
@@ -12,6 +13,9 @@ fn rules() -> Rules {
         auth: Auth::Open,
         resume_key: ResumeKey([7; 32]),
         heartbeat: limits::HEARTBEAT,
+        heartbeat_min: limits::HEARTBEAT_MIN,
+        heartbeat_max: limits::HEARTBEAT_MAX,
+        pong_every_max: limits::PONG_EVERY_MAX,
         publish_messages_max: 4,
         publish_bytes_max: 100,
         requests_max: 2,
@@ -26,7 +30,7 @@ fn hello<'a>() -> Hello<'a> {
 fn live(rules: &Rules) -> Session {
     let mut session = Session::new(Time(0));
     session.hello(hello(), rules).expect("hello");
-    session.welcome(Time(1), &attached(), rules).expect("welcome");
+    session.welcome(Time(1), &attached(), Stretch::NONE, rules).expect("welcome");
     session
 }
 
@@ -94,9 +98,33 @@ fn the_heartbeat_is_clamped_and_three_are_missed() {
     for (wanted_ms, agreed_ms) in [(0, 30_000), (1, 500), (45_000, 45_000), (u32::MAX, 3_600_000)] {
         let mut session = Session::new(Time(0));
         session.hello(Hello { heartbeat_ms: wanted_ms, ..hello() }, &rules).expect("hello");
-        let welcome = session.welcome(Time(1), &attached(), &rules).expect("welcome");
+        let welcome = session.welcome(Time(1), &attached(), Stretch::NONE, &rules).expect("welcome");
         assert_eq!(welcome.heartbeat_ms, agreed_ms);
-        assert_eq!(session.silence_max().as_millis(), u128::from(agreed_ms) * 3);
+        assert_eq!(session.silence_max(&rules).as_millis(), u128::from(agreed_ms) * 3);
+    }
+}
+
+#[test]
+fn bounds_and_a_crowd_decide_what_is_agreed() {
+    let mut rules = rules();
+    (rules.heartbeat_min, rules.heartbeat_max) = (Duration::from_secs(20), Duration::from_secs(60));
+    rules.pong_every_max = 4;
+    for (wanted_ms, agreed_ms, crowded_ms) in
+        [(0, 30_000, 42_420), (1, 20_000, 28_280), (45_000, 45_000, 60_000), (u32::MAX, 60_000, 60_000)]
+    {
+        for (stretch, told_ms) in [(Stretch::NONE, agreed_ms), (Stretch::NONE.longer(), crowded_ms)] {
+            let mut session = Session::new(Time(0));
+            session.hello(Hello { heartbeat_ms: wanted_ms, ..hello() }, &rules).expect("hello");
+            let welcome = session.welcome(Time(1), &attached(), stretch, &rules).expect("welcome");
+            assert_eq!((welcome.heartbeat_ms, session.heartbeat_ms()), (told_ms, agreed_ms));
+            assert_eq!(session.silence_max(&rules).as_millis(), u128::from(told_ms) * 3);
+        }
+    }
+    for (wanted, agreed) in [(0, 1), (1, 1), (3, 3), (u32::MAX, 4)] {
+        let mut session = Session::new(Time(0));
+        session.hello(Hello { pong_every: wanted, ..hello() }, &rules).expect("hello");
+        let welcome = session.welcome(Time(1), &attached(), Stretch::NONE, &rules).expect("welcome");
+        assert_eq!(welcome.pong_every, agreed);
     }
 }
 

@@ -179,12 +179,17 @@ impl Scrape {
         page.counters("handshakes", "Handshakes ended", None, &handshakes)?;
 
         let (heartbeat, slow) = (sum(|m| &m.closed_heartbeat), sum(|m| &m.closed_slow));
-        let fault = sum(|m| &m.closed_fault);
-        let other = sum(|m| &m.closed).saturating_sub(heartbeat + slow + fault);
+        let (fault, peer) = (sum(|m| &m.closed_fault), sum(|m| &m.closed_peer));
+        let (reset, unreachable) = (sum(|m| &m.closed_failed), sum(|m| &m.closed_unreachable));
+        let named = heartbeat + slow + fault + peer + reset + unreachable;
+        let other = sum(|m| &m.closed).saturating_sub(named);
         let closed = [
             ([("cause", "heartbeat")], heartbeat),
             ([("cause", "slow")], slow),
             ([("cause", "fault")], fault),
+            ([("cause", "peer")], peer),
+            ([("cause", "reset")], reset),
+            ([("cause", "unreachable")], unreachable),
             ([("cause", "other")], other),
         ];
         page.counters("connections_closed", "Connections closed, by cause", None, &closed)
@@ -238,6 +243,7 @@ impl Scrape {
             Scale::Millis,
             &merged(|m| &m.heartbeat_lateness_ms),
         )?;
+        self.keepalive(page)?;
         page.counter(
             "loop_turns",
             "Turns of the event loops",
@@ -257,6 +263,30 @@ impl Scrape {
         page.counter("broadcast_missed", "Broadcasts that busy connections missed", None, missed)?;
         let stopped = self.loop_sum(|m| m.reading_stopped.value());
         page.gauge("connections_not_read", "Connections not read for now, to slow them", None, count(stopped))
+    }
+
+    fn keepalive(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.histogram(
+            "heartbeat_detection_lateness",
+            "How long after its deadline a silent session was closed",
+            Scale::Millis,
+            &Merged::of(self.sources.loops.iter().map(|source| &source.detection_lateness_ms)),
+        )?;
+        let stretches = self.sources.loops.iter().map(|source| source.heartbeat_stretch_permille.value());
+        page.gauge(
+            "heartbeat_stretch",
+            "How many times as long as agreed heartbeat intervals are to be, in the loop where they are longest",
+            None,
+            count(stretches.max().unwrap_or(1000)) / 1e3,
+        )?;
+        let sum = |cell: fn(&LoopMetrics) -> &Counter| self.loop_sum(|source| cell(source).value());
+        let asked = count(sum(|m| &m.intervals_asked));
+        page.counter("heartbeat_intervals_asked", "PONGs that asked for another interval", None, asked)?;
+        let calls = [
+            ([("call", "read")], sum(|m| &m.socket_reads)),
+            ([("call", "write")], sum(|m| &m.socket_writes)),
+        ];
+        page.counters("socket_calls", "Reads and writes of connections' sockets", None, &calls)
     }
 
     /// What a loop counts and what the system counts: they differ by what leaked, and by what happens just now.

@@ -90,12 +90,28 @@ pub struct LoopMetrics {
     pub closed_slow: Counter,
     /// Closed: protocol fault of the client.
     pub closed_fault: Counter,
+    /// Closed by the client, in order, before it was told to go.
+    pub closed_peer: Counter,
+    /// Closed: the connection was reset.
+    pub closed_failed: Counter,
+    /// Closed: the system gave the client up, its probes or what was sent not being acknowledged.
+    pub closed_unreachable: Counter,
     /// Frames received.
     pub received: FrameKinds,
     /// Frames sent.
     pub sent: FrameKinds,
     /// How far past its interval a heartbeat came, in milliseconds.
     pub heartbeat_lateness_ms: Histogram,
+    /// How long after its deadline a silent session was closed, in milliseconds.
+    pub detection_lateness_ms: Histogram,
+    /// By how much heartbeat intervals are to be longer than agreed, in thousandths; 1000 is as agreed.
+    pub heartbeat_stretch_permille: Gauge,
+    /// PONGs that asked for another interval.
+    pub intervals_asked: Counter,
+    /// Reads of connections' sockets.
+    pub socket_reads: Counter,
+    /// Writes to connections' sockets.
+    pub socket_writes: Counter,
     /// Length of the turn that read a PING and wrote its PONG, in microseconds.
     pub heartbeat_turnaround_us: Histogram,
     /// Turns of the loop.

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) work: WorkPlan,
     pub(crate) backoff: Backoff,
     pub(crate) heartbeat: Duration,
+    /// Of how many heartbeats clients want an answer to one.
+    pub(crate) pong_every: u8,
     /// How long things go wrong.
     pub(crate) duration: Micros,
     /// What goes wrong.
@@ -118,6 +120,7 @@ impl Plan {
                 steady_after: Duration::from_secs(2),
             },
             heartbeat: Duration::from_millis(random.u64(500..4000)),
+            pong_every: 1,
             duration: random.u64(5..40) * SECOND,
             troubles: troubles(random),
             trouble_every: random.u64(300..6000) * MS,
@@ -132,6 +135,9 @@ impl Plan {
         if aside.u8(0..3) == 0 {
             plan.broadcast(&mut aside);
         }
+        if !workers_publish {
+            plan.pace(&mut aside);
+        }
         plan
     }
 
@@ -142,6 +148,19 @@ impl Plan {
         let gateway = GatewayConfig::clone(&self.gateway);
         self.queue.broadcast_bytes_max = gateway.whole_message_bytes_max();
         self.gateway = Arc::new(GatewayConfig { broadcast_wave_sends, ..gateway });
+    }
+
+    /// Answers that are left out, and loops that have more heartbeats than they are to take.
+    fn pace(&mut self, random: &mut fastrand::Rng) {
+        if random.u8(0..4) == 0 {
+            self.pong_every = random.u8(2..=5);
+        }
+        if random.u8(0..4) == 0 {
+            let mut gateway = GatewayConfig::clone(&self.gateway);
+            gateway.heartbeats_per_s = random.u32(1..=4);
+            gateway.rules.heartbeat_max = Duration::from_secs(5);
+            self.gateway = Arc::new(gateway);
+        }
     }
 
     /// Queues that are always full, budgets that are always spent, and workers that publish to the queues they empty. Nothing

@@ -135,6 +135,42 @@ impl Wire {
         (wire, welcome)
     }
 
+    /// As if the wire were cut: the client's system drops what arrives before it sees it. The client itself must say
+    /// nothing meanwhile.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn cut_off(&self) {
+        // BPF: return 0, that is, keep nothing.
+        let nothing = socket2::SockFilter::new(6, 0, 0, 0);
+        socket2::SockRef::from(&self.stream).attach_filter(&[nothing]).expect("a filter can be attached");
+    }
+
+    /// What was sent and the server's system has not acknowledged; `None` when the connection was missed in a list that
+    /// changes while it is read.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn unacknowledged_bytes(&self) -> Option<u64> {
+        let port_of = |address: std::io::Result<SocketAddr>| {
+            format!(":{:04X}", address.expect("it is connected").port())
+        };
+        // Other connections may have the same port to other places.
+        let (own, peer) = (port_of(self.stream.local_addr()), port_of(self.stream.peer_addr()));
+        let sockets = std::fs::read_to_string("/proc/net/tcp").expect("the system tells of its sockets");
+        // Its number, its address, its peer's, its state, and then what is to be sent and to be read, in hexadecimal.
+        let mut rows = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row[1].ends_with(&own) && row[2].ends_with(&peer));
+        row.map(|row| u64::from_str_radix(&row[4][..8], 16).expect("a number of bytes"))
+    }
+
+    /// Undoes [`Wire::cut_off`].
+    #[cfg(target_os = "linux")]
+    pub(crate) fn restore(&self) {
+        socket2::SockRef::from(&self.stream).detach_filter().expect("a filter can be detached");
+    }
+
+    /// Ends the connection with a reset, as a host does that knows nothing of it.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a socket can linger");
+    }
+
     /// Sends bytes as they are; whether the server still took them.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()

@@ -70,6 +70,7 @@ pub(super) fn reactor(config: &Config, plan: &TablePlan) -> ReactorConfig {
         pin: plan.loops <= host::cores() as u64,
         private_tables: plan.is_private,
         heartbeat: config.session.heartbeat,
+        sessions: plan.sessions,
     }
 }
 
@@ -78,14 +79,19 @@ pub(super) fn reactor(config: &Config, plan: &TablePlan) -> ReactorConfig {
 pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) -> Arc<GatewayConfig> {
     let mut gateway = GatewayConfig::new(config.auth.clone(), resume_key);
     gateway.max_sessions = plan.sessions as usize;
+    let cores = host::cores() as u64;
     (gateway.admissions_per_s, gateway.admission_burst) =
-        admissions(config.session.admissions_per_s, plan.loops, host::cores() as u64);
+        admissions(config.session.admissions_per_s, plan.loops, cores);
     gateway.grace = config.session.grace;
     gateway.frame_bytes_max = config.session.frame_bytes_max as usize;
     gateway.message_bytes_max = config.message_bytes_max() as usize;
     gateway.handshake_deadline = config.session.handshake_deadline;
     gateway.write_stall_deadline = config.session.write_stall_deadline;
     gateway.rules.heartbeat = config.session.heartbeat;
+    gateway.rules.heartbeat_min = config.session.heartbeat_min;
+    gateway.rules.heartbeat_max = config.session.heartbeat_max;
+    gateway.rules.pong_every_max = config.session.pong_every_max as u32;
+    gateway.heartbeats_per_s = heartbeats_per_s(config.session.heartbeats_per_s, plan.loops, cores);
     gateway.rules.publish_messages_max = config.session.publish_window_messages as u32;
     gateway.rules.publish_bytes_max = config.session.publish_window_bytes as u32;
     gateway.rules.compression = config.session.compression;
@@ -98,6 +104,12 @@ fn admissions(per_s: u64, loops: u64, cores: u64) -> (u32, u32) {
     // The kernel spreads connections evenly over the loops, give or take what a burst takes.
     let each = u32::try_from(all.div_ceil(loops.max(1))).unwrap_or(u32::MAX);
     (each, (each / limits::ADMISSION_BURST_SHARE).max(limits::ADMISSION_BURST_MIN))
+}
+
+/// A loop's part of the heartbeats a second that the server is to take; 0 leaves it to the number of cores.
+fn heartbeats_per_s(told: u64, loops: u64, cores: u64) -> u32 {
+    let all = if told == 0 { u64::from(limits::HEARTBEATS_PER_S) * cores } else { told };
+    u32::try_from(all / loops.max(1)).unwrap_or(u32::MAX).max(1)
 }
 
 pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {

@@ -22,6 +22,10 @@ pub struct Options {
     pub token: String,
     /// The wanted heartbeat; `None` leaves it to the server.
     pub heartbeat: Option<Duration>,
+    /// An answer is wanted to every so manieth heartbeat only, 1 (unless changed) to 16. It saves the device what it
+    /// receives; with more than 1 it takes as many heartbeats more until a server that is gone without a word is taken
+    /// for it.
+    pub pong_every: u8,
     /// How long one attempt to connect may take; 5 s unless changed.
     pub connect_timeout: Duration,
     /// When to connect again.
@@ -49,6 +53,7 @@ impl Options {
             client_id: None,
             token: String::new(),
             heartbeat: None,
+            pong_every: 1,
             connect_timeout: limits::HANDSHAKE_DEADLINE,
             backoff: Backoff::default(),
             compression: true,

@@ -279,9 +279,23 @@ impl Machine {
             Some(telemetry) if telemetry.encoded_len() > 0 => encode(out, Kind::Ping, telemetry),
             _ => out.extend_from_slice(&EMPTY_PING),
         }
-        self.ping_sent = now;
-        self.pings_unanswered = self.pings_unanswered.saturating_add(1);
         self.next_ping = now + self.heartbeat();
+        self.pings_to_pong -= 1;
+        if self.pings_to_pong == 0 {
+            self.pings_to_pong = self.pong_every;
+            self.ping_sent = now;
+            self.pings_unanswered = self.pings_unanswered.saturating_add(1);
+        }
+    }
+
+    /// Empty heartbeats until the last one is answered: none when the last one sent is, otherwise at most 15, of 2 bytes
+    /// each.
+    pub fn ask_for_pong(&mut self, now: Time, out: &mut Vec<u8>) {
+        while self.pings_to_pong != self.pong_every
+            && !matches!(self.state, State::AwaitingWelcome | State::Closed)
+        {
+            self.ping(now, None, out);
+        }
     }
 
     /// Sends the next heartbeat at `at`, or an interval from now if that is sooner, and the others by intervals from there:

@@ -288,6 +288,148 @@ fn heartbeats_are_sent_each_interval_and_three_silent_ones_close() {
     assert!(machine.is_closed() && machine.next_deadline().is_none());
 }
 
+/// A machine that wants every so manieth PING answered, and was agreed with.
+fn eliding(pong_every: u32) -> Machine {
+    let mut out = Vec::new();
+    let hello = proto::Hello { pong_every, ..proto::Hello::default() };
+    let mut machine = Machine::new(Time(0), &hello, &mut out);
+    let mut bytes = Vec::new();
+    encode(&mut bytes, Kind::Welcome, &proto::Welcome { pong_every, ..welcome(1) });
+    assert_eq!(feed(&mut machine, Time(0), &bytes, usize::MAX).len(), 1);
+    machine
+}
+
+#[test]
+fn a_server_that_answers_every_kth_is_not_taken_for_dead() {
+    for k in 1..=16 {
+        let mut machine = eliding(k);
+        let (mut pings, mut pongs) = (0, 0);
+        for tick in 1..=200_u64 {
+            let mut out = Vec::new();
+            assert_eq!(machine.next_deadline(), Some(Time(tick * 1000)));
+            machine.handle_timeout(Time(tick * 1000), &mut out).unwrap();
+            assert_eq!(kinds(&out), [Kind::Ping], "one a heartbeat while all is well");
+            pings += 1;
+            if pings % k == 0 {
+                pongs += 1;
+                let events = feed(&mut machine, Time(tick * 1000 + 9), &crate::wire::EMPTY_PONG, 1);
+                assert_eq!(events, ["Pong { rtt: Some(9ms) }"]);
+            }
+        }
+        assert_eq!(pongs, 200 / k);
+    }
+}
+
+#[test]
+fn a_server_that_is_gone_is_left_after_three_answers_too_few() {
+    for k in 1..=16_u64 {
+        let mut machine = eliding(k as u32);
+        let mut answers_due = 0;
+        let mut pings = 0;
+        let left_at = loop {
+            let now = machine.next_deadline().unwrap();
+            let mut out = Vec::new();
+            if machine.handle_timeout(now, &mut out).is_err() {
+                break now;
+            }
+            pings += kinds(&out).len() as u64;
+            assert!(out.len() as u64 <= 2 * k);
+            answers_due = pings / k;
+        };
+        assert_eq!(left_at, Time((k + 2) * 1000), "every {k}.");
+        assert_eq!(answers_due, 2, "and at the third the connection is closed");
+    }
+}
+
+#[test]
+fn heartbeats_of_ones_own_neither_hide_a_silence_nor_cause_one() {
+    let mut machine = eliding(3);
+    let mut out = Vec::new();
+    for at in (100..5000).step_by(100) {
+        machine.handle_timeout(Time(at), &mut out).unwrap();
+        machine.ping(Time(at), None, &mut out);
+    }
+    assert_eq!(machine.next_deadline(), Some(Time(5000)));
+    assert_eq!(machine.handle_timeout(Time(5000), &mut out), Err(Silence::Heartbeats));
+}
+
+#[test]
+fn an_answer_can_be_had_when_it_is_wanted() {
+    for k in 1..=16_u32 {
+        let mut machine = eliding(k);
+        for before in 0..40 {
+            let mut out = Vec::new();
+            machine.ping(Time(1), None, &mut out);
+            machine.ask_for_pong(Time(1), &mut out);
+            assert_eq!(machine.pings_to_pong, machine.pong_every);
+            assert!(out.len() as u32 <= 2 * k, "{} bytes after {before}", out.len());
+            let mut more = Vec::new();
+            machine.ask_for_pong(Time(1), &mut more);
+            assert!(more.is_empty(), "the last one is answered");
+            (0..before % k).for_each(|_| machine.ping(Time(1), None, &mut more));
+        }
+    }
+    let mut out = Vec::new();
+    let hello = proto::Hello { pong_every: 4, ..proto::Hello::default() };
+    let mut machine = Machine::new(Time(0), &hello, &mut out);
+    out.clear();
+    machine.ask_for_pong(Time(0), &mut out);
+    assert!(out.is_empty(), "not before WELCOME");
+}
+
+#[test]
+fn a_server_may_answer_more_often_than_asked_and_never_less() {
+    for (asked, said, agreed) in
+        [(4, 0, Some(1)), (4, 2, Some(2)), (4, 4, Some(4)), (4, 5, None), (0, 2, None)]
+    {
+        let hello = proto::Hello { pong_every: asked, ..proto::Hello::default() };
+        let mut machine = Machine::new(Time(0), &hello, &mut Vec::new());
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Kind::Welcome, &proto::Welcome { pong_every: said, ..welcome(1) });
+        let events = feed(&mut machine, Time(0), &bytes, usize::MAX);
+        match agreed {
+            Some(agreed) => assert_eq!(machine.pong_every, agreed),
+            None => assert!(machine.is_closed() && events[0].contains("pong_every"), "{events:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_interval_is_the_one_the_server_asked_for_last() {
+    let mut machine = eliding(2);
+    let mut out = Vec::new();
+    machine.handle_timeout(Time(1000), &mut out).unwrap();
+    machine.handle_timeout(Time(2000), &mut out).unwrap();
+    let mut pong = Vec::new();
+    encode(&mut pong, Kind::Pong, &proto::Pong { heartbeat_ms: 4000 });
+    feed(&mut machine, Time(2010), &pong, usize::MAX);
+    assert_eq!(machine.heartbeat(), Duration::from_secs(4));
+    let first = machine.next_deadline().unwrap();
+    assert!(first >= Time(2010) && first < Time(6010), "somewhere in the first one: {first:?}");
+    machine.handle_timeout(first, &mut out).unwrap();
+    assert_eq!(machine.next_deadline(), Some(first + Duration::from_secs(4)));
+    feed(&mut machine, first, &crate::wire::EMPTY_PONG, usize::MAX);
+    assert_eq!(machine.heartbeat(), Duration::from_secs(4), "an empty PONG changes nothing");
+    let mut pong = Vec::new();
+    encode(&mut pong, Kind::Pong, &proto::Pong { heartbeat_ms: 500 });
+    feed(&mut machine, Time(6500), &pong, usize::MAX);
+    assert_eq!(machine.next_deadline(), Some(Time(7000)), "a shorter one begins at once");
+}
+
+/// Clients that heard of a longer interval within one of the old ones are spread over all of the new.
+#[test]
+fn heartbeats_that_become_fewer_become_fewer_at_every_moment() {
+    let mut pong = Vec::new();
+    encode(&mut pong, Kind::Pong, &proto::Pong { heartbeat_ms: 8000 });
+    let mut at = [0_u32; 8];
+    for told_at in 0..1000 {
+        let (mut machine, _) = welcomed(1);
+        feed(&mut machine, Time(told_at), &pong, usize::MAX);
+        at[(machine.next_deadline().unwrap().0 % 8000 / 1000) as usize] += 1;
+    }
+    assert!(at.iter().all(|&there| (100..150).contains(&there)), "{at:?}");
+}
+
 #[test]
 fn a_server_that_does_not_welcome_in_time_is_left() {
     let mut out = Vec::new();

@@ -184,6 +184,7 @@ fn config() -> SessionConfig {
         client_id: ClientId::parse("c").unwrap(),
         credential: Vec::new(),
         heartbeat: None,
+        pong_every: 1,
         backoff: Backoff::default(),
         compression: true,
     }

@@ -3,6 +3,7 @@
 mod broadcast;
 mod entrance;
 mod handshake;
+mod heartbeats;
 mod hostile;
 mod output;
 mod parts;
@@ -194,6 +195,8 @@ pub(super) enum Got {
     Welcome(proto::Welcome),
     Reject(proto::Reject),
     Pong,
+    /// A PONG that asks for this interval, in milliseconds.
+    Interval(u32),
     PublishAck(proto::PublishAck),
     Reply(proto::Reply),
     Deliver(Vec<Vec<u8>>),
@@ -217,7 +220,8 @@ pub(super) fn parse(mut bytes: &[u8]) -> Vec<Got> {
         got.push(match ServerFrame::decode(kind, payload).expect("a frame that decodes") {
             ServerFrame::Welcome(welcome) => Got::Welcome(*welcome),
             ServerFrame::Reject(reject) => Got::Reject(reject),
-            ServerFrame::Pong(_) => Got::Pong,
+            ServerFrame::Pong(proto::Pong { heartbeat_ms: 0 }) => Got::Pong,
+            ServerFrame::Pong(pong) => Got::Interval(pong.heartbeat_ms),
             ServerFrame::PublishAck(ack) => Got::PublishAck(ack),
             ServerFrame::Reply(reply) => Got::Reply(reply),
             ServerFrame::Part(part) => Got::Part(part.offset, part.data.to_vec()),

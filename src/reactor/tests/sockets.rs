@@ -312,7 +312,7 @@ fn an_address_in_use_is_refused_and_free_again_afterwards() {
 
 #[test]
 fn accepted_connections_have_the_listeners_options() {
-    let keep_alive = KeepAlive::beside_heartbeat(Duration::from_secs(100));
+    let keep_alive = KeepAlive::tuned(Duration::from_secs(100), 1000);
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), keep_alive, true, Arc::default()).unwrap();
     let _client = connect(listener.address());
     let Accepted::Stream(stream) = listener.accept() else { panic!("a connection waits") };
@@ -324,5 +324,105 @@ fn accepted_connections_have_the_listeners_options() {
     assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
     #[cfg(target_os = "linux")]
     assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(180)));
-    assert_eq!(KeepAlive::beside_heartbeat(Duration::from_secs(1)).idle, Duration::from_secs(60));
+}
+
+#[test]
+fn probes_wait_for_the_heartbeat_and_stay_few() {
+    let tuned = |heartbeat_s, sessions| KeepAlive::tuned(Duration::from_secs(heartbeat_s), sessions);
+    for (heartbeat_s, sessions, idle_s) in [
+        (1, 1, 60),
+        (40, 1, 60),
+        (60, 1, 90),
+        (30, 300_000, 60),
+        (30, 1_000_000, 200),
+        (200, 1_000_000, 300),
+        (30, 16_000_000, 3200),
+        (30, u64::MAX, 32_767),
+    ] {
+        let keep_alive = tuned(heartbeat_s, sessions);
+        assert_eq!(keep_alive.idle.as_secs(), idle_s, "{sessions} sessions of {heartbeat_s} s");
+        assert_eq!(keep_alive.user_timeout, keep_alive.idle + Duration::from_secs(30));
+        if sessions <= 16_000_000 {
+            assert!(sessions / keep_alive.idle.as_secs() <= limits::KEEPALIVE_PROBES_PER_S_MAX);
+        }
+    }
+}
+
+/// One event, one read and one write: nothing is asked of a socket twice.
+#[test]
+fn a_round_trip_is_one_read_and_one_write() {
+    let running = start(1);
+    let mut stream = connect(running.address);
+    echoes(&mut stream, b"warm");
+    let metrics = &running.metrics[0];
+    let counts = || (metrics.socket_reads.value(), metrics.socket_writes.value(), metrics.turns.value());
+    // A turn is counted at its end, after its answer was sent.
+    eventually("the turn is counted", || counts().2 >= 2);
+    let before = counts();
+    for _ in 0..1000 {
+        echoes(&mut stream, b"ping");
+    }
+    eventually("the turns are counted", || counts().2 >= before.2 + 1000);
+    let after = counts();
+    assert_eq!((after.0 - before.0, after.1 - before.1), (1000, 1000));
+    assert!(after.2 - before.2 <= 1001, "{} turns", after.2 - before.2);
+    running.stop();
+}
+
+/// What the system sees of a peer whose host is gone: nothing it is sent is acknowledged any more.
+#[cfg(target_os = "linux")]
+mod gone {
+    use socket2::SockFilter;
+
+    use super::*;
+
+    fn impatient() -> KeepAlive {
+        let second = Duration::from_secs(1);
+        KeepAlive { idle: second, interval: second, retries: 1, user_timeout: 3 * second }
+    }
+
+    /// A connection of which the client's system drops all that arrives, before it sees it.
+    fn cut_off() -> (TcpStream, mio::net::TcpStream) {
+        let listener =
+            Listener::bind("127.0.0.1:0".parse().unwrap(), impatient(), true, Arc::default()).unwrap();
+        let client = connect(listener.address());
+        let Accepted::Stream(stream) = listener.accept() else { panic!("a connection waits") };
+        const RETURN_NOTHING: SockFilter = SockFilter::new(6, 0, 0, 0);
+        SockRef::from(&client).attach_filter(&[RETURN_NOTHING]).unwrap();
+        (client, stream)
+    }
+
+    fn until_given_up(stream: &mut mio::net::TcpStream) -> (std::io::ErrorKind, Duration) {
+        let begun = Instant::now();
+        loop {
+            match stream.read(&mut [0]) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    assert!(begun.elapsed() < PATIENCE, "the system never gives it up");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => return (error.kind(), begun.elapsed()),
+                Ok(n) => panic!("{n} bytes of a client that is gone"),
+            }
+        }
+    }
+
+    /// Nobody says anything: neither heartbeats nor unacknowledged output would find out.
+    #[test]
+    fn probes_find_an_idle_one() {
+        let (_client, mut stream) = cut_off();
+        let (error, after) = until_given_up(&mut stream);
+        assert_eq!(error, std::io::ErrorKind::TimedOut);
+        assert!(after >= Duration::from_millis(1500), "after {after:?}");
+    }
+
+    /// While something sent is not acknowledged the system sends no probes.
+    #[test]
+    fn output_that_is_not_acknowledged_finds_the_others() {
+        let (_client, mut stream) = cut_off();
+        assert_eq!(stream.write(b"unread").unwrap(), 6);
+        let (error, after) = until_given_up(&mut stream);
+        assert_eq!(error, std::io::ErrorKind::TimedOut);
+        // Without the option the system tries for a quarter of an hour.
+        assert!(after >= Duration::from_millis(2500) && after < Duration::from_secs(60), "after {after:?}");
+    }
 }

@@ -154,6 +154,7 @@ impl World {
             client_id: id.clone(),
             credential: Vec::new(),
             heartbeat: Some(self.plan.heartbeat),
+            pong_every: self.plan.pong_every,
             backoff: self.plan.backoff,
             compression: true,
         };
