@@ -13,7 +13,7 @@ fn narrow() -> GatewayConfig {
 fn resuming(rig: &mut Rig, client: &str) -> Vec<u8> {
     let key = rig.accept();
     rig.receive(key, &hello(client));
-    rig.attach(key, 5);
+    rig.attach_as(client, key, 5);
     let Got::Welcome(welcome) = rig.frames(key.slot).remove(0) else { panic!("no WELCOME") };
     rig.gateway.closed(rig.now, key.slot, CloseCause::Peer);
     rig.commands();

@@ -203,6 +203,7 @@ fn a_hundred_thousand_silent_sessions_are_found_in_time_and_beside_others() {
     let mut config = config();
     config.max_sessions = 200_000;
     config.max_handshakes = 200_000;
+    config.admission_burst = 400_000;
     config.heartbeats_per_s = 1_000_000;
     let mut rig = Rig::new(config);
     let silent = crowd(&mut rig, SILENT, 30_000);

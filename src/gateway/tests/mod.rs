@@ -127,10 +127,14 @@ impl Rig {
     }
 
     pub(super) fn attach(&mut self, key: SlotKey, epoch: u64) {
+        self.attach_as("d1", key, epoch);
+    }
+
+    pub(super) fn attach_as(&mut self, client: &str, key: SlotKey, epoch: u64) {
         let attached = Attached {
             conn: conn(key),
             namespace: Namespace::parse(Namespace::DEFAULT).unwrap(),
-            client: ClientId::parse("d1").unwrap(),
+            client: ClientId::parse(client).unwrap(),
             session_id: 7,
             epoch: Epoch(epoch),
             resumed: false,
