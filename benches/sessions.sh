@@ -82,6 +82,17 @@ say_queue() {
     "$(field "$publish" latency_us p99)" "$(field "$works" delivery_us p50)" "$(field "$works" delivery_us p99)" \
     "$(field "$works" delivery_us p999)"
 }
+# broadcast: until all have it, so that what comes next is measured by itself
+broadcast() {
+  load broadcast --topic bench --json "$work/broadcast.json" > /dev/null
+  until [ "$(metric 'relaymesh_buffer_bytes{buffer="broadcasts"}')" -eq 0 ]; do sleep 0.2; done
+}
+say_broadcast() {
+  local of=$work/held.json
+  printf '  %-26s %8s deliveries, %8.0f/s; delay p50 %s us p99 %s us, the last %s us\n' broadcast \
+    "$(field "$of" broadcast deliveries)" "$(field "$of" broadcast per_s)" "$(field "$of" broadcast p50)" \
+    "$(field "$of" broadcast p99)" "$(field "$of" broadcast last_us)"
+}
 say_push() {
   printf '  %-26s %8s arrived of %s; to the device p50 %s us p99 %s us p99.9 %s us; on disk p99 %s us\n' "push, $1" \
     "$(field "$work/held.json" push count)" "$(field "$work/push.json" count)" "$(field "$work/held.json" push p50)" \
@@ -104,7 +115,7 @@ for count in $counts; do
     hold "$count" "$hold"
     await_all "$count"
     wants push && push "$count" "${each}s"
-    wants broadcast && load broadcast --topic bench --json "$work/broadcast.json" > "$work/broadcast.log"
+    wants broadcast && broadcast
     wants queue && queue during
     kill -0 $holder 2> /dev/null || echo "HOLD=$hold was over before the others were done" >&2
     held
@@ -121,6 +132,6 @@ for count in $counts; do
     "$(field "$of" heartbeat_rtt_us p999)" "$(field "$of" missed_heartbeats)" "$(field "$of" cpu_us_per_heartbeat)"
   if wants push; then say_push "$count sessions"; fi
   if wants queue; then say_queue before "no sessions"; say_queue during "$count sessions"; fi
-  if wants broadcast; then sed 's/^/  broadcast: /' "$work/broadcast.log"; fi
+  if wants broadcast; then say_broadcast; fi
   stop
 done

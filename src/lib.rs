@@ -101,7 +101,8 @@
 //! | the client's place among the names | [`queue`] | 11 |
 //! | in all | | 199 |
 //!
-//! All of it lies in lists that grow a page at a time ([`paged`]), so that nothing is copied and left behind as they grow.
+//! Sessions, timers and clients lie in lists that grow a page at a time ([`paged`]), so that nothing of them is copied and left
+//! behind as they grow; the table of names doubles.
 //! A connection has buffers only while something is half received or half sent, and what a storm took of them is
 //! given back when it is over. A name of more than 22 bytes takes memory of its own. What RSS shows beyond
 //! this is the allocator's: the rest of its pages, and what each thread keeps for itself.

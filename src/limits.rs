@@ -24,6 +24,8 @@ pub const RESUME_TOKEN_BYTES_MAX: usize = 64;
 
 /// Largest payload of a frame before the session is authenticated, in bytes.
 pub const HANDSHAKE_FRAME_BYTES_MAX: usize = 4 * KIB;
+/// What may come behind a HELLO that waits for its turn.
+pub const EARLY_BYTES_MAX: usize = 4 * HANDSHAKE_FRAME_BYTES_MAX;
 /// Largest payload of a frame afterwards, in bytes, decompressed. Default of `frame_bytes_max`.
 pub const FRAME_BYTES_MAX: usize = MIB;
 /// Largest configurable `frame_bytes_max`.
@@ -294,7 +296,7 @@ pub const BROADCAST_BYTES_PER_LOOP_MAX: u64 = 16 * MIB as u64;
 pub const BROADCAST_CHARGE_BYTES_MIN: usize = 4 * KIB;
 /// Broadcasts that a loop hands to connections in one turn: a millisecond or two of writes, after which it reads, answers
 /// heartbeats and goes on.
-pub const BROADCAST_WAVE_SENDS: usize = 256;
+pub const BROADCAST_WAVE_SENDS: usize = 64;
 /// Bytes that a loop adds to the output of connections in one turn by broadcasts.
 pub const BROADCAST_WAVE_BYTES: usize = MIB;
 /// How often a loop compares a connection's topics with a broadcast's in one turn.

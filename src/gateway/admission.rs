@@ -139,7 +139,7 @@ impl<W> Admission<W> {
         let until = now_us.saturating_add(furthest_us);
         let behind_waiting_us = now_us + self.waiting() as u64 * 1_000_000 / self.per_second;
         let slot_us = self.unpromised_us.max(behind_waiting_us).min(until);
-        self.unpromised_us = slot_us + 1_000_000 / self.per_second;
+        self.unpromised_us = slot_us + 1_000_000_u64.div_ceil(self.per_second);
         let wait_ms = (slot_us - now_us) / 1000;
         let wait_ms = wait_ms + 1 + self.random.u64(..=wait_ms / 8 + 100);
         u32::try_from(wait_ms).unwrap_or(u32::MAX)

@@ -151,6 +151,10 @@ impl Gateway {
         drain.is_told |= drain.next_slot >= drain.end_slot || (!drain.is_end && drain.told >= drain.wanted);
         let (is_over, is_told) = (drain.is_told && !drain.is_end, drain.is_told);
         self.metrics.drain_told.set(drain.told);
+        if is_told {
+            // Some had left by themselves.
+            self.metrics.drain_wanted.set(drain.told);
+        }
         if is_over {
             self.drain = None;
         }

@@ -7,6 +7,7 @@ use crate::gateway::admission::{Rank, Ruling};
 use crate::gateway::ending::Ending;
 use crate::gateway::{Gateway, SlotKey, translate};
 use crate::ids::ConnKey;
+use crate::limits;
 use crate::mail::{Attach, Command};
 use crate::session::Phase;
 use crate::wire::{clip, proto};
@@ -42,6 +43,10 @@ impl Gateway {
                 self.note_waiting();
             }
             Ruling::Shed => {
+                // The shard never hears of it.
+                if let Some(conn) = self.table.at_mut(slot) {
+                    conn.session.put_off();
+                }
                 self.metrics.accepts.shed_admission.inc();
                 return Err(no_admission());
             }
@@ -51,11 +56,14 @@ impl Gateway {
 
     /// How long a client that came then may wait for its token: what follows has half of the handshake's time.
     fn patience(&self, now: Time, came: Time) -> Duration {
-        (self.config.handshake_deadline / 2).saturating_sub(now - came)
+        // A client gives up after its own deadline, whatever this server's is.
+        let deadline = self.config.handshake_deadline.min(limits::HANDSHAKE_DEADLINE);
+        (deadline / 2).saturating_sub(now - came)
     }
 
     /// Whether nothing of the connection is read because it waits for a token.
-    pub(super) fn awaits_admission(&self, slot: u32) -> bool {
+    #[must_use]
+    pub fn awaits_admission(&self, slot: u32) -> bool {
         self.table.at(slot).is_some_and(|conn| conn.session.phase() == Phase::AwaitingAdmission)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::clock::Time;
 use crate::gateway::ending::{Cause, Ending};
+use crate::gateway::entrance::no_admission;
 use crate::gateway::table::IDLE;
 use crate::gateway::{Gateway, SlotKey, translate};
 use crate::ids::ConnKey;
@@ -42,7 +43,11 @@ impl Gateway {
     pub(super) fn frames(&mut self, now: Time, slot: u32, mut bytes: &[u8]) -> Result<(), Ending> {
         while !bytes.is_empty() {
             if self.awaits_admission(slot) {
-                return self.keep(slot, bytes);
+                return if bytes.len() <= limits::EARLY_BYTES_MAX {
+                    self.keep(slot, bytes)
+                } else {
+                    Err(no_admission())
+                };
             }
             let payload_max = self.payload_max(slot);
             match split(bytes, payload_max).map_err(|fault| Ending::fault(&fault))? {

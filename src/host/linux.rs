@@ -8,11 +8,11 @@ use std::os::fd::RawFd;
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 pub(super) fn open_descriptors() -> Option<u64> {
-    descriptors_in("/proc/self/fd")
+    descriptors_in("/proc/self/fd", true)
 }
 
 pub(super) fn open_descriptors_of(thread: u64) -> Option<u64> {
-    descriptors_in(&format!("/proc/self/task/{thread}/fd"))
+    descriptors_in(&format!("/proc/self/task/{thread}/fd"), thread_number() == Some(thread))
 }
 
 pub(super) fn descriptors_of(thread: u64) -> Option<Vec<RawFd>> {
@@ -20,12 +20,12 @@ pub(super) fn descriptors_of(thread: u64) -> Option<Vec<RawFd>> {
     Some(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
-fn descriptors_in(directory: &str) -> Option<u64> {
+fn descriptors_in(directory: &str, is_own: bool) -> Option<u64> {
     // Since Linux 6.2 the size of this directory is the number of descriptors. Counting its entries instead takes
     // about a second for a million of them and is left to older kernels.
     match fs::metadata(directory).ok()?.len() {
-        // The directory that is listed counts itself, or at least may do so.
-        0 => Some((fs::read_dir(directory).ok()?.count() as u64).saturating_sub(1)),
+        // While it is listed, the directory itself is open in the table of whoever lists it.
+        0 => Some((fs::read_dir(directory).ok()?.count() as u64).saturating_sub(u64::from(is_own))),
         open => Some(open),
     }
 }

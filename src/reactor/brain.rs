@@ -32,6 +32,11 @@ pub trait LoopBrain: Send + 'static {
     /// Whether this connection is to be read now.
     fn may_read(&self, slot: u32) -> bool;
 
+    /// Whether this connection waits, unread, to be let in: if its peer goes, nothing else tells the brain.
+    fn awaits_admission(&self, _slot: u32) -> bool {
+        false
+    }
+
     /// Effects from the shard.
     fn effects(&mut self, now: Time, batch: EffectBatch);
 
@@ -91,6 +96,10 @@ impl LoopBrain for Gateway {
 
     fn may_read(&self, slot: u32) -> bool {
         Gateway::may_read(self, slot)
+    }
+
+    fn awaits_admission(&self, slot: u32) -> bool {
+        Gateway::awaits_admission(self, slot)
     }
 
     fn effects(&mut self, now: Time, batch: EffectBatch) {

@@ -288,7 +288,17 @@ impl<B: LoopBrain> EventLoop<B> {
             // Nobody would find out by reading.
             self.doom(key.slot, CloseCause::Failed);
         }
+        self.close_if_gone(key);
         self.connections.queue(key.slot);
+    }
+
+    /// A client that went while it waited to be let in is let go: its session would take over from the connection with
+    /// which it has come back.
+    fn close_if_gone(&mut self, key: SlotKey) {
+        let has_gone = self.connections.of(key).is_some_and(|connection| connection.peer_finished);
+        if has_gone && self.brain.awaits_admission(key.slot) {
+            self.doom(key.slot, CloseCause::Peer);
+        }
     }
 
     fn accept(&mut self) {
@@ -458,6 +468,7 @@ impl<B: LoopBrain> EventLoop<B> {
                 }
             }
         }
+        self.close_if_gone(key);
         // Stopped by the brain, it stays readable and is queued by `Action::ResumeReading`.
         if self.brain.may_read(key.slot) {
             self.connections.queue(key.slot);

@@ -1,6 +1,7 @@
 //! Who is let in when more clients come than the loop takes on, and who is sent away in a drain.
 
 use super::*;
+use crate::limits;
 use crate::mail::{Detach, DrainOrder};
 use crate::wire::EMPTY_PING;
 
@@ -129,7 +130,22 @@ fn whoever_would_wait_too_long_is_sent_away_with_a_slot_new_ones_first() {
     let key = rig.accept();
     rig.receive(key, &back);
     assert!(rig.frames(key.slot).is_empty(), "whoever resumes is still let in");
-    assert_eq!(attached(&rig.commands()), ["new0", "old"]);
+    let commands = rig.commands();
+    assert_eq!(attached(&commands), ["new0", "old"]);
+    assert_eq!(commands.len(), 2, "the shard hears nothing of the others");
+}
+
+#[test]
+fn only_so_much_may_come_behind_a_hello_that_waits() {
+    let mut rig = Rig::new(narrow());
+    rig.live("first");
+    for (bytes, is_kept) in [(limits::EARLY_BYTES_MAX, true), (limits::EARLY_BYTES_MAX + 1, false)] {
+        let key = rig.accept();
+        rig.receive(key, &[hello("d1"), vec![0; bytes]].concat());
+        assert_eq!(rig.frames(key.slot).is_empty(), is_kept, "{bytes} bytes");
+        assert_eq!(rig.closed.contains(&key.slot), !is_kept);
+    }
+    assert_eq!(rig.metrics.partial_bytes.value(), limits::EARLY_BYTES_MAX as u64);
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(super) const CLOSE_ME: u8 = b'!';
 pub(super) const PANIC: u8 = b'?';
 /// A read that starts with it makes the brain lose a file, and a connection to [`Echo::leaks_to`].
 pub(super) const LEAK: u8 = b'~';
+/// A read that starts with it makes the brain have the connection wait, unread, to be let in, for ever.
+pub(super) const WAIT: u8 = b'_';
 /// Output beyond which a connection is not read.
 const OUTPUT_MAX: usize = 64 * 1024;
 
@@ -47,6 +49,7 @@ struct Slot {
     closing: bool,
     dirty: bool,
     stopped: bool,
+    waiting: bool,
     output: Vec<u8>,
     sent: usize,
 }
@@ -134,6 +137,7 @@ impl LoopBrain for Echo {
             let _ = TcpStream::connect(to).unwrap().into_raw_fd();
             let _ = File::open("/dev/null").unwrap().into_raw_fd();
         }
+        slot.waiting |= bytes[0] == WAIT;
         if bytes[0] == CLOSE_ME {
             self.close(key.slot);
             return;
@@ -151,7 +155,11 @@ impl LoopBrain for Echo {
 
     fn may_read(&self, slot: u32) -> bool {
         let slot = &self.slots[slot as usize];
-        !slot.stopped && !slot.closing
+        !slot.stopped && !slot.closing && !slot.waiting
+    }
+
+    fn awaits_admission(&self, slot: u32) -> bool {
+        self.slots[slot as usize].waiting
     }
 
     fn effects(&mut self, _now: Time, _batch: EffectBatch) {

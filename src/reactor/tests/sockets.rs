@@ -6,7 +6,7 @@ use std::time::Instant;
 use socket2::SockRef;
 
 use super::super::listener::{Accepted, KeepAlive, Listener};
-use super::echo::{CLOSE_ME, FAREWELL, TURNED_AWAY};
+use super::echo::{CLOSE_ME, FAREWELL, TURNED_AWAY, WAIT};
 use super::*;
 use crate::limits;
 use crate::mail::{Effect, EffectBatch};
@@ -198,6 +198,24 @@ fn what_the_brain_does_not_take_is_told_so() {
     second.read_exact(&mut told).unwrap();
     assert_eq!(told, TURNED_AWAY);
     assert_eq!(second.read(&mut told).unwrap(), 0, "and closed");
+    running.stop();
+}
+
+#[test]
+fn one_that_goes_while_it_waits_to_be_let_in_is_closed_at_once() {
+    let running = start(1);
+    let mut stays = connect(running.address);
+    echoes(&mut stays, b"in");
+    let mut waits = connect(running.address);
+    echoes(&mut waits, &[WAIT]);
+    drop(waits);
+    eventually("its end is seen, unread", || running.seen[0].closed_by_peer.value() == 1);
+    // The end comes with what makes it wait.
+    let mut brief = connect(running.address);
+    brief.write_all(&[WAIT]).unwrap();
+    brief.shutdown(Shutdown::Write).unwrap();
+    eventually("this one's too", || running.seen[0].closed_by_peer.value() == 2);
+    echoes(&mut stays, b"still");
     running.stop();
 }
 
