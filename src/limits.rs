@@ -169,7 +169,7 @@ pub const SESSIONS_UNLESS_TOLD: u64 = 1_000_000;
 /// What the kernel spends on an idle session: its socket and its place in a poller. Measured with a million.
 pub const SESSION_KERNEL_BYTES: u64 = 4096;
 /// What a server plans for an idle session in its own memory.
-pub const SESSION_USER_BYTES: u64 = 600;
+pub const SESSION_USER_BYTES: u64 = 300;
 /// What a socket with a little to read or to send costs the kernel: a page.
 pub const SESSION_SOCKET_BYTES_MAX: u64 = 4096;
 /// What a server plans for itself, without sessions and messages.
