@@ -350,7 +350,9 @@ pub const OPERATOR_SLICE: usize = 1024;
 /// Connections of the operator API; beyond it they wait in the kernel. More than there may be requests, so that a
 /// health check finds room while all of those wait.
 pub const HTTP_CONNECTIONS_MAX: usize = 2 * OPERATOR_REQUESTS_MAX;
-/// Largest body of an HTTP request, and largest payload that a response shows, at the default frame size.
+/// Largest JSON body of an HTTP request: a selection of dead letters is a few names.
+pub const HTTP_JSON_BYTES_MAX: usize = 64 << 10;
+/// Largest message in the body of an HTTP request, and largest payload that a response shows, at the default frame size.
 pub const HTTP_BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES;
 /// Queues with a label of their own in the metrics; the others share one.
 pub const QUEUE_LABELS_MAX: usize = 100;

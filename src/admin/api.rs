@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request};
 use axum::http::{HeaderMap, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::{AdminConfig, Shared, State};
 use crate::ids::{MessageId, Namespace, QueueName};
-use crate::limits::PAGE_ROWS_MAX;
+use crate::limits::{HTTP_JSON_BYTES_MAX, PAGE_ROWS_MAX};
 use crate::mail::{DeadLetter, DeadSelection, OperatorReply, OperatorRequest};
 use crate::wire::{message_header, proto};
 
@@ -32,19 +33,35 @@ pub(super) type Params<T> = Result<Query<T>, QueryRejection>;
 pub(super) type Answer = Result<Json<Value>, ApiError>;
 
 pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
-    let publish = post(publish).layer(DefaultBodyLimit::max(config.message_bytes_max));
+    let publish = Router::new().route("/publish", post(publish));
+    let publish = bounded(publish, config.message_bytes_max, message_too_large);
     let api = Router::new()
         .route("/status", get(status))
         .route("/openapi.json", get(openapi))
         .route("/queues", get(queues))
         .route("/queue-stats", get(queue_stats))
-        .route("/publish", publish)
         .route("/dead", get(dead_list))
         .route("/dead/{id}", get(dead_show))
         .route("/dead/redrive", post(dead_redrive))
         .route("/dead/purge", post(dead_purge))
         .merge(super::drain::routes());
-    Router::new().nest("/api/v1", api)
+    Router::new().nest("/api/v1", bounded(api, HTTP_JSON_BYTES_MAX, selection_too_large).merge(publish))
+}
+
+/// `routes`, with bodies of at most `bytes_max`. One that says that it is larger is refused before any of it is read;
+/// one that does not say, when it turns out to be.
+fn bounded(
+    routes: Router<Arc<Shared>>,
+    bytes_max: usize,
+    too_large: fn(usize) -> ApiError,
+) -> Router<Arc<Shared>> {
+    let refuse_early = move |request: Request, next: Next| async move {
+        if request.body().size_hint().lower() > bytes_max as u64 {
+            return too_large(bytes_max).into_response();
+        }
+        next.run(request).await
+    };
+    routes.layer(DefaultBodyLimit::max(bytes_max)).layer(middleware::from_fn(refuse_early))
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,7 +162,7 @@ async fn publish(
     let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
     let queue = queue_name(&params.queue)?;
     let bytes_max = state.config.message_bytes_max;
-    let payload = body.map_err(|_| too_large(bytes_max))?;
+    let payload = body.map_err(|_| message_too_large(bytes_max))?;
     if params.priority.is_some_and(|priority| priority > 9) {
         return Err(ApiError::invalid("priority must be 0 to 9, higher first"));
     }
@@ -160,7 +177,7 @@ async fn publish(
     };
     let body = message.encode_to_vec();
     if body.len() > bytes_max {
-        return Err(too_large(bytes_max));
+        return Err(message_too_large(bytes_max));
     }
     let header = message_header(&body, bytes_max).map_err(|fault| ApiError::invalid(fault.to_string()))?;
     match ask(&state, OperatorRequest::Publish { namespace, queue, header, body }).await? {
@@ -305,7 +322,11 @@ fn shown(letter: DeadLetter, bytes_max: usize) -> Result<Value, ApiError> {
     Ok(row)
 }
 
-fn too_large(bytes_max: usize) -> ApiError {
+fn selection_too_large(bytes_max: usize) -> ApiError {
+    ApiError::too_large(format!("the body is larger than the {bytes_max} bytes that this request may carry"))
+}
+
+fn message_too_large(bytes_max: usize) -> ApiError {
     ApiError::too_large(format!(
         "the message is larger than the {bytes_max} bytes that one request may publish; `relaymesh publish` takes more"
     ))
