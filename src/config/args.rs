@@ -23,14 +23,14 @@ pub struct ServeArgs {
     /// survives kill -9, but a power loss may take what was answered within TIME, 1ms to 10s [default: sync]
     #[arg(long, value_name = "sync|interval:TIME", env = "RELAYMESH_SERVE_DURABILITY")]
     pub durability: Option<String>,
-    /// Event loops [default: one per core, and more where one descriptor table cannot hold --max-sessions]
+    /// Event loops [default: one per core, and more where their descriptor tables cannot hold --max-sessions]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_LOOPS")]
     pub loops: Option<String>,
-    /// Connections of the whole server [default: what one descriptor table holds, up to 1000000]
+    /// Connections of the whole server [default: what the descriptor tables hold, up to 1000000]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_MAX_SESSIONS")]
     pub max_sessions: Option<String>,
-    /// Whether each loop has a table of descriptors of its own: auto, where one does not hold --max-sessions, shared or
-    /// private [default: auto]
+    /// Whether each loop has a table of descriptors of its own: auto, where the system can, shared or private
+    /// [default: auto]
     #[arg(long, value_name = "WHICH", env = "RELAYMESH_SERVE_DESCRIPTOR_TABLES")]
     pub descriptor_tables: Option<String>,
     /// Compress large messages and heartbeats, with clients that can: on or off [default: on]

@@ -62,12 +62,12 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "max_sessions",
-        about: "Connections of the whole server, 0 for what one descriptor table holds; beyond it clients are sent away.",
+        about: "Connections of the whole server, 0 for what its descriptors allow; beyond it clients are sent away.",
         kind: Kind::Count(|c| &mut c.max_sessions, 0, 16_000_000),
     },
     Key {
         path: "descriptor_tables",
-        about: "Whether each loop has a table of descriptors of its own: \"auto\" where one does not hold max_sessions.",
+        about: "Whether each loop has a table of descriptors of its own: \"auto\" where the system can.",
         kind: Kind::Tables(|c| &mut c.descriptor_tables),
     },
     Key {

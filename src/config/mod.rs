@@ -37,7 +37,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Event loops; 0 for one per core, and more where `max_sessions` needs a table of descriptors for each of more.
     pub loops: u64,
-    /// Connections of the whole server; 0 for what one table of descriptors holds.
+    /// Connections of the whole server; 0 for what the tables of descriptors hold.
     pub max_sessions: u64,
     /// Whether each loop has a table of descriptors of its own.
     pub descriptor_tables: Tables,

@@ -137,7 +137,7 @@ pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
     let descriptors = sessions + limits::OWN_DESCRIPTORS;
     let plan = machine.descriptors.map(|limit| table_plan(machine, limit, sessions));
     let in_one_table = plan.map_or(descriptors, |(plan, limit)| match plan.limit_needed {
-        None if plan.is_private => limit,
+        None if plan.is_private => limit.min(descriptors),
         None => descriptors,
         Some(needed) => needed,
     });
@@ -157,7 +157,10 @@ pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
     at_least(NR_OPEN, &[in_one_table], "no limit on descriptors can be higher", true);
     at_least(FILE_MAX, &[descriptors + descriptors / 4], "open files of the whole machine", true);
     at_least(EPOLL_WATCHES, &[descriptors], "sockets that pollers watch", true);
-    if plan.is_some_and(|(plan, _)| plan.is_private) {
+    // No table is full before all are where each holds every session.
+    let may_fill_one =
+        |(plan, limit): (TablePlan, u64)| plan.is_private && sessions + limits::LOOP_DESCRIPTORS > limit;
+    if plan.is_some_and(may_fill_one) {
         at_least(MIGRATE_REQ, &[1], "what waits for a loop whose table is full goes to another", false);
     }
     // Pressure and limit; what lies below the first is never touched by the kernel.

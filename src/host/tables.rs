@@ -1,8 +1,9 @@
 //! How many event loops a number of sessions takes, and whether each needs a table of descriptors of its own.
 //!
-//! The system bounds the descriptors of one table, and usually all threads of a process share one. Where that does not
-//! hold the sessions, each loop gets its own: capacity is then loops × limit. [`TablePlan::of`] decides without
-//! asking anything; [`own_descriptor_table`] is the step a loop's thread takes before it opens anything.
+//! The system bounds the descriptors of one table, and usually all threads of a process share one: its lock too, and the
+//! wait while it grows. Where the system can, each loop gets its own: capacity is then loops × limit, and what is open in
+//! it is the loop's. [`TablePlan::of`] decides without asking anything; [`own_descriptor_table`] is the step a loop's
+//! thread takes before it opens anything.
 
 #[cfg(test)]
 mod tests;
@@ -17,12 +18,12 @@ use crate::limits::{LOOP_DESCRIPTORS, LOOPS_MAX, OWN_DESCRIPTORS, SESSIONS_UNLES
 /// Whether each loop has a table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tables {
-    /// Where one table does not hold the sessions.
+    /// Wherever the system can.
     #[default]
     Auto,
     /// Never.
     Shared,
-    /// Wherever the system can.
+    /// As with `Auto`, and a warning where the system cannot.
     Private,
 }
 
@@ -47,7 +48,7 @@ impl Tables {
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableNeeds {
-    /// Sessions there are to be; 0 for what one table holds.
+    /// Sessions there are to be; 0 for what the tables hold.
     pub sessions: u64,
     /// Loops there are to be; 0 for as many as it takes, at least one per core.
     pub loops: u64,
@@ -75,26 +76,25 @@ pub struct TablePlan {
 }
 
 impl TablePlan {
-    /// Unless asked for otherwise: one table when that holds the sessions, otherwise one for each of as many loops as it
-    /// takes.
+    /// Unless asked for otherwise: a table for each of as many loops as it takes, and at least one loop per core.
     #[must_use]
     pub fn of(needs: TableNeeds) -> Self {
         let TableNeeds { sessions, loops, limit, cores, tables, can_be_private } = needs;
-        let can_be_private = can_be_private && tables != Tables::Shared;
-        let shared_room = limit.saturating_sub(OWN_DESCRIPTORS).max(1);
-        let wanted = if sessions == 0 { shared_room.min(SESSIONS_UNLESS_TOLD) } else { sessions };
+        let is_private = can_be_private && tables != Tables::Shared;
         let or_asked = |chosen: u64| if loops == 0 { chosen } else { loops }.clamp(1, LOOPS_MAX);
-        let private_loops = or_asked(wanted.div_ceil(room_of_table(limit).max(1)).max(cores));
-        let private_room = private_loops.saturating_mul(room_of_table(limit));
-        let is_of_use = wanted > shared_room && private_room > shared_room;
-        let is_private = can_be_private && (is_of_use || tables == Tables::Private);
-        let room = if is_private { private_room } else { shared_room };
+        let loops_of_tables = or_asked(sessions.div_ceil(room_of_one_of_many(limit).max(1)).max(cores));
+        let room = if is_private {
+            room_of_tables(loops_of_tables, limit)
+        } else {
+            limit.saturating_sub(OWN_DESCRIPTORS).max(1)
+        };
+        let wanted = if sessions == 0 { room.min(SESSIONS_UNLESS_TOLD) } else { sessions };
         let limit_needed = (wanted > room).then(|| {
-            let loops = if loops == 0 { LOOPS_MAX } else { private_loops };
-            limit_for(wanted, loops, can_be_private)
+            let loops = if loops == 0 { LOOPS_MAX } else { loops_of_tables };
+            limit_for(wanted, loops, is_private)
         });
         Self {
-            loops: if is_private { private_loops } else { or_asked(cores) },
+            loops: if is_private { loops_of_tables } else { or_asked(cores) },
             is_private,
             sessions: wanted.min(room),
             limit_needed,
@@ -102,22 +102,28 @@ impl TablePlan {
     }
 }
 
-/// Sessions planned for a table that is a loop's own.
-fn room_of_table(limit: u64) -> u64 {
+/// Sessions planned for so many loops, each with a table of its own.
+fn room_of_tables(loops: u64, limit: u64) -> u64 {
+    // A loop that is alone gets every connection; of many, one gets more than its part.
+    let each = if loops == 1 { limit.saturating_sub(LOOP_DESCRIPTORS) } else { room_of_one_of_many(limit) };
+    loops.saturating_mul(each).max(1)
+}
+
+fn room_of_one_of_many(limit: u64) -> u64 {
     // A system without a limit counts in u64::MAX.
     (limit.saturating_sub(LOOP_DESCRIPTORS) / 100).saturating_mul(TABLE_USE_PERCENT)
         + limit.saturating_sub(LOOP_DESCRIPTORS) % 100 * TABLE_USE_PERCENT / 100
 }
 
 /// The lowest limit on descriptors with which so many loops hold the sessions.
-fn limit_for(sessions: u64, loops: u64, can_be_private: bool) -> u64 {
-    let shared = sessions + OWN_DESCRIPTORS;
-    if !can_be_private {
-        return shared;
+fn limit_for(sessions: u64, loops: u64, is_private: bool) -> u64 {
+    if !is_private {
+        return sessions + OWN_DESCRIPTORS;
     }
-    let per_loop = sessions.div_ceil(loops.max(1));
-    let private = (per_loop * 100).div_ceil(TABLE_USE_PERCENT) + LOOP_DESCRIPTORS;
-    private.max(OWN_DESCRIPTORS).min(shared)
+    let each =
+        if loops == 1 { sessions } else { (sessions.div_ceil(loops) * 100).div_ceil(TABLE_USE_PERCENT) };
+    // The other threads have a table too.
+    (each + LOOP_DESCRIPTORS).max(OWN_DESCRIPTORS)
 }
 
 /// Gives the calling thread a table of descriptors of its own that holds nothing but the standard ones and `keep`, under

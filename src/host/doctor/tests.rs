@@ -69,9 +69,13 @@ fn tables_of_its_own_for_each_loop_hold_what_one_does_not() {
 
     machine.sysctls.push((MIGRATE_REQ, vec![0]));
     assert!(unmet(&machine, 1_000_000).contains(&(MIGRATE_REQ, Fix::Sysctl("1".to_owned()))));
+    assert!(unmet(&machine, 1000).iter().all(|(name, _)| *name != MIGRATE_REQ), "each table holds them all");
+
+    let wide =
+        Machine { descriptors: Some(DescriptorLimit { soft: 1024, hard: u64::MAX }), ..machine.clone() };
     assert!(
-        unmet(&machine, 1000).iter().all(|(name, _)| *name != MIGRATE_REQ),
-        "one table has no use for it"
+        unmet(&wide, 1000).iter().all(|(name, _)| *name != NR_OPEN),
+        "a thousand, and not all there can be"
     );
 
     let finding = of_tables(&machine, 10_000_000);

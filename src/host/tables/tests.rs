@@ -4,25 +4,36 @@ const HERE: TableNeeds =
     TableNeeds { sessions: 0, loops: 0, limit: 20_000, cores: 2, tables: Tables::Auto, can_be_private: true };
 
 #[test]
-fn one_table_is_enough_where_it_is() {
-    let plan = TablePlan::of(TableNeeds { sessions: 19_872, ..HERE });
-    let expected = TablePlan { loops: 2, is_private: false, sessions: 19_872, limit_needed: None };
-    assert_eq!(plan, expected);
-    assert_eq!(TablePlan::of(HERE), expected, "nobody asked for more");
-    let wide = TablePlan::of(TableNeeds { limit: u64::MAX, ..HERE });
-    assert_eq!((wide.is_private, wide.sessions), (false, SESSIONS_UNLESS_TOLD));
-}
-
-#[test]
-fn more_than_one_table_holds_takes_as_many_loops_as_needed() {
+fn each_of_several_loops_has_a_table() {
     let plan = |sessions| TablePlan::of(TableNeeds { sessions, ..HERE });
-    for (sessions, loops) in [(19_873, 2), (38_768, 2), (38_769, 3), (60_000, 4), (1_000_000, 52)] {
+    for (sessions, loops) in [(1, 2), (19_873, 2), (38_768, 2), (38_769, 3), (60_000, 4), (1_000_000, 52)] {
         let plan = plan(sessions);
         assert_eq!((plan.loops, plan.is_private), (loops, true), "{sessions} sessions");
         assert_eq!((plan.sessions, plan.limit_needed), (sessions, None));
     }
+    assert_eq!(plan(0).sessions, 38_768, "nobody said how many: as many as there is room for");
     let many_cores = TablePlan::of(TableNeeds { sessions: 60_000, cores: 16, ..HERE });
     assert_eq!(many_cores.loops, 16, "no core is left out");
+    let wide = TablePlan::of(TableNeeds { limit: u64::MAX, ..HERE });
+    assert_eq!((wide.loops, wide.is_private, wide.sessions), (2, true, SESSIONS_UNLESS_TOLD));
+}
+
+#[test]
+fn one_loop_has_a_table_for_itself() {
+    let alone = TableNeeds { loops: 1, ..HERE };
+    let expected = TablePlan { loops: 1, is_private: true, sessions: 19_984, limit_needed: None };
+    assert_eq!(TablePlan::of(alone), expected);
+    let plan = TablePlan::of(TableNeeds { sessions: 60_000, ..alone });
+    assert_eq!((plan.sessions, plan.limit_needed), (19_984, Some(60_016)));
+}
+
+#[test]
+fn a_system_without_private_tables_shares_one() {
+    for sessions in [0, 19_872] {
+        let plan = TablePlan::of(TableNeeds { sessions, can_be_private: false, ..HERE });
+        let expected = TablePlan { loops: 2, is_private: false, sessions: 19_872, limit_needed: None };
+        assert_eq!(plan, expected);
+    }
 }
 
 #[test]
@@ -53,12 +64,6 @@ fn tables_are_as_they_were_asked_for() {
     let impossible =
         TablePlan::of(TableNeeds { sessions: 9, tables: Tables::Private, can_be_private: false, ..HERE });
     assert!(!impossible.is_private);
-}
-
-#[test]
-fn one_loop_in_a_table_of_its_own_would_hold_less() {
-    let plan = TablePlan::of(TableNeeds { sessions: 60_000, loops: 1, ..HERE });
-    assert_eq!((plan.loops, plan.is_private, plan.sessions), (1, false, 19_872));
 }
 
 #[test]
