@@ -284,6 +284,12 @@ impl Gateway {
         self.table.len()
     }
 
+    /// Of these, those whose client has not been let in yet.
+    #[must_use]
+    pub fn handshakes(&self) -> usize {
+        self.handshakes
+    }
+
     /// Panics when what is kept twice differs. For tests and simulation.
     pub fn check_invariants(&self) {
         self.buffers.check_invariants();

@@ -63,6 +63,8 @@ pub(super) struct LoopSockets {
     pub(super) own_descriptors: u64,
     /// The thread's number, if its table is its own.
     pub(super) table_of: Option<u64>,
+    /// The thread has no core of its own.
+    pub(super) shares_a_core: bool,
 }
 
 /// Makes the loops, all listening on one address.
@@ -150,7 +152,8 @@ impl LoopSockets {
         registry.register(&mut SourceFd(&number), WAKER, Interest::READABLE).map_err(BindError::Poller)?;
         let table_of = if config.private_tables { host::thread_number() } else { None };
         let own_descriptors = table_of.and_then(host::open_descriptors_of).unwrap_or(OWN_IN_A_SHARED_TABLE);
-        Ok(Self { poll, listener, doorbell, own_descriptors, table_of })
+        let shares_a_core = !config.pin;
+        Ok(Self { poll, listener, doorbell, own_descriptors, table_of, shares_a_core })
     }
 }
 

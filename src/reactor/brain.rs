@@ -67,6 +67,9 @@ pub trait LoopBrain: Send + 'static {
     /// Connections taken, in whatever state.
     fn live(&self) -> usize;
 
+    /// Of these, those whose client has not been let in yet.
+    fn handshakes(&self) -> usize;
+
     /// Tell the clients to go, in waves `over` this time, and take no more.
     fn begin_drain(&mut self, now: Time, over: Duration);
 
@@ -140,6 +143,10 @@ impl LoopBrain for Gateway {
 
     fn live(&self) -> usize {
         Gateway::live(self)
+    }
+
+    fn handshakes(&self) -> usize {
+        Gateway::handshakes(self)
     }
 
     fn begin_drain(&mut self, now: Time, over: Duration) {

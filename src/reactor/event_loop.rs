@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -63,6 +64,8 @@ pub(super) struct EventLoop<B> {
     table_of: Option<u64>,
     /// What waits in a listener that is closed is not lost.
     connections_migrate: bool,
+    /// There are more loops than cores.
+    shares_a_core: bool,
 }
 
 /// Where the loop stands with its listener.
@@ -118,6 +121,7 @@ impl<B: LoopBrain> EventLoop<B> {
             own_descriptors: sockets.own_descriptors,
             table_of: sockets.table_of,
             connections_migrate: platform::connections_migrate(),
+            shares_a_core: sockets.shares_a_core,
         }
     }
 
@@ -202,6 +206,11 @@ impl<B: LoopBrain> EventLoop<B> {
 
     /// Waits for events, the next deadline or the bell; not at all when there is work left.
     fn sleep(&mut self, events: &mut Events) {
+        if self.shares_a_core && self.brain.handshakes() > 0 {
+            // Of a crowd that comes in, each loop would be woken for every single client. The others that share the
+            // core go first: a turn then deals with what has gathered meanwhile.
+            thread::yield_now();
+        }
         let timeout = if self.has_work() {
             Some(Duration::ZERO)
         } else {

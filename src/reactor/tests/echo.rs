@@ -225,6 +225,10 @@ impl LoopBrain for Echo {
         usize::try_from(self.seen.live.value()).unwrap()
     }
 
+    fn handshakes(&self) -> usize {
+        0
+    }
+
     fn begin_drain(&mut self, _now: Time, _over: Duration) {
         self.draining = true;
         for slot in 0..self.slots.len() {
