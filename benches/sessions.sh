@@ -7,7 +7,9 @@
 # HEARTBEAT=60s is each session's. WITH=push,broadcast,queue (or some of them) runs these one after the other, SECONDS_EACH=60
 # each, while the sessions are held, and prints what they reach then beside what they reach with a server that holds none
 # (for pushes: 1,000 sessions): 1,000 pushes a second to random devices, a message to all sessions, and a work queue at
-# 20,000 messages a second. HOLD must be long enough for them. BIN names another directory with the binaries.
+# 20,000 messages a second. HOLD must be long enough for them. SILENT=1000 lets so many of the sessions fall silent once all
+# are there, and prints how much later than its deadline the server closed each; a HOLD of 4m is long enough for that. BIN
+# names another directory with the binaries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -n "${BIN:-}" ] || cargo build --release --workspace --quiet
@@ -53,7 +55,7 @@ stop() { kill $server; wait $server 2> /dev/null || true; server=; }
 # hold COUNT HOLD: holds them in the background
 hold() {
   load connect --connections "$1" --hold "$2" --heartbeat "$heartbeat" --server-pid $server --prefix bench- \
-    --json "$work/held.json" --plot "$work/held.svg" $topic > "$work/held.log" 2>&1 &
+    --json "$work/held.json" --plot "$work/held.svg" $topic $silent > "$work/held.log" 2>&1 &
   holder=$!
 }
 # await_all COUNT: until all are there
@@ -99,7 +101,15 @@ say_push() {
     "$(field "$work/held.json" push p99)" "$(field "$work/held.json" push p999)" "$(field "$work/push.json" latency_us p99)"
 }
 
-topic=
+say_silent() {
+  local of=$work/held.json
+  printf '  %-26s %8s detected, %s undetected, %s closed early; later than their deadline of %s ms: p50 %s %% p99 %s %% max %s %%\n' \
+    "$SILENT fell silent" "$(field "$of" fall_silent detected)" "$(field "$of" fall_silent undetected)" \
+    "$(field "$of" fall_silent early)" "$(field "$of" fall_silent deadline_ms)" "$(field "$of" fall_silent p50)" \
+    "$(field "$of" fall_silent p99)" "$(field "$of" fall_silent max)"
+}
+
+topic= silent=
 wants broadcast && topic="--topic bench"
 printf '%10s %11s %7s %12s %14s %16s %12s %12s %12s %7s %14s\n' sessions established failed handshakes/s "RSS/session B" \
   "kernel/session B" "beat p50 us" "p99 us" "p99.9 us" missed "CPU us/beat"
@@ -111,6 +121,7 @@ for count in $counts; do
     stop
   fi
   start "$count"
+  silent=${SILENT:+--fall-silent $SILENT}
   if [ -n "$with" ]; then
     hold "$count" "$hold"
     await_all "$count"
@@ -133,5 +144,7 @@ for count in $counts; do
   if wants push; then say_push "$count sessions"; fi
   if wants queue; then say_queue before "no sessions"; say_queue during "$count sessions"; fi
   if wants broadcast; then say_broadcast; fi
+  [ -z "$silent" ] || say_silent
+  silent=
   stop
 done

@@ -6,8 +6,10 @@
 
 mod alarm;
 mod ending;
+mod opening;
 mod share;
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -16,8 +18,9 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use relaymesh::client::{Event, Inbound, Machine};
 use relaymesh::clock::{Clock, Time};
+use relaymesh::ids::ClientId;
 use relaymesh::wheel::{TimerId, Wheel};
-use relaymesh::wire::{DICTIONARY_ID, proto};
+use relaymesh::wire::proto;
 
 use crate::options::Target;
 use crate::report::Delays;
@@ -36,6 +39,10 @@ const HANDSHAKES_MAX: usize = 2048;
 const IDLE_TURN: Duration = Duration::from_millis(100);
 /// With a ramp, connections that fall due within this time are opened together.
 const RAMP_TURN: Duration = Duration::from_millis(10);
+/// Connections made again in a turn: what has arrived on the others is read in between, however many come back at once.
+const RECONNECTS_PER_TURN: usize = 128;
+/// A thread that is so late with a timer may be late with what has arrived as well.
+const STALL: Duration = Duration::from_millis(100);
 /// How long a connection waits before it is tried again, where the server named no slot; doubled each time.
 const RETRY_INITIAL: Duration = Duration::from_millis(200);
 /// The longest such wait, also where the server named a later slot.
@@ -43,14 +50,6 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What the connections of a run do.
 pub(crate) trait Workload {
-    /// A connection is being opened; what is to go out with its HELLO, in one write, is appended to `out`.
-    ///
-    /// # Errors
-    /// Ends the run.
-    fn opening(&mut self, _link: &mut Link<'_>) -> anyhow::Result<()> {
-        Ok(())
-    }
-
     /// A connection was welcomed.
     ///
     /// # Errors
@@ -83,8 +82,14 @@ pub(crate) trait Workload {
     /// The connection sent a heartbeat by itself, which was due at `due`.
     fn pinged(&mut self, _link: &mut Link<'_>, _due: Time) {}
 
-    /// What HELLO says beside the usual.
-    fn hello(&mut self, _number: usize, _hello: &mut proto::Hello) {}
+    /// Whether a connection that was welcomed keeps silent from here on: it stays open and is read, but sends no heartbeat, and
+    /// does not give up by itself.
+    fn is_silent(&self, _number: usize) -> bool {
+        false
+    }
+
+    /// A connection is being opened: what HELLO says beside the usual.
+    fn hello(&mut self, _number: usize, _now_us: u64, _hello: &mut proto::Hello) {}
 
     /// What WELCOME said, before [`Workload::welcomed`].
     fn greeted(&mut self, _number: usize, _welcome: &proto::Welcome) {}
@@ -116,8 +121,8 @@ pub(crate) trait Workload {
     ///
     /// # Errors
     /// Ends the run.
-    fn lost(&mut self, number: usize, why: anyhow::Error) -> anyhow::Result<()> {
-        Err(why.context(format!("connection {number}")))
+    fn lost(&mut self, number: usize, _now_us: u64, ending: Ending) -> anyhow::Result<()> {
+        Err(ending.why.context(format!("connection {number}")))
     }
 }
 
@@ -160,6 +165,8 @@ pub(crate) struct Fleet {
     buffer: Vec<u8>,
     connections: Vec<Connection>,
     dirty: Vec<usize>,
+    /// Connections whose time to be made again has come.
+    coming_back: VecDeque<usize>,
     handshaking: usize,
     /// Connections that were welcomed or given up.
     settled: usize,
@@ -192,6 +199,7 @@ impl Fleet {
             buffer: vec![0; READ_BUFFER_BYTES],
             connections: Vec::with_capacity(share.wanted),
             dirty: Vec::new(),
+            coming_back: VecDeque::new(),
             handshaking: 0,
             settled: 0,
             handshakes: Delays::new(),
@@ -303,20 +311,14 @@ impl Fleet {
     fn connect(&mut self, number: usize, workload: &mut impl Workload) -> anyhow::Result<()> {
         let (now, now_us) = (self.clock.time(), self.now_us());
         let in_run = self.share.first + number;
-        let mut hello = proto::Hello {
-            version_min: 1,
-            version_max: 1,
-            namespace: self.target.namespace.to_string(),
-            client_id: format!("{}{in_run}", self.identity.prefix),
-            credential: self.target.token.clone().into_bytes(),
-            heartbeat_ms: self.identity.heartbeat.as_millis() as u32,
-            dictionaries: vec![DICTIONARY_ID],
-            ..proto::Hello::default()
-        };
-        workload.hello(number, &mut hello);
+        let client = ClientId::parse(&format!("{}{in_run}", self.identity.prefix))?;
+        let mut hello = opening::hello(&self.target, &self.identity, &client);
+        workload.hello(number, now_us, &mut hello);
         let mut out = Vec::new();
         let mut machine = Machine::new(now, &hello, &mut out);
-        workload.opening(&mut Link { number, machine: &mut machine, out: &mut out, now, now_us })?;
+        if self.identity.held {
+            opening::subscribe(&self.identity, &client, &mut machine, &mut out)?;
+        }
         let timer = machine.next_deadline().map(|at| self.wheel.insert(at, number as u32));
         let attempts = self.connections.get(number).map_or(0, |connection| connection.attempts);
         let connection = Connection {
@@ -368,7 +370,7 @@ impl Fleet {
             return Ok(());
         }
         if was_welcomed {
-            return workload.lost(number, ending.why);
+            return workload.lost(number, self.clock.micros(), ending);
         }
         self.handshaking -= 1;
         if ending.is_final() || connection.attempts > self.identity.retries {
@@ -389,7 +391,7 @@ impl Fleet {
         workload: &mut impl Workload,
     ) -> anyhow::Result<()> {
         let timer = self.wheel.next_deadline().map_or(timeout, |at| at - self.clock.time());
-        let wait = timeout.min(timer);
+        let wait = if self.coming_back.is_empty() { timeout.min(timer) } else { Duration::ZERO };
         self.alarm.ring_in(wait)?;
         match self.poll.poll(events, Some(wait)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
@@ -405,7 +407,17 @@ impl Fleet {
             }
         }
         self.fire_timers(workload)?;
+        self.reconnect(workload)?;
         self.flush(workload)
+    }
+
+    /// Makes some of the connections again whose time has come.
+    fn reconnect(&mut self, workload: &mut impl Workload) -> anyhow::Result<()> {
+        for _ in 0..RECONNECTS_PER_TURN {
+            let Some(number) = self.coming_back.pop_front() else { break };
+            self.connect(number, workload)?;
+        }
+        Ok(())
     }
 
     fn read(&mut self, number: usize, workload: &mut impl Workload) -> anyhow::Result<()> {
@@ -461,7 +473,7 @@ impl Fleet {
                     return Ok(Some(Ending::rejected(&reject)));
                 }
                 Event::ServerError(error) => {
-                    return Ok(Some(anyhow!("the server says: {}", error.text).into()));
+                    return Ok(Some(Ending::told(&error)));
                 }
                 Event::GoAway(goaway) => return Ok(Some(Ending::sent_away(&goaway))),
                 Event::Broken(broken) => return Ok(Some(anyhow::Error::from(broken).into())),
@@ -476,12 +488,24 @@ impl Fleet {
         let (now, now_us) = (self.clock.time(), self.now_us());
         while let Some((_, key)) = self.wheel.pop_expired(now) {
             let number = key as usize;
-            let connection = &mut self.connections[number];
-            connection.timer = None;
-            if connection.stream.is_none() {
-                self.connect(number, workload)?;
+            self.connections[number].timer = None;
+            if self.connections[number].stream.is_none() {
+                self.coming_back.push_back(number);
                 continue;
             }
+            let machine = &self.connections[number].machine;
+            let is_welcome = !machine.heartbeat().is_zero();
+            if is_welcome && workload.is_silent(number) {
+                continue;
+            }
+            if !is_welcome || machine.next_deadline().is_some_and(|due| due + STALL < now) {
+                // What it waits for may be here and not yet read.
+                self.read(number, workload)?;
+                if self.connections[number].stream.is_none() {
+                    continue;
+                }
+            }
+            let connection = &mut self.connections[number];
             let Connection { machine, out, .. } = connection;
             let before = out.len();
             let due = machine.next_deadline().unwrap_or(now);

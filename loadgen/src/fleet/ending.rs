@@ -9,7 +9,7 @@ use relaymesh::wire::proto::{self, Code};
 /// Why, and what the server said of coming back.
 pub(crate) struct Ending {
     pub(crate) why: anyhow::Error,
-    /// The server's word with REJECT or GOAWAY.
+    /// The server's word with REJECT, GOAWAY or ERROR.
     pub(crate) code: Option<Code>,
     /// The server's slot for the next attempt, zero when it named none.
     pub(crate) come_back_after: Duration,
@@ -30,6 +30,11 @@ impl Ending {
             come_back_after: Duration::from_millis(u64::from(goaway.reconnect_after_ms)),
             why: anyhow!("told to leave: {}", goaway.text),
         }
+    }
+
+    pub(super) fn told(error: &proto::Error) -> Self {
+        let why = anyhow!("the server says: {}", error.text);
+        Self { code: Some(error.code()), come_back_after: Duration::ZERO, why }
     }
 
     /// Whether another attempt would end alike.

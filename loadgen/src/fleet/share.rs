@@ -18,10 +18,11 @@ pub(crate) struct Identity {
     pub(crate) ramp: u32,
     /// How often a connection that got no WELCOME is tried again.
     pub(crate) retries: u32,
-    /// Whether the sessions are held: each has its first heartbeat at its own moment of the interval, so that they are
-    /// spread however the sessions came in, and nothing is kept that an idle session does not need.
+    /// Whether the sessions are held: each subscribes to its mailbox in one write with HELLO and has its first heartbeat
+    /// at its own moment of the interval, so that they are spread however the sessions came in; and nothing is kept that
+    /// an idle session does not need.
     pub(crate) held: bool,
-    /// What every session listens to beside its mailbox.
+    /// What every held session listens to beside its mailbox.
     pub(crate) topic: Option<QueueName>,
 }
 

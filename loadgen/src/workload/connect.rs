@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use relaymesh::clock::{Clock, Time};
 use relaymesh::host::DescriptorLimit;
 use relaymesh::ids::ClientId;
@@ -17,7 +17,7 @@ use relaymesh::ids::QueueName;
 use serde_json::json;
 
 use super::hold::{Held, Live, Stage, hold_all, read};
-use super::run_prefix;
+use super::{run_prefix, silent};
 use crate::descriptors::{HAS_PRIVATE_TABLES, connections_per_table};
 use crate::fleet::{Identity, Share};
 use crate::options::{Target, parse_duration, parse_topic};
@@ -58,6 +58,11 @@ pub(crate) struct Args {
     /// many deliveries, how many a second, how late the last one.
     #[arg(long, value_parser = parse_topic, value_name = "NAME")]
     topic: Option<QueueName>,
+    /// Once all are there, let so many of them fall silent: they keep their connections and read, but send no heartbeat any
+    /// more. How long after its deadline (3 heartbeats missed, counted from the last) the server closes each of them is
+    /// measured; exit code 1 if one is closed before its deadline, or never. --hold must leave time for it.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    fall_silent: usize,
     /// Draw sessions, memory and delay over the run into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -99,6 +104,14 @@ pub(super) fn share_out(connections: usize, limit: DescriptorLimit) -> anyhow::R
 
 pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report> {
     let target = &args.target;
+    if args.fall_silent > 0 {
+        let (silent, all) = (args.fall_silent, args.connections);
+        ensure!(
+            silent <= all.get(),
+            "--fall-silent {silent}: there are only {all} sessions; see --connections"
+        );
+        silent::check_hold(args.hold, args.heartbeat)?;
+    }
     let shares = share_out(args.connections.get(), limit)?;
     let identity = Identity {
         prefix: args.prefix.as_ref().map_or_else(|| run_prefix("hold"), ClientId::to_string),
@@ -110,7 +123,7 @@ pub(crate) fn run(args: &Args, limit: DescriptorLimit) -> anyhow::Result<Report>
     };
     let process = Process::of(target);
     let began = Memory::read(process.as_ref())?;
-    let (clock, live) = (Clock::starting_at(Time(0)), Live::new());
+    let (clock, live) = (Clock::starting_at(Time(0)), Live::with_silent(args.fall_silent));
     let watch = Watch {
         args,
         live: &live,
@@ -149,9 +162,17 @@ impl Watch<'_> {
             thread::sleep(LOOK_EVERY);
         }
         drop(progress);
+        if self.args.fall_silent > 0 {
+            // The server may have agreed on a longer interval than was asked for.
+            let interval = Duration::from_millis(read(&self.live.silent_interval_ms));
+            silent::check_hold(self.args.hold, interval)?;
+        }
         let cpu = ServerCpu::start(self.process);
         let held_from = Duration::from_micros(self.clock.micros());
         self.live.enter(Stage::Holding);
+        if !self.args.target.quiet {
+            println!("{} sessions are there", self.sessions());
+        }
         let held_for = self.watch_hold(held_from);
         // A server that cannot be asked any more does not take the run's other figures with it.
         let mut unknown = None;
@@ -184,7 +205,11 @@ impl Watch<'_> {
             self.sample();
             progress.set(elapsed.as_millis() as u64);
             let p99 = self.p99_us.map_or(String::new(), |us| format!(", p99 {us} us"));
-            progress.say(format!("{sessions} held, {answered} heartbeats answered{p99}"));
+            let gone = match (read(&self.live.silent_gone), self.args.fall_silent) {
+                (_, 0) => String::new(),
+                (gone, silent) => format!(", {gone} of {silent} silent ones detected"),
+            };
+            progress.say(format!("{sessions} held, {answered} heartbeats answered{p99}{gone}"));
             thread::sleep(LOOK_EVERY.min(length - elapsed));
         }
     }
@@ -194,7 +219,7 @@ impl Watch<'_> {
     }
 
     fn sessions(&self) -> u64 {
-        read(&self.live.established).saturating_sub(read(&self.live.lost))
+        self.live.sessions()
     }
 
     /// Takes a sample when one is due.
@@ -255,7 +280,8 @@ fn report(
     }
     report.set("push", held.pushes.to_json_with_count());
     held.heard.tell(args.topic.as_ref(), &mut report);
-    costs(&mut report, target, watched, established - lost, heartbeats);
+    held.detection.tell(args.fall_silent, &mut report);
+    costs(&mut report, target, watched, live.sessions(), heartbeats);
     if let Some(why) = &watched.unknown {
         report.say(format!("not all the sessions cost the server is known: {why:#}"));
     }

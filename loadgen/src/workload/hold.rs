@@ -11,21 +11,18 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use relaymesh::client::Event;
 use relaymesh::clock::{Clock, Time};
-use relaymesh::ids::{ClientId, QueueName, SubscriptionId};
+use relaymesh::wire::proto;
 
 use super::IDLE_TURN;
 use super::heard::Heard;
 use super::live_delays::LiveDelays;
+use super::silent::{Detection, Silents};
 use crate::descriptors::leave_shared_table;
-use crate::fleet::{Fleet, Identity, Link, Share, Workload};
+use crate::fleet::{Ending, Fleet, Identity, Link, Share, Workload};
 use crate::options::Target;
 use crate::report::Delays;
 use crate::stamp;
 
-const MAILBOX: SubscriptionId = SubscriptionId(1);
-const TOPIC: SubscriptionId = SubscriptionId(2);
-/// Messages a held session is willing to receive.
-const MAILBOX_CREDIT: u32 = 8;
 /// How long the last heartbeats of a run may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Different reasons that are told apart.
@@ -61,6 +58,12 @@ pub(super) struct Live {
     pub(super) last_welcome_us: AtomicU64,
     /// The delays of these heartbeats.
     pub(super) delays: LiveDelays,
+    /// How many sessions fall silent once all are in.
+    pub(super) fall_silent: usize,
+    /// The longest interval of one of these, in milliseconds.
+    pub(super) silent_interval_ms: AtomicU64,
+    /// Those that the server has closed since.
+    pub(super) silent_gone: AtomicU64,
 }
 
 impl Live {
@@ -75,7 +78,21 @@ impl Live {
             answered: AtomicU64::new(0),
             last_welcome_us: AtomicU64::new(0),
             delays: LiveDelays::default(),
+            fall_silent: 0,
+            silent_interval_ms: AtomicU64::new(0),
+            silent_gone: AtomicU64::new(0),
         }
+    }
+
+    /// As [`Live::new`], and so many of the sessions fall silent once all are in.
+    pub(super) fn with_silent(fall_silent: usize) -> Self {
+        Self { fall_silent, ..Self::new() }
+    }
+
+    /// Sessions that are there now.
+    pub(super) fn sessions(&self) -> u64 {
+        let ended = read(&self.lost) + read(&self.silent_gone);
+        read(&self.established).saturating_sub(ended)
     }
 
     pub(super) fn enter(&self, stage: Stage) {
@@ -113,6 +130,8 @@ pub(super) struct Held {
     pub(super) pushes: Delays,
     /// Broadcasts that came while holding.
     pub(super) heard: Heard,
+    /// What came of those that fell silent.
+    pub(super) detection: Detection,
     pub(super) reasons: Reasons,
 }
 
@@ -126,6 +145,7 @@ impl Held {
             delivered: 0,
             pushes: Delays::new(),
             heard: Heard::new(),
+            detection: Detection::default(),
             reasons: Reasons::new(),
         }
     }
@@ -139,6 +159,7 @@ impl Held {
         self.delivered += other.delivered;
         self.pushes.add(&other.pushes);
         self.heard.add(other.heard);
+        self.detection.add(other.detection);
         for (reason, times) in other.reasons {
             *self.reasons.entry(reason).or_default() += times;
         }
@@ -154,10 +175,8 @@ impl Held {
 
 struct Hold<'a> {
     live: &'a Live,
-    prefix: &'a str,
-    topic: Option<&'a QueueName>,
-    share: Share,
     held: Held,
+    silents: Silents,
     /// When each session's heartbeat on its way was sent, if that was while holding; 0 for none.
     sent_us: Vec<u64>,
     /// How many of these there are.
@@ -177,17 +196,16 @@ impl Hold<'_> {
 }
 
 impl Workload for Hold<'_> {
-    fn opening(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
-        let client = ClientId::parse(&format!("{}{}", self.prefix, self.share.first + link.number))?;
-        let mailbox = QueueName::mailbox(&client);
-        link.machine.subscribe(MAILBOX, mailbox.as_str(), MAILBOX_CREDIT, 0, link.out)?;
-        if let Some(topic) = self.topic {
-            link.machine.subscribe(TOPIC, topic.as_str(), 0, 0, link.out)?;
-        }
-        Ok(())
+    fn hello(&mut self, number: usize, now_us: u64, _hello: &mut proto::Hello) {
+        self.silents.said_hello(number, now_us);
     }
 
     fn welcomed(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
+        let interval = link.machine.heartbeat();
+        if self.silents.welcomed(link.number, link.now_us, interval) {
+            let interval_ms = interval.as_millis() as u64;
+            self.live.silent_interval_ms.fetch_max(interval_ms, Ordering::Relaxed);
+        }
         count(&self.live.established);
         self.live.last_welcome_us.fetch_max(link.now_us, Ordering::Relaxed);
         Ok(())
@@ -199,7 +217,12 @@ impl Workload for Hold<'_> {
         Ok(())
     }
 
+    fn is_silent(&self, number: usize) -> bool {
+        self.silents.is_silent(number)
+    }
+
     fn pinged(&mut self, link: &mut Link<'_>, due: Time) {
+        self.silents.pinged(link.number, link.now_us, link.machine.heartbeat());
         if !self.holds {
             return;
         }
@@ -212,6 +235,7 @@ impl Workload for Hold<'_> {
     fn event(&mut self, link: &mut Link<'_>, event: Event<'_>) -> anyhow::Result<()> {
         match event {
             Event::Pong { .. } => {
+                self.silents.ponged(link.number, link.machine.heartbeat());
                 let sent_us = std::mem::take(&mut self.sent_us[link.number]);
                 if sent_us != 0 {
                     let delay_us = link.now_us - sent_us;
@@ -223,8 +247,9 @@ impl Workload for Hold<'_> {
                 Ok(())
             }
             Event::Delivered(view) => {
+                let holds = self.live.is_in(Stage::Holding);
                 for broadcast in view.broadcasts() {
-                    if let (true, Some(sent_us)) = (self.holds, stamp::stamp_of(broadcast.message)) {
+                    if let (true, Some(sent_us)) = (holds, stamp::stamp_of(broadcast.message)) {
                         self.held.heard.record(sent_us, stamp::now_us());
                     }
                 }
@@ -233,7 +258,9 @@ impl Workload for Hold<'_> {
                     if let Some(due_us) = stamp::stamp_of(delivery.message) {
                         self.held.pushes.record(stamp::now_us().saturating_sub(due_us));
                     }
-                    link.machine.ack(&[delivery.lease], true, link.out)?;
+                    if !self.silents.is_silent(link.number) {
+                        link.machine.ack(&[delivery.lease], true, link.out)?;
+                    }
                 }
                 Ok(())
             }
@@ -253,15 +280,22 @@ impl Workload for Hold<'_> {
         Ok(())
     }
 
-    fn lost(&mut self, number: usize, why: anyhow::Error) -> anyhow::Result<()> {
+    fn lost(&mut self, number: usize, now_us: u64, ending: Ending) -> anyhow::Result<()> {
+        if self.silents.ended(number, now_us, &ending) {
+            count(&self.live.silent_gone);
+            return Ok(());
+        }
         count(&self.live.lost);
         self.forget(number);
-        self.held.because(&why.context("lost"));
+        self.held.because(&ending.why.context("lost"));
         Ok(())
     }
 
     fn turn(&mut self, now_us: u64) -> Option<Duration> {
         self.holds = self.live.is_in(Stage::Holding);
+        if self.holds {
+            self.silents.begin();
+        }
         if self.live.is_in(Stage::Ending) {
             let since_us = *self.ending_since_us.get_or_insert(now_us);
             let is_over = self.on_their_way == 0 || now_us - since_us > LAST_ANSWERS.as_micros() as u64;
@@ -337,10 +371,8 @@ fn hold_share(
     let mut fleet = Fleet::new(target, identity.clone(), share, clock.clone())?;
     let mut work = Hold {
         live,
-        prefix: &identity.prefix,
-        topic: identity.topic.as_ref(),
-        share,
         held: Held::new(),
+        silents: Silents::new(share, live.fall_silent),
         sent_us: vec![0; share.wanted],
         on_their_way: 0,
         holds: false,
@@ -349,6 +381,7 @@ fn hold_share(
     fleet.hold(&mut work)?;
     work.held.missed += work.on_their_way as u64;
     work.held.handshakes.add(&fleet.handshakes);
+    work.held.detection = work.silents.into_detection();
     fleet.close();
     Ok(work.held)
 }

@@ -11,6 +11,7 @@ mod live_delays;
 mod producer;
 pub(crate) mod publish;
 pub(crate) mod push;
+mod silent;
 pub(crate) mod storm;
 pub(crate) mod work;
 

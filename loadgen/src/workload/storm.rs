@@ -10,7 +10,7 @@ mod traffic;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -36,6 +36,10 @@ use crate::report::{Delays, Report};
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What threads may take to hand in what they counted.
 const PARTS_WITHIN: Duration = Duration::from_secs(60);
+/// How long all sessions may take to be there if the run is not told: this, and so much for each of them. A machine whose
+/// two cores the generator shares with the server takes on about 10,000 a second.
+const TIMEOUT_MIN: Duration = Duration::from_secs(120);
+const TIMEOUT_EACH: Duration = Duration::from_micros(600);
 const QUEUE: &str = "storm";
 
 /// Kill or drain a server with all its sessions on it, start it again, and see how they come back.
@@ -71,9 +75,11 @@ pub(crate) struct Args {
     /// Messages a second of the agent whose traffic is to survive.
     #[arg(long, default_value_t = 200, value_name = "PER_S")]
     rate: u32,
-    /// A storm after which not all sessions are back within this time is over.
-    #[arg(long, value_parser = parse_duration, default_value = "5m", value_name = "TIME")]
-    timeout: Duration,
+    /// How long it may take until all sessions are set up, and until all are back from a storm, counted from the server's end;
+    /// what it takes to drain the server included. 2 minutes and another for each 100,000 sessions unless given. A storm after
+    /// which not all are back by then is over, and the run a failure.
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    timeout: Option<Duration>,
     /// The server's program; the relaymesh beside this one if not set.
     #[arg(long, value_name = "FILE")]
     server_bin: Option<PathBuf>,
@@ -100,6 +106,37 @@ impl Policies {
             Self::Jitter => &[Policy::Jitter],
             Self::None => &[Policy::None],
             Self::All => &[Policy::Slots, Policy::Jitter, Policy::None],
+        }
+    }
+}
+
+impl Args {
+    fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or_else(|| TIMEOUT_MIN + TIMEOUT_EACH * self.connections.get() as u32)
+    }
+}
+
+/// What a run is doing, for the line that moves.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+enum Step {
+    SetUp,
+    Ending,
+    Away,
+    Starting,
+    Back,
+}
+
+impl Step {
+    const ALL: [Self; 5] = [Self::SetUp, Self::Ending, Self::Away, Self::Starting, Self::Back];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::SetUp => "sessions set up",
+            Self::Ending => "the server ends, sessions left",
+            Self::Away => "the server is away, sessions left",
+            Self::Starting => "the server starts, sessions left",
+            Self::Back => "sessions back",
         }
     }
 }
@@ -201,24 +238,32 @@ fn read(counter: &AtomicU64) -> u64 {
 }
 
 impl Run<'_> {
-    /// All storms, once all sessions are there.
+    /// All storms, once all sessions are there; fewer when the sessions do not come back any more.
     fn storms(&self, server: &mut Server) -> anyhow::Result<Vec<Storm>> {
-        let since = self.clock.time();
-        if !self.await_sessions(0, since, "sessions set up")? {
+        if !self.watched(|_| self.await_sessions(0, self.clock.time()))? {
             bail!(
                 "only {} of {} sessions were set up within {:?}; see --timeout",
                 read(&self.live.up),
                 self.args.connections,
-                self.args.timeout
+                self.args.timeout()
             );
         }
-        self.args.policy.each().iter().map(|&policy| self.storm(policy, server)).collect()
+        let mut storms = Vec::new();
+        for &policy in self.args.policy.each() {
+            // Those that an earlier storm left outside come in as the SDK does.
+            self.live.adopt(Policy::Slots);
+            if !self.watched(|_| self.await_sessions(0, self.clock.time()))? {
+                break;
+            }
+            storms.push(self.storm(policy, server)?);
+        }
+        Ok(storms)
     }
 
     fn storm(&self, policy: Policy, server: &mut Server) -> anyhow::Result<Storm> {
         thread::sleep(self.args.calm);
         // What is on its way belongs to the calm before.
-        self.traffic.settle(self.args.timeout)?;
+        self.traffic.settle(self.args.timeout())?;
         self.live.adopt(policy);
         self.parts()?;
         let (lost_before, is_over) = (read(&self.live.lost), AtomicBool::new(false));
@@ -227,14 +272,14 @@ impl Run<'_> {
         let began_us = self.clock.micros();
         let (course, cpu) = thread::scope(|scope| {
             let watch = scope.spawn(|| watch_cpu(&pid, &is_over, self.clock));
-            let course = self.course(server, lost_before, began_us);
+            let course = self.watched(|step| self.course(server, lost_before, began_us, step));
             is_over.store(true, Ordering::Relaxed);
             (course, watch.join().unwrap_or_default())
         });
         let (listening, is_back) = course?;
         let back_us = read(&self.live.last_welcome_us).saturating_sub(began_us);
         let sessions_back = read(&self.live.up);
-        let window = self.traffic.settle(self.args.timeout)?;
+        let window = self.traffic.settle(self.args.timeout())?;
         let back = is_back.then(|| Duration::from_micros(back_us));
         Ok(Storm { policy, listening, back, sessions_back, part: self.parts()?, cpu, window })
     }
@@ -245,25 +290,30 @@ impl Run<'_> {
         server: &mut Server,
         lost_before: u64,
         began_us: u64,
+        step: &AtomicU8,
     ) -> anyhow::Result<(Duration, bool)> {
         let began = self.clock.time();
+        let enter = |next: Step| step.store(next as u8, Ordering::Relaxed);
+        enter(Step::Ending);
         if self.args.drain {
-            server.drain(self.clock, self.args.timeout)?;
+            server.drain(self.clock, self.args.timeout())?;
         } else {
             server.kill();
         }
+        enter(Step::Away);
         thread::sleep(self.args.down);
+        enter(Step::Starting);
         server.start()?;
         let listening = Duration::from_micros(self.clock.micros() - began_us);
+        enter(Step::Back);
         let sessions = self.args.connections.get() as u64;
-        let is_back = self.await_sessions(lost_before + sessions, began, "sessions back")?;
+        let is_back = self.await_sessions(lost_before + sessions, began)?;
         Ok((listening, is_back))
     }
 
     /// Waits until all sessions are there and so many were lost in all. False when it takes too long from `since` on.
-    fn await_sessions(&self, lost: u64, since: Time, what: &'static str) -> anyhow::Result<bool> {
+    fn await_sessions(&self, lost: u64, since: Time) -> anyhow::Result<bool> {
         let total = self.args.connections.get() as u64;
-        let progress = Progress::counting(total, what, self.args.target.quiet);
         loop {
             let up = read(&self.live.up);
             if up >= total && read(&self.live.lost) >= lost {
@@ -273,13 +323,35 @@ impl Run<'_> {
                 bail!("a thread of the run ended early");
             }
             let given_up = read(&self.live.given_up);
-            if up + given_up >= total && given_up > 0 || self.clock.time() >= since + self.args.timeout {
+            if up + given_up >= total && given_up > 0 || self.clock.time() >= since + self.args.timeout() {
                 return Ok(false);
             }
-            progress.set(up);
-            progress.say(format!("{what}, {} attempts failed", read(&self.live.failed_attempts)));
             thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Shows how far the run is while it does something, which tells its [`Step`].
+    fn watched<T>(&self, something: impl FnOnce(&AtomicU8) -> T) -> T {
+        let (step, is_over) = (AtomicU8::new(Step::SetUp as u8), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let drawing = scope.spawn(|| {
+                let total = self.args.connections.get() as u64;
+                let progress = Progress::counting(total, Step::SetUp.name(), self.args.target.quiet);
+                while !is_over.load(Ordering::Relaxed) {
+                    let number = step.load(Ordering::Relaxed);
+                    let now = Step::ALL.into_iter().find(|step| *step as u8 == number);
+                    let failed = read(&self.live.failed_attempts);
+                    progress.set(read(&self.live.up));
+                    progress.say(format!("{}, {failed} attempts failed", now.unwrap_or(Step::SetUp).name()));
+                    thread::sleep(LOOK_EVERY);
+                }
+            });
+            let outcome = something(&step);
+            is_over.store(true, Ordering::Relaxed);
+            // A line that is not drawn is no reason to fail.
+            let _ = drawing.join();
+            outcome
+        })
     }
 
     /// What the threads counted since they were last asked.
@@ -311,7 +383,7 @@ fn left_in_queue(target: &Target) -> anyhow::Result<u64> {
 fn report(args: &Args, target: &Target, storms: &[Storm], left: u64) -> anyhow::Result<Report> {
     let sessions = args.connections.get() as u64;
     let Some(first) = storms.first() else { bail!("no storm was run") };
-    let took = first.back.unwrap_or(args.timeout);
+    let took = first.back.unwrap_or(args.timeout());
     let what = format!("sessions back ({})", first.policy.name());
     let mut report = Report::new(target, &what, first.sessions_back, took, &first.window.delivered);
     let ending = if args.drain { "drained" } else { "killed" };
@@ -332,6 +404,9 @@ fn report(args: &Args, target: &Target, storms: &[Storm], left: u64) -> anyhow::
     for storm in storms.iter().filter(|storm| storm.back.is_none()) {
         let (back, policy) = (storm.sessions_back, storm.policy.name());
         report.fail(format!("{back} of {sessions} sessions came back with {policy}; see --timeout"));
+    }
+    if let Some(next) = args.policy.each().get(storms.len()) {
+        report.fail(format!("the sessions never were all there for a storm with {}", next.name()));
     }
     Ok(report)
 }

@@ -20,10 +20,8 @@ impl Rig {
         let Self { live, machine, out } = self;
         let mut work = Hold {
             live,
-            prefix: "x",
-            topic: None,
-            share: Share::whole(2),
             held: Held::new(),
+            silents: Silents::new(Share::whole(2), 0),
             sent_us: vec![0; 2],
             on_their_way: 0,
             holds: false,
@@ -77,7 +75,7 @@ fn a_heartbeat_without_an_answer_is_missed() {
         step(work, Step::Pong(0, 62_000));
         assert_eq!(work.held.missed, 1);
         step(work, Step::Ping(1, 62_000)); // the session ends before the answer
-        work.lost(1, anyhow::anyhow!("gone")).unwrap();
+        work.lost(1, 62_000, anyhow!("gone").into()).unwrap();
         assert_eq!(work.held.missed, 2);
         step(work, Step::Ping(0, 121_000)); // the run ends before the answer
         work.live.enter(Stage::Ending);

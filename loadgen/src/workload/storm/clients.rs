@@ -10,7 +10,6 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use relaymesh::client::{Backoff, Event, Policy as Reconnect, Verdict};
 use relaymesh::clock::{Clock, Time};
-use relaymesh::ids::{ClientId, QueueName, SubscriptionId};
 use relaymesh::wire::proto;
 
 use crate::descriptors::leave_shared_table;
@@ -18,9 +17,6 @@ use crate::fleet::{Ending, Fleet, Identity, Link, Share, Workload};
 use crate::options::Target;
 use crate::report::Delays;
 
-const MAILBOX: SubscriptionId = SubscriptionId(1);
-/// Messages a session is willing to receive.
-const MAILBOX_CREDIT: u32 = 8;
 /// Length of a resume token of this server.
 const TOKEN_BYTES: usize = 32;
 /// What a client that comes back at once waits: a turn of the loop that drives it.
@@ -178,8 +174,6 @@ struct Client {
 
 struct Storm<'a> {
     live: &'a Live,
-    prefix: &'a str,
-    share: Share,
     clients: Vec<Client>,
     /// When each session's heartbeat on its way was sent; 0 for none.
     sent_us: Vec<u64>,
@@ -197,9 +191,6 @@ impl Workload for Storm<'_> {
     fn welcomed(&mut self, link: &mut Link<'_>) -> anyhow::Result<()> {
         count(&self.live.up);
         self.live.last_welcome_us.fetch_max(link.now_us, Ordering::Relaxed);
-        let client = ClientId::parse(&format!("{}{}", self.prefix, self.share.first + link.number))?;
-        let mailbox = QueueName::mailbox(&client);
-        link.machine.subscribe(MAILBOX, mailbox.as_str(), MAILBOX_CREDIT, 0, link.out)?;
         Ok(())
     }
 
@@ -209,7 +200,7 @@ impl Workload for Storm<'_> {
         Ok(())
     }
 
-    fn hello(&mut self, number: usize, hello: &mut proto::Hello) {
+    fn hello(&mut self, number: usize, _now_us: u64, hello: &mut proto::Hello) {
         hello.resume_token = self.clients[number].token.map_or_else(Vec::new, |token| token.to_vec());
     }
 
@@ -276,8 +267,8 @@ impl Workload for Storm<'_> {
         Ok(())
     }
 
-    fn lost(&mut self, number: usize, why: anyhow::Error) -> anyhow::Result<()> {
-        self.failed(number, why)
+    fn lost(&mut self, number: usize, _now_us: u64, ending: Ending) -> anyhow::Result<()> {
+        self.failed(number, ending.why)
     }
 
     fn turn(&mut self, _now_us: u64) -> Option<Duration> {
@@ -330,8 +321,6 @@ fn drive_share(
     let mut fleet = Fleet::new(target, identity.clone(), share, clock.clone())?;
     let mut work = Storm {
         live,
-        prefix: &identity.prefix,
-        share,
         clients: vec![Client::default(); share.wanted],
         sent_us: vec![0; share.wanted],
         part: Part::new(),

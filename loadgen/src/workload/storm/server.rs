@@ -125,7 +125,7 @@ impl Server {
             if clock.time() >= until {
                 let _ = child.kill();
                 let _ = child.wait();
-                bail!("the server did not drain within {patience:?}; see --patience");
+                bail!("the server did not drain within {patience:?}; see --timeout");
             }
             thread::sleep(LOOK_EVERY);
         };
