@@ -96,6 +96,8 @@ impl Campaign {
                 self.sum.deliveries += outcome.deliveries;
                 self.sum.in_parts += outcome.in_parts;
                 self.sum.broadcasts += outcome.broadcasts;
+                self.sum.drains += outcome.drains;
+                self.sum.sent_away += outcome.sent_away;
                 self.sum.starts += outcome.starts;
                 self.sum.troubles += outcome.troubles;
                 self.sum.virtual_us += outcome.virtual_us;
@@ -107,10 +109,20 @@ impl Campaign {
     /// Says how it went. Panics when a seed failed, after its last events were shown.
     pub(crate) fn report(mut self) {
         let Outcome {
-            events, messages, deliveries, in_parts, broadcasts, starts, troubles, virtual_us, ..
+            events,
+            messages,
+            deliveries,
+            in_parts,
+            broadcasts,
+            drains,
+            sent_away,
+            starts,
+            troubles,
+            virtual_us,
+            ..
         } = self.sum;
         println!(
-            "{} seeds in {:.1} s: {messages} messages, {deliveries} deliveries, {in_parts} of them in parts, {broadcasts} broadcasts delivered, {troubles} troubles, {starts} starts of \
+            "{} seeds in {:.1} s: {messages} messages, {deliveries} deliveries, {in_parts} of them in parts, {broadcasts} broadcasts delivered, {sent_away} clients sent away by {drains} drains of a share, {troubles} troubles, {starts} starts of \
              the server, {events} events, {} hours of virtual time",
             self.seeds,
             self.took.as_secs_f64(),
@@ -118,6 +130,7 @@ impl Campaign {
         );
         assert!(self.seeds < 100 || in_parts > 0, "no message was delivered in parts");
         assert!(self.seeds < 100 || broadcasts > 0, "no broadcast was delivered");
+        assert!(self.seeds < 100 || (drains > 0 && sent_away > 0), "no share of the sessions was drained");
         self.failures.sort();
         for (seed, why) in &self.failures {
             println!("seed {seed} FAILED: {why}");

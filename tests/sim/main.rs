@@ -164,6 +164,16 @@ fn served_rivals_are_found() {
 }
 
 #[test]
+fn drains_of_more_than_their_share_are_found() {
+    is_found(Flaw::DrainsGrow, &["sessions were told to go"]);
+}
+
+#[test]
+fn drains_that_stop_are_found() {
+    is_found(Flaw::DrainsStop, &["only"]);
+}
+
+#[test]
 fn mixed_topics_are_found() {
     is_found(Flaw::TopicsMixed, &["came by a subscription to"]);
 }

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) heartbeat: Duration,
     /// Of how many heartbeats clients want an answer to one.
     pub(crate) pong_every: u8,
+    /// Average time from one drain of a share of the sessions to the next, where there are some.
+    pub(crate) share_drain_every: Option<Micros>,
     /// How long things go wrong.
     pub(crate) duration: Micros,
     /// What goes wrong.
@@ -121,6 +123,7 @@ impl Plan {
             },
             heartbeat: Duration::from_millis(random.u64(500..4000)),
             pong_every: 1,
+            share_drain_every: None,
             duration: random.u64(5..40) * SECOND,
             troubles: troubles(random),
             trouble_every: random.u64(300..6000) * MS,
@@ -137,6 +140,9 @@ impl Plan {
         }
         if !workers_publish {
             plan.pace(&mut aside);
+            if aside.u8(0..3) == 0 {
+                plan.share_drain_every = Some(aside.u64(1..10) * SECOND);
+            }
         }
         plan
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relaymesh::ids::{ClientId, QueueName};
 use relaymesh::log::Durability;
-use relaymesh::mail::{Command, CommandBatch, Settlement};
+use relaymesh::mail::{Command, CommandBatch, DrainOrder, Settlement, WHOLE_PPM};
 
 use crate::plan::Plan;
 use crate::scheduler::{MS, SECOND};
@@ -44,6 +44,10 @@ pub(crate) enum Flaw {
     NacksForget,
     /// Subscribers of a topic get another.
     TopicsMixed,
+    /// A drain of a share tells everybody.
+    DrainsGrow,
+    /// A loop takes a drain of a share for the end of one.
+    DrainsStop,
 }
 
 /// The flaw at work.
@@ -92,7 +96,19 @@ impl Planted {
             plan.broadcast(&mut fastrand::Rng::with_seed(1));
             plan.topics = 2;
         }
+        if matches!(self.flaw, Flaw::DrainsGrow | Flaw::DrainsStop) {
+            plan.share_drain_every = Some(2 * SECOND);
+        }
         plan
+    }
+
+    /// Changes what a loop is told to drain.
+    pub(crate) fn tamper_with_drain(&self, loop_index: usize, order: DrainOrder) -> DrainOrder {
+        match self.flaw {
+            Flaw::DrainsGrow if order.share_ppm > 0 => DrainOrder { share_ppm: WHOLE_PPM, ..order },
+            Flaw::DrainsStop if loop_index == 0 => DrainOrder { share_ppm: 0, ..order },
+            _ => order,
+        }
     }
 
     /// Changes commands before the shard gets them.

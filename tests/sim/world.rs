@@ -10,7 +10,7 @@ use crate::network::{ConnId, Network, Side};
 use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::scheduler::{MS, Micros, Scheduler};
-use crate::server::Server;
+use crate::server::{Server, ShareDrains};
 use crate::shadow::{Ledger, Watch};
 use crate::storage::Disk;
 use crate::trace::{Trace, Tracing};
@@ -80,6 +80,16 @@ pub(crate) enum Event {
         client: usize,
     },
     OperatorTurn,
+    /// A share of the sessions is to be sent away.
+    ShareDrain,
+    /// All of it must have been told.
+    ShareDrainTold {
+        order: u16,
+    },
+    /// And be gone.
+    ShareDrainLeft {
+        order: u16,
+    },
     Trouble,
     TroubleEnds {
         what: crate::chaos::Passing,
@@ -106,6 +116,9 @@ pub(crate) struct World {
     pub(crate) life: u32,
     pub(crate) clients: Vec<Client>,
     pub(crate) operator: Operator,
+    pub(crate) drains: ShareDrains,
+    /// Theirs alone, so that worlds without them stay what they were.
+    pub(crate) drain_random: fastrand::Rng,
     pub(crate) ledger: Ledger,
     pub(crate) watch: Watch,
     pub(crate) planted: Planted,
@@ -124,6 +137,9 @@ pub(crate) struct Outcome {
     pub(crate) deliveries: u64,
     pub(crate) in_parts: u64,
     pub(crate) broadcasts: u64,
+    /// Shares of the sessions that were sent away, and how many clients those were.
+    pub(crate) drains: u64,
+    pub(crate) sent_away: u64,
     pub(crate) starts: u32,
     pub(crate) troubles: u64,
     pub(crate) virtual_us: Micros,
@@ -146,6 +162,8 @@ impl World {
             ledger: Ledger::new(&plan),
             watch: Watch::new(&plan),
             operator: Operator::new(random.fork()),
+            drains: ShareDrains::default(),
+            drain_random: fastrand::Rng::with_seed(!seed),
             clients: Vec::new(),
             server: None,
             life: 0,
@@ -166,6 +184,7 @@ impl World {
         self.make_clients();
         self.begin_troubles();
         self.scheduler.after(500 * MS, Event::OperatorTurn);
+        self.plan_share_drain();
         let mut events = 0;
         while self.phase != Phase::Over {
             let event = self.scheduler.next().expect("a check is always waiting");
@@ -179,6 +198,8 @@ impl World {
             deliveries: self.ledger.deliveries,
             in_parts: self.ledger.in_parts,
             broadcasts: self.watch.broadcasts.deliveries,
+            drains: self.drains.ended,
+            sent_away: self.drains.told,
             starts: self.life,
             troubles: self.planted.troubles,
             virtual_us: self.scheduler.now,
@@ -216,6 +237,9 @@ impl World {
             Event::Work { client, incarnation, lease, key } => self.work(client, incarnation, lease, key),
             Event::Reborn { client } => self.rebear(client),
             Event::OperatorTurn => self.operator_turn(),
+            Event::ShareDrain => self.begin_share_drain(),
+            Event::ShareDrainTold { order } => self.check_share_drain_told(order),
+            Event::ShareDrainLeft { order } => self.check_share_drain_left(order),
             Event::Trouble => self.trouble(),
             Event::TroubleEnds { what } => self.trouble_ends(what),
             Event::FinaleCheck => self.finale_check(),

@@ -345,7 +345,8 @@ impl World {
             }
             Ended::GoAway { code, .. } => match code {
                 TakenOver => has_rival,
-                code => matches!(code, Draining | Overloaded),
+                Draining => self.drains.has_drained,
+                code => matches!(code, Overloaded),
             },
             Ended::ServerError { code, .. } => matches!(code, HeartbeatMissed | TooSlow),
             Ended::Protocol(_) => false,

@@ -215,6 +215,7 @@ impl Turn<'_> {
         while let Some((slot, cause)) = self.own().doomed.pop() {
             let Some(conn) = self.own().conns.remove(&slot) else { continue };
             self.server.ends.remove(&conn.conn);
+            self.own().ended += 1;
             note!(self.world, "{:?} closed by the server: {cause:?}", conn.conn);
             let world = &mut *self.world;
             world.network.close(conn.conn, Side::Server, &mut world.scheduler);

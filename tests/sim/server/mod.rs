@@ -3,6 +3,7 @@
 
 mod event_loop;
 mod shard;
+mod share_drain;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use crate::scheduler::{MS, Micros};
 use crate::storage::Crash;
 use crate::trace::note;
 use crate::world::{Event, World};
+
+pub(crate) use share_drain::ShareDrains;
 
 /// A running server. Dropped when it dies.
 pub(crate) struct Server {
@@ -59,6 +62,8 @@ pub(crate) struct Loop {
     /// Commands that the full lane would not take.
     kept: Option<CommandBatch>,
     doomed: Vec<(u32, CloseCause)>,
+    /// Connections that were closed.
+    ended: u64,
     turn_at: Option<Micros>,
 }
 
@@ -144,6 +149,7 @@ impl World {
             waiting: EffectBatch::default(),
             kept: None,
             doomed: Vec::new(),
+            ended: 0,
             turn_at: None,
         }
     }
@@ -179,6 +185,7 @@ impl World {
         let time = server.loop_time(self.scheduler.now);
         server.loops.iter_mut().for_each(|own| own.gateway.begin_drain(time, over));
         let (life, loops) = (server.life, server.loops.len());
+        self.drains.server_ends(life);
         note!(self, "server {life} drains over {over:?}");
         (0..loops).for_each(|index| self.wake_loop(index, 0));
         self.scheduler.after(100 * MS, Event::DrainCheck { life });
