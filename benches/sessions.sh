@@ -91,9 +91,10 @@ broadcast() {
 }
 say_broadcast() {
   local of=$work/held.json
-  printf '  %-26s %8s deliveries, %8.0f/s; delay p50 %s us p99 %s us, the last %s us\n' broadcast \
+  printf '  %-26s %8s deliveries, %8.0f/s; delay p50 %s us p99 %s us, the last %s us; beats meanwhile p50 %s us p99 %s us\n' broadcast \
     "$(field "$of" broadcast deliveries)" "$(field "$of" broadcast per_s)" "$(field "$of" broadcast p50)" \
-    "$(field "$of" broadcast p99)" "$(field "$of" broadcast last_us)"
+    "$(field "$of" broadcast p99)" "$(field "$of" broadcast last_us)" \
+    "$(field "$of" broadcast_heartbeat_rtt_us p50)" "$(field "$of" broadcast_heartbeat_rtt_us p99)"
 }
 say_push() {
   printf '  %-26s %8s arrived of %s; to the device p50 %s us p99 %s us p99.9 %s us; on disk p99 %s us\n' "push, $1" \

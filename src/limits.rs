@@ -292,16 +292,31 @@ pub const TOPIC_SETS_MAX: usize = 50_000;
 /// Bytes of broadcasts on their way to the connections of one loop, each counting at least
 /// [`BROADCAST_CHARGE_BYTES_MIN`]; beyond it a publish to a topic is refused. One that is larger passes alone.
 pub const BROADCAST_BYTES_PER_LOOP_MAX: u64 = 16 * MIB as u64;
+/// A namespace may have so many times as much of them under way as it leaves free: four fifths are one's alone, and however
+/// many take what they can, the next finds room.
+pub const BROADCAST_SHARE_OF_FREE: u64 = 4;
 /// What a broadcast counts at least.
 pub const BROADCAST_CHARGE_BYTES_MIN: usize = 4 * KIB;
-/// Broadcasts that a loop hands to connections in one turn: a millisecond or two of writes, after which it reads, answers
+/// Broadcasts that a loop hands to connections in one wave: about a millisecond of writes, after which it reads, answers
 /// heartbeats and goes on.
 pub const BROADCAST_WAVE_SENDS: usize = 64;
-/// Bytes that a loop adds to the output of connections in one turn by broadcasts.
+/// Broadcasts of a wave that are written before the time is looked at.
+pub const BROADCAST_PORTION_SENDS: usize = 16;
+/// How long a wave may go on with further portions.
+pub const BROADCAST_WAVE: Duration = Duration::from_millis(1);
+/// A wave that begins so much later than due was late: whatever came for its loop meanwhile has waited as long.
+pub const BROADCAST_LATE: Duration = Duration::from_millis(3);
+/// From one wave to the next at least, where loops share cores.
+pub const BROADCAST_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// Where loops share cores, a loop may pause until it uses one of so many parts of its share of them for waves.
+pub const BROADCAST_LEAST_SHARE: u32 = 4;
+/// Deliveries a second that a server may be held to.
+pub const BROADCAST_DELIVERIES_PER_S_MAX: u64 = 100_000_000;
+/// Bytes that a loop adds to the output of connections in one wave of broadcasts.
 pub const BROADCAST_WAVE_BYTES: usize = MIB;
-/// How often a loop compares a connection's topics with a broadcast's in one turn.
+/// How often a loop compares a connection's topics with a broadcast's in one wave.
 pub const BROADCAST_WAVE_CHECKS: usize = 32 * KIB;
-/// Slots that a loop passes in one turn on its way to the next subscribed connection.
+/// Slots that a loop passes in one wave on its way to the next subscribed connection.
 pub const BROADCAST_WAVE_SLOTS: usize = 256 * KIB;
 /// Subscription numbers for which a loop keeps a broadcast's compressed frame; to others it goes as it is.
 pub const BROADCAST_FRAMES_MAX: usize = 2;
@@ -380,6 +395,7 @@ const _: () = {
     assert!(LOG_BATCH_BYTES_MAX > FRAME_BYTES_MAX + LOG_BLOCK_BYTES);
     assert!(LOG_BATCH_BYTES_MAX * 2 <= SEGMENT_BYTES_MIN);
     assert!(TOPIC_SETS_PER_NAMESPACE_MAX <= TOPIC_SETS_MAX && TOPIC_SETS_MAX < u16::MAX as usize - 1);
+    assert!(BROADCAST_PORTION_SENDS > 0 && BROADCAST_PORTION_SENDS <= BROADCAST_WAVE_SENDS);
     assert!(FRAME_BYTES_MAX <= BROADCASTS_KEPT_BYTES_MAX);
     assert!(SEGMENT_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
     assert!(RESERVED_SEGMENTS < SPARE_SEGMENTS_MAX);

@@ -215,5 +215,8 @@ fn broadcasts_to_held_sessions_are_measured_where_they_arrive() {
     let delay = |name: &str| heard["delay_us"][name].as_u64().unwrap();
     assert!(delay("p50") > 0 && delay("p50") <= delay("p99"), "{held}");
     assert!(number("last_us") < 60_000_000, "{held}");
+    let meanwhile = &held["broadcast_heartbeat_rtt_us"];
+    assert!(meanwhile["count"].as_u64().unwrap() <= held["count"].as_u64().unwrap(), "{held}");
+    assert!(meanwhile["max"].as_u64().unwrap() <= held["heartbeat_rtt_us"]["max"].as_u64().unwrap(), "{held}");
     assert_eq!((&held["missed_heartbeats"], &held["lost"]), (&0.into(), &0.into()), "{held}");
 }

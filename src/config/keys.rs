@@ -123,6 +123,16 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Count(|c| &mut c.session.admissions_per_s, 0, limits::ADMISSIONS_PER_S_MAX),
     },
     Key {
+        path: "session.broadcast_deliveries_per_s",
+        about: "Deliveries a second of what is published to topics, to all clients together, shared out evenly over the \
+                loops; 0 for as many as keep heartbeats on time.",
+        kind: Kind::Count(
+            |c| &mut c.session.broadcast_deliveries_per_s,
+            0,
+            limits::BROADCAST_DELIVERIES_PER_S_MAX,
+        ),
+    },
+    Key {
         path: "session.write_stall_deadline",
         about: "How long a client may read nothing of what waits for it before it is closed as too slow.",
         kind: Kind::Time(|c| &mut c.session.write_stall_deadline, secs(1), secs(3600)),

@@ -89,6 +89,8 @@ pub struct Session {
     pub handshake_deadline: Duration,
     /// Handshakes a second of the whole server; 0 for [`limits::ADMISSIONS_PER_CORE_S`] a core.
     pub admissions_per_s: u64,
+    /// Deliveries of broadcasts a second of the whole server; 0 for as many as keep heartbeats on time.
+    pub broadcast_deliveries_per_s: u64,
     /// Output that waits without a byte of it being read.
     pub write_stall_deadline: Duration,
     /// Messages published without an answer.
@@ -218,6 +220,7 @@ impl Default for Config {
                 grace: limits::GRACE,
                 handshake_deadline: limits::HANDSHAKE_DEADLINE,
                 admissions_per_s: 0,
+                broadcast_deliveries_per_s: 0,
                 write_stall_deadline: limits::WRITE_STALL_DEADLINE,
                 publish_window_messages: u64::from(limits::PUBLISH_WINDOW_MESSAGES),
                 publish_window_bytes: u64::from(limits::PUBLISH_WINDOW_BYTES),

@@ -1,7 +1,9 @@
 //! Broadcasts on their way to the connections that are subscribed to their topics.
 //!
-//! One cursor goes round and round over the slots while there is a broadcast under way, a wave a turn, so that reading,
-//! heartbeats and acks go on between the waves. A broadcast is done once the cursor is back where it was when that came;
+//! One cursor goes round and round over the slots while there is a broadcast under way, wave by wave, so that reading,
+//! heartbeats and acks go on between the waves ([`super::pace`] says when they leave). A wave is bounded in what it sends
+//! and passes by; it comes in portions, each sent before the next, so that whoever knows the time ends it early where the
+//! portions take long. A broadcast is done once the cursor is back where it was when that came;
 //! whichever others came meanwhile are handed out on the same way, in the order in which they came, so that many small
 //! ones cost one walk. What a connection is subscribed to stands beside the slab, two bytes a slot from the first
 //! subscription on: the walk reads these alone.
@@ -13,22 +15,29 @@ use hashbrown::HashMap;
 
 use crate::clock::Time;
 use crate::gateway::Gateway;
+use crate::gateway::config::GatewayConfig;
+use crate::gateway::pace::{Pace, WHOLE};
 use crate::ids::{ConnKey, SubscriptionId, TopicId};
 use crate::limits;
 use crate::mail::{Broadcast, Broadcasted, Command, TopicSet};
 use crate::session::Phase;
 use crate::wire::{DeliverWriter, Kind, compressible_bytes, encode, proto};
 
+/// In a slot's place: its set is among those that have no place.
+const OWN: u16 = u16::MAX;
+
 /// Which topics the connections are subscribed to.
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
-    /// By slot: 0 for no topic, or one more than its set's place. Empty while nobody was ever subscribed to any.
+    /// By slot: 0 for no topic, or one more than its set's place, or [`OWN`]. Empty while nobody was ever subscribed to any.
     of_slot: Vec<u16>,
-    /// At most [`limits::TOPIC_SETS_MAX`] and one: the shard has no more.
+    /// At most [`limits::TOPIC_SETS_MAX`].
     sets: Vec<Option<Known>>,
     free: Vec<u16>,
     /// Places by the set's id.
     by_id: HashMap<u64, u16>,
+    /// By slot, where there was no place left: what is left of their topics to connections that ended a subscription.
+    own: HashMap<u32, Arc<TopicSet>>,
 }
 
 /// A set that connections of this loop have.
@@ -43,20 +52,24 @@ impl Memberships {
     pub(super) fn assign(&mut self, slot: u32, set: Option<Arc<TopicSet>>) {
         self.leave(slot);
         let Some(set) = set else { return };
-        let place = match self.by_id.get(&set.id) {
-            Some(&place) => place,
-            None => self.keep(set),
-        };
-        if let Some(known) = &mut self.sets[usize::from(place)] {
-            known.connections += 1;
-        }
         let at = slot as usize;
         if self.of_slot.len() <= at {
             self.of_slot.resize(at + 1, 0);
         }
+        let known = self.by_id.get(&set.id).copied();
+        if known.is_none() && self.free.is_empty() && self.sets.len() >= limits::TOPIC_SETS_MAX {
+            self.own.insert(slot, set);
+            self.of_slot[at] = OWN;
+            return;
+        }
+        let place = known.unwrap_or_else(|| self.keep(set));
+        if let Some(known) = &mut self.sets[usize::from(place)] {
+            known.connections += 1;
+        }
         self.of_slot[at] = place + 1;
     }
 
+    /// Gives a place to a set; there is one.
     fn keep(&mut self, set: Arc<TopicSet>) -> u16 {
         let id = set.id;
         let known = Some(Known { set, connections: 0 });
@@ -67,7 +80,7 @@ impl Memberships {
             }
             None => {
                 self.sets.push(known);
-                // The sets of a loop's connections are among those that the shard had when it spoke of them last.
+                // There are no more than TOPIC_SETS_MAX.
                 (self.sets.len() - 1) as u16
             }
         };
@@ -80,6 +93,10 @@ impl Memberships {
         let Some(number) = self.of_slot.get_mut(slot as usize).map(std::mem::take).filter(|&n| n > 0) else {
             return;
         };
+        if number == OWN {
+            self.own.remove(&slot);
+            return;
+        }
         let place = usize::from(number - 1);
         let Some(known) = &mut self.sets[place] else { return };
         known.connections -= 1;
@@ -90,8 +107,11 @@ impl Memberships {
         }
     }
 
-    fn set_of(&self, slot: u32) -> Option<&TopicSet> {
+    pub(super) fn set_of(&self, slot: u32) -> Option<&TopicSet> {
         let number = self.of_slot.get(slot as usize).copied().filter(|&number| number > 0)?;
+        if number == OWN {
+            return self.own.get(&slot).map(|set| &**set);
+        }
         self.sets[usize::from(number - 1)].as_ref().map(|known| &*known.set)
     }
 
@@ -110,9 +130,13 @@ impl Memberships {
     /// Panics unless exactly the slots that `is_live` have topics, and the sets are counted right.
     pub(super) fn check(&self, is_live: impl Fn(u32) -> bool) {
         let mut connections = vec![0; self.sets.len()];
+        let mut own = 0;
         for (slot, &number) in (0..).zip(&self.of_slot) {
-            if number > 0 {
-                assert!(is_live(slot), "slot {slot} is subscribed to topics and not served");
+            assert!(number == 0 || is_live(slot), "slot {slot} is subscribed to topics and not served");
+            if number == OWN {
+                own += 1;
+                assert!(self.own.contains_key(&slot), "slot {slot} has lost its topics");
+            } else if number > 0 {
                 connections[usize::from(number - 1)] += 1;
             }
         }
@@ -122,11 +146,12 @@ impl Memberships {
             assert!(known.as_ref().is_none_or(|known| known.connections > 0), "a set that nobody has");
         }
         assert_eq!(self.by_id.len() + self.free.len(), self.sets.len(), "sets are lost");
+        assert_eq!(own, self.own.len(), "sets of connections that have none of their own");
     }
 }
 
 /// The broadcasts under way. What the shard lets through at once bounds them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sweep {
     /// In the order in which they came, which is the order in which they are done.
     underway: VecDeque<Underway>,
@@ -134,6 +159,9 @@ pub(super) struct Sweep {
     cursor: u32,
     /// How many of those under way were handed to the connection in that slot already.
     done_here: usize,
+    pace: Pace,
+    /// What the wave of this turn may still do, until it is over.
+    wave: Option<Share>,
 }
 
 #[derive(Debug)]
@@ -150,7 +178,8 @@ struct Underway {
     compressed: Vec<(SubscriptionId, Option<Box<[u8]>>)>,
 }
 
-/// What a turn may still do.
+/// What a wave may still do.
+#[derive(Debug, Clone, Copy)]
 struct Share {
     sends: usize,
     bytes: usize,
@@ -159,25 +188,55 @@ struct Share {
 }
 
 impl Share {
+    fn whole(config: &GatewayConfig) -> Self {
+        Self {
+            sends: config.broadcast_wave_sends,
+            bytes: limits::BROADCAST_WAVE_BYTES,
+            checks: limits::BROADCAST_WAVE_CHECKS,
+            slots: limits::BROADCAST_WAVE_SLOTS,
+        }
+    }
+
     fn is_used_up(&self) -> bool {
         self.sends == 0 || self.bytes == 0 || self.checks == 0 || self.slots == 0
+    }
+
+    /// How many parts of a [`WHOLE`] wave were used.
+    fn used(&self, whole: Self) -> u64 {
+        let used = |left: usize, of: usize| of.saturating_sub(left) as u64 * WHOLE / of.max(1) as u64;
+        used(self.sends, whole.sends)
+            .max(used(self.bytes, whole.bytes))
+            .max(used(self.checks, whole.checks))
+            .max(used(self.slots, whole.slots))
     }
 }
 
 impl Sweep {
+    pub(super) fn new(config: &GatewayConfig) -> Self {
+        let pace = Pace::new(config.broadcast_pause_min, config.broadcast_pause_max);
+        Self { underway: VecDeque::new(), cursor: 0, done_here: 0, pace, wave: None }
+    }
+
+    /// When the next wave is due; `None` when nothing is under way.
+    pub(super) fn due(&self) -> Option<Time> {
+        (!self.underway.is_empty()).then_some(self.pace.next())
+    }
+
     /// Nothing is under way.
-    pub(super) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.underway.is_empty()
     }
 
-    /// Takes the broadcasts off that were handed to all there are; returns their charge.
-    fn finished(&mut self) -> u64 {
-        let mut bytes = 0;
+    /// Broadcasts that there is memory for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.underway.capacity()
+    }
+
+    /// Takes one off that was handed to all there are.
+    fn next_finished(&mut self) -> Option<Underway> {
         let cursor = self.cursor;
-        while let Some(first) = self.underway.pop_front_if(|first| first.is_round && first.start == cursor) {
-            bytes += first.broadcast.charge();
-        }
-        bytes
+        self.underway.pop_front_if(|first| first.is_round && first.start == cursor)
     }
 
     /// Moves the cursor to `slot`, or behind the last one to the first.
@@ -202,6 +261,9 @@ impl Gateway {
 
     /// A message for everybody subscribed to its topic; it leaves with the next waves.
     pub(super) fn take_broadcast(&mut self, broadcast: Arc<Broadcast>) {
+        if self.sweep.is_idle() {
+            self.sweep.pace.resume();
+        }
         let (start, compressible) = (self.sweep.cursor, compressible_bytes(&broadcast.body));
         let underway = Underway { broadcast, start, is_round: false, compressible, compressed: Vec::new() };
         self.sweep.underway.push_back(underway);
@@ -221,20 +283,24 @@ impl Gateway {
         self.end_if_answered(now, conn.slot);
     }
 
-    /// Hands the broadcasts under way to as many connections as a turn may.
+    /// Begins a wave if one is due, with its first portion.
     pub(super) fn broadcast_wave(&mut self, now: Time) {
-        if self.sweep.is_idle() {
-            return;
+        self.sweep.wave = None;
+        if self.sweep.due().is_some_and(|due| due <= now) {
+            self.sweep.pace.begin(now, &mut self.random);
+            self.sweep.wave = Some(Share::whole(&self.config));
+            self.carry_on(now);
         }
-        let mut share = Share {
-            sends: self.config.broadcast_wave_sends,
-            bytes: limits::BROADCAST_WAVE_BYTES,
-            checks: limits::BROADCAST_WAVE_CHECKS,
-            slots: limits::BROADCAST_WAVE_SLOTS,
-        };
-        let mut sweep = std::mem::take(&mut self.sweep);
-        let mut done = 0;
-        while !sweep.is_idle() && !share.is_used_up() {
+    }
+
+    /// Goes on with the wave of this turn, by a portion that is to be sent before the next. Returns false when there was
+    /// nothing left to do of it.
+    pub fn carry_on(&mut self, now: Time) -> bool {
+        let Some(mut share) = self.sweep.wave.take() else { return false };
+        // Moved out and back: it is read while connections are written to.
+        let mut sweep = std::mem::replace(&mut self.sweep, Sweep::new(&self.config));
+        let enough = share.sends.saturating_sub(limits::BROADCAST_PORTION_SENDS);
+        while !sweep.is_idle() && !share.is_used_up() && share.sends > enough {
             let (cursor, slots) = (sweep.cursor, self.memberships.slots());
             if cursor < slots && self.memberships.set_of(cursor).is_some() {
                 if !self.hand_out(now, &mut sweep, &mut share) {
@@ -242,25 +308,50 @@ impl Gateway {
                 }
                 sweep.move_to(cursor + 1, slots);
             } else {
-                // On to the next connection with topics, but not past the place where the oldest broadcast ends.
-                let oldest = sweep.underway.front().filter(|oldest| oldest.is_round && oldest.start > cursor);
-                let until = oldest.map_or(slots, |oldest| oldest.start).min(cursor + share.slots as u32);
-                let until = until.min(slots).max(cursor);
-                let next = self.memberships.next(cursor.min(slots), until).unwrap_or(until);
-                share.slots = share.slots.saturating_sub((next - cursor) as usize + 1);
-                sweep.move_to(next, slots);
+                self.pass_by(&mut sweep, &mut share);
             }
-            done += sweep.finished();
+            while let Some(underway) = sweep.next_finished() {
+                self.broadcast_done(&underway.broadcast);
+            }
+        }
+        if sweep.is_idle() {
+            sweep.pace.rest(share.used(Share::whole(&self.config)));
+            // As many as the shard lets through at once make it long.
+            sweep.underway = VecDeque::new();
+        } else if !share.is_used_up() {
+            sweep.wave = Some(share);
         }
         self.sweep = sweep;
-        if done > 0 {
-            let loop_id = self.loop_id;
-            self.batch.commands.push(Command::BroadcastsDone { loop_id, bytes: done });
+        true
+    }
+
+    /// On to the next connection with topics, but not past the place where the oldest broadcast ends.
+    fn pass_by(&self, sweep: &mut Sweep, share: &mut Share) {
+        let (cursor, slots) = (sweep.cursor, self.memberships.slots());
+        let oldest = sweep.underway.front().filter(|oldest| oldest.is_round && oldest.start > cursor);
+        let until = oldest.map_or(slots, |oldest| oldest.start).min(cursor + share.slots as u32);
+        let until = until.min(slots).max(cursor);
+        let next = self.memberships.next(cursor.min(slots), until).unwrap_or(until);
+        share.slots = share.slots.saturating_sub((next - cursor) as usize + 1);
+        sweep.move_to(next, slots);
+    }
+
+    /// The shard is told how much of whose is done.
+    fn broadcast_done(&mut self, broadcast: &Broadcast) {
+        let charge = broadcast.charge();
+        match self.batch.commands.last_mut() {
+            Some(Command::BroadcastsDone { namespace, bytes, .. }) if *namespace == broadcast.namespace => {
+                *bytes += charge;
+            }
+            _ => {
+                let (loop_id, namespace) = (self.loop_id, broadcast.namespace);
+                self.batch.commands.push(Command::BroadcastsDone { loop_id, namespace, bytes: charge });
+            }
         }
     }
 
     /// Hands the connection at the cursor what it is subscribed to of all that is under way. False when its output is full
-    /// of what this very turn put there: it goes on next turn, when the socket has had its chance.
+    /// of what this very portion put there: it goes on with the next, when the socket has had its chance.
     fn hand_out(&mut self, now: Time, sweep: &mut Sweep, share: &mut Share) -> bool {
         let slot = sweep.cursor;
         let mut is_first = true;

@@ -35,8 +35,12 @@ pub struct GatewayConfig {
     pub loop_partial_bytes_max: usize,
     /// Commands of this loop that may be unanswered.
     pub commands_unanswered_max: usize,
-    /// Broadcasts handed to connections in one turn, at least 1.
+    /// Broadcasts handed to connections in one wave, at least 1.
     pub broadcast_wave_sends: usize,
+    /// From one wave of broadcasts to the next at least, in whole milliseconds.
+    pub broadcast_pause_min: Duration,
+    /// The same at most, when waves begin late: zero for a loop that shares its core with no other.
+    pub broadcast_pause_max: Duration,
     /// Handshakes a second that this loop takes on; clients that are sent away are asked to come back at this pace.
     pub admissions_per_s: u32,
     /// Handshakes it takes on at once after a quiet time, at least 2.
@@ -75,6 +79,8 @@ impl GatewayConfig {
             loop_partial_bytes_max: limits::PARTIAL_BYTES_MAX,
             commands_unanswered_max: limits::COMMANDS_UNANSWERED_MAX,
             broadcast_wave_sends: limits::BROADCAST_WAVE_SENDS,
+            broadcast_pause_min: Duration::ZERO,
+            broadcast_pause_max: Duration::ZERO,
             admissions_per_s: limits::ADMISSIONS_PER_CORE_S as u32,
             admission_burst: limits::ADMISSIONS_PER_CORE_S as u32 / limits::ADMISSION_BURST_SHARE,
             heartbeats_per_s: limits::HEARTBEATS_PER_S,

@@ -45,12 +45,13 @@ impl Gateway {
     /// When [`Gateway::expire`] is to be called at the latest; may be early, never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        // At once, when a message in parts or a broadcast goes on.
-        if !self.outgoing.is_empty() || !self.sweep.is_idle() {
+        // At once, when a message in parts goes on.
+        if !self.outgoing.is_empty() {
             return Some(Time(0));
         }
         let trim = self.buffers.has_surplus().then_some(self.trimmed + limits::POOL_TRIM_INTERVAL);
-        self.wheel.next_deadline().into_iter().chain(self.next_admission()).chain(trim).min()
+        let others = self.next_admission().into_iter().chain(trim).chain(self.sweep.due());
+        self.wheel.next_deadline().into_iter().chain(others).min()
     }
 
     /// Gives back the memory that only a storm had a use for.

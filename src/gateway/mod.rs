@@ -5,8 +5,8 @@
 //! fills. Order of calls in a turn: [`Gateway::accept`] and [`Gateway::receive`] for what came,
 //! [`Gateway::effects`] for what the shard says, [`Gateway::expire`] for what is due; then
 //! [`Gateway::next_action`] until `None`, with [`Gateway::unsent`] and [`Gateway::sent`] for each flush and
-//! [`Gateway::closed`] for each close; then [`Gateway::commands`] are taken; then sleep until
-//! [`Gateway::next_deadline`].
+//! [`Gateway::closed`] for each close, and the same again after each [`Gateway::carry_on`] that there is time for; then
+//! [`Gateway::commands`] are taken; then sleep until [`Gateway::next_deadline`].
 
 mod admission;
 mod broadcast;
@@ -20,6 +20,7 @@ mod entrance;
 mod heartbeats;
 mod names;
 mod output;
+mod pace;
 mod parts;
 mod receive;
 mod table;
@@ -158,6 +159,7 @@ impl Gateway {
             Admission::new(config.admissions_per_s, config.admission_burst, new_waiting_max, seed, now);
         let heartbeats = HeartbeatLoad::new(config.heartbeats_per_s);
         metrics.heartbeat_stretch_permille.set(heartbeats.stretch().permille());
+        let sweep = Sweep::new(&config);
         Self {
             loop_id,
             config,
@@ -183,7 +185,7 @@ impl Gateway {
             crowd: Vec::new(),
             drain: None,
             memberships: Memberships::default(),
-            sweep: Sweep::default(),
+            sweep,
             is_wave_set: false,
             leaving: 0,
             random: fastrand::Rng::with_seed(!seed),

@@ -74,10 +74,12 @@ pub enum Command {
         /// Its lease.
         lease: LeaseId,
     },
-    /// A loop has handed broadcasts to all its subscribed connections. Not answered.
+    /// A loop has handed broadcasts of a tenant to all its subscribed connections. Not answered.
     BroadcastsDone {
         /// Which loop.
         loop_id: LoopId,
+        /// Whose they were.
+        namespace: u32,
         /// Their [charges](crate::mail::Broadcast::charge), together.
         bytes: u64,
     },

@@ -34,6 +34,8 @@ impl TopicSet {
 pub struct Broadcast {
     /// Which topic.
     pub topic: TopicId,
+    /// Whose it is: the shard's number of the tenant, which it is told again once all have it.
+    pub namespace: u32,
     /// The encoded `Message`.
     pub body: Box<[u8]>,
 }

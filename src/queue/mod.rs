@@ -259,7 +259,9 @@ impl Brain {
                 }
                 Command::Resupply { conn } => self.resupply(conn),
                 Command::Renew { conn, lease } => self.renew(conn, lease, turn),
-                Command::BroadcastsDone { loop_id, bytes } => self.broadcasts_done(loop_id, bytes),
+                Command::BroadcastsDone { loop_id, namespace, bytes } => {
+                    self.broadcasts_done(loop_id, namespace, bytes);
+                }
                 Command::Operator { conn, request } => self.operate(conn, *request, turn),
             }
         }

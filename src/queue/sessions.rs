@@ -287,9 +287,7 @@ impl Brain {
             self.end_mailbox_subscription(client);
         } else if let Some(index) = self.find_subscription(client, id) {
             self.end_subscription(client, index);
-        } else if let Some(ended) = self.unsubscribe_topic(client, id, turn) {
-            unknown = ended.err();
-        } else {
+        } else if self.unsubscribe_topic(client, id, turn).is_none() {
             let text = format!("there is no subscription {}", id.0);
             unknown = Some(refused(RefusalCode::Invalid, text, 0));
         }

@@ -1,7 +1,8 @@
 //! Topics: which sessions are subscribed to which while their connections last, and what is broadcast to them.
 //!
 //! A session's subscriptions to topics are one number: sessions with the same topics under the same subscription numbers
-//! share a set, so that a million devices that listen to the same cost two bytes each. A loop is told each connection's
+//! share a set, so that a million devices that listen to the same cost two bytes each. There may be only so many sets; a
+//! session that ends a subscription and would need one more keeps what is left by itself. A loop is told each connection's
 //! set and passes broadcasts by its connections itself; all that is counted here is how many subscriptions a topic has on
 //! which loop. Nothing of it is durable. A publish to a topic that is to reach queues and mailboxes too has its place in
 //! [`Brain::broadcast`].
@@ -35,6 +36,9 @@ struct Set {
     sessions: u32,
 }
 
+/// In a client's place: its set is its own, and no other session's.
+const OWN: u16 = u16::MAX;
+
 /// What a tenant has.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
@@ -50,12 +54,17 @@ pub(super) struct Topics {
     sets: Slab<Set>,
     by_subscriptions: HashTable<u16>,
     hasher: DefaultHashBuilder,
-    /// By client: 0 for no topic, or one more than its set's place. As long as the last client that has any.
+    /// By client: 0 for no topic, or one more than its set's place, or [`OWN`]. As long as the last client that has any.
     of_client: Vec<u16>,
+    /// By client: what an ended subscription left where there was no room for another set. Each is a part of a set that
+    /// was taken, so at most as large as a session's subscriptions.
+    own: HashMap<u32, Arc<TopicSet>>,
     /// By namespace.
     counts: Vec<Count>,
     /// By loop: charges of the broadcasts that it has not said to be done.
     underway: Vec<u64>,
+    /// The same of each namespace that has any.
+    underway_of: HashMap<(LoopId, NamespaceId), u64>,
     next_topic: u64,
     next_set: u64,
 }
@@ -63,12 +72,15 @@ pub(super) struct Topics {
 impl Topics {
     /// What the client is subscribed to.
     pub(super) fn of(&self, client: u32) -> &[TopicSubscription] {
-        self.set_of(client).map_or(&[], |set| &set.shared.subscriptions)
+        self.set_of(client).map_or(&[], |set| &set.subscriptions)
     }
 
-    fn set_of(&self, client: u32) -> Option<&Set> {
-        let number = self.of_client.get(client as usize).copied().unwrap_or(0);
-        (number > 0).then(|| &self.sets[usize::from(number) - 1])
+    fn set_of(&self, client: u32) -> Option<&Arc<TopicSet>> {
+        match self.of_client.get(client as usize).copied().unwrap_or(0) {
+            0 => None,
+            OWN => self.own.get(&client),
+            number => Some(&self.sets[usize::from(number) - 1].shared),
+        }
     }
 
     /// Subscribes a client, connected to `on`, that is not subscribed to this topic and does not use this number.
@@ -84,7 +96,7 @@ impl Topics {
         let mut wanted = self.of(client).to_vec();
         let at = wanted.partition_point(|own| own.subscription < number);
         wanted.insert(at, TopicSubscription { subscription: number, topic });
-        match self.intern(namespace, wanted) {
+        match self.intern(namespace, &wanted) {
             Ok(set) => {
                 let shared = Arc::clone(&self.sets[usize::from(set) - 1].shared);
                 self.count(topic, on, 1);
@@ -98,34 +110,36 @@ impl Topics {
         }
     }
 
-    /// Ends one subscription. `None` when there is none of this number, otherwise what is left.
-    fn unsubscribe(&mut self, client: u32, on: LoopId, number: SubscriptionId) -> Option<Left> {
-        let set = self.set_of(client)?;
-        let namespace = set.namespace;
-        let mut wanted = set.shared.subscriptions.to_vec();
+    /// Ends one subscription of a client of this namespace. `None` when there is none of this number, otherwise what is left.
+    fn unsubscribe(
+        &mut self,
+        client: u32,
+        on: LoopId,
+        namespace: NamespaceId,
+        number: SubscriptionId,
+    ) -> Option<Option<Arc<TopicSet>>> {
+        let mut wanted = self.of(client).to_vec();
         let at = wanted.iter().position(|own| own.subscription == number)?;
         let topic = wanted.remove(at).topic;
-        let left = if wanted.is_empty() {
-            self.assign(client, 0);
-            Left::Topics(None)
-        } else {
-            match self.intern(namespace, wanted) {
-                Ok(set) => {
-                    self.assign(client, set);
-                    Left::Topics(Some(Arc::clone(&self.sets[usize::from(set) - 1].shared)))
+        // Perhaps that makes the room for what is left.
+        self.assign(client, 0);
+        if !wanted.is_empty() {
+            match self.intern(namespace, &wanted) {
+                Ok(set) => self.assign(client, set),
+                Err(_) => {
+                    let shared = self.new_set(&wanted);
+                    self.own.insert(client, shared);
+                    self.of_client[client as usize] = OWN;
                 }
-                // Only where others hold as many sets as there may be, and this one would be another.
-                Err(full) => return Some(Left::Full(full)),
             }
-        };
+        }
         self.count(topic, on, -1);
-        Some(left)
+        Some(self.set_of(client).cloned())
     }
 
     /// Ends all subscriptions of a client whose connection on `on` is gone.
     pub(super) fn leave(&mut self, client: u32, on: LoopId) {
-        let Some(set) = self.set_of(client) else { return };
-        let shared = Arc::clone(&set.shared);
+        let Some(shared) = self.set_of(client).cloned() else { return };
         self.assign(client, 0);
         for own in &shared.subscriptions {
             self.count(own.topic, on, -1);
@@ -193,9 +207,9 @@ impl Topics {
     fn intern(
         &mut self,
         namespace: NamespaceId,
-        subscriptions: Vec<TopicSubscription>,
+        subscriptions: &[TopicSubscription],
     ) -> Result<u16, NamesFull> {
-        let hash = self.hasher.hash_one(&*subscriptions);
+        let hash = self.hasher.hash_one(subscriptions);
         let is_it =
             |&number: &u16| *self.sets[usize::from(number) - 1].shared.subscriptions == *subscriptions;
         if let Some(&number) = self.by_subscriptions.find(hash, is_it) {
@@ -213,8 +227,7 @@ impl Topics {
             return Err(NamesFull { what, max: limits::TOPIC_SETS_MAX });
         }
         count.sets += 1;
-        let shared = Arc::new(TopicSet { id: self.next_set, subscriptions: subscriptions.into() });
-        self.next_set += 1;
+        let shared = self.new_set(subscriptions);
         // There are no more than TOPIC_SETS_MAX, and the slab fills its gaps first.
         let number = self.sets.insert(Set { shared, namespace, sessions: 0 }) as u16 + 1;
         let Self { sets, by_subscriptions, hasher, .. } = self;
@@ -222,6 +235,12 @@ impl Topics {
             hasher.hash_one(&*sets[usize::from(number) - 1].shared.subscriptions)
         });
         Ok(number)
+    }
+
+    fn new_set(&mut self, subscriptions: &[TopicSubscription]) -> Arc<TopicSet> {
+        let id = self.next_set;
+        self.next_set += 1;
+        Arc::new(TopicSet { id, subscriptions: subscriptions.into() })
     }
 
     /// Gives the client another set, or none; the one it had is forgotten with its last session.
@@ -234,7 +253,9 @@ impl Topics {
         if number > 0 {
             self.sets[usize::from(number) - 1].sessions += 1;
         }
-        if old > 0 {
+        if old == OWN {
+            self.own.remove(&client);
+        } else if old > 0 {
             let place = usize::from(old) - 1;
             self.sets[place].sessions -= 1;
             if self.sets[place].sessions == 0 {
@@ -270,15 +291,17 @@ impl Topics {
         let mut subscriptions = HashMap::new();
         for &(client, on) in connected {
             if let Some(set) = self.set_of(client) {
-                *sessions.entry(set.shared.id).or_insert(0) += 1;
-                for own in &set.shared.subscriptions {
+                *sessions.entry(set.id).or_insert(0) += 1;
+                for own in &set.subscriptions {
                     *subscriptions.entry((own.topic, on)).or_insert(0) += 1;
                 }
             }
         }
         let of_clients = self.of_client.iter().filter(|&&number| number > 0).count();
         assert_eq!(of_clients, sessions.values().sum::<usize>(), "topics of clients that are not connected");
-        assert_eq!(sessions.len(), self.sets.len(), "sets that no session has");
+        assert_eq!(sessions.len(), self.sets.len() + self.own.len(), "sets that no session has");
+        let own = self.of_client.iter().filter(|&&number| number == OWN).count();
+        assert_eq!(own, self.own.len(), "sets of sessions that have none of their own");
         assert_eq!(self.sets.len(), self.by_subscriptions.len(), "sets that are not found");
         for (_, set) in &self.sets {
             assert_eq!(sessions.get(&set.shared.id), Some(&(set.sessions as usize)), "{set:?} is miscounted");
@@ -296,13 +319,6 @@ impl Topics {
         let (topics, sets) = self.counts.iter().fold((0, 0), |sum, c| (sum.0 + c.topics, sum.1 + c.sets));
         assert_eq!((topics, sets), (self.topics.len(), self.sets.len()), "the tenants' counts are wrong");
     }
-}
-
-/// What is left after a subscription ended.
-enum Left {
-    Topics(Option<Arc<TopicSet>>),
-    /// It did not end: what would be left cannot be kept.
-    Full(NamesFull),
 }
 
 impl Brain {
@@ -337,16 +353,13 @@ impl Brain {
         client: u32,
         number: SubscriptionId,
         turn: &mut Turn<'_>,
-    ) -> Option<Result<(), Refused>> {
-        let conn = self.directory.at(client).conn();
-        match self.topics.unsubscribe(client, conn.loop_id, number)? {
-            Left::Topics(topics) => {
-                turn.push_now(Effect::Topics { conn, topics });
-                self.show_topics();
-                Some(Ok(()))
-            }
-            Left::Full(full) => Some(Err(self.names_full(full))),
-        }
+    ) -> Option<()> {
+        let entry = self.directory.at(client);
+        let (conn, namespace) = (entry.conn(), entry.namespace);
+        let topics = self.topics.unsubscribe(client, conn.loop_id, namespace, number)?;
+        turn.push_now(Effect::Topics { conn, topics });
+        self.show_topics();
+        Some(())
     }
 
     /// A client's connection is gone, and its subscriptions to topics with it.
@@ -372,16 +385,17 @@ impl Brain {
         let Some(topic) = self.topics.find(namespace, name) else { return Ok(0) };
         let loops = self.topics.topics[&topic].loops.clone();
         let charge = messages.iter().map(|message| Broadcast::charge_of(message.body_len as usize)).sum();
-        self.check_underway(&loops, charge)?;
+        self.check_underway(namespace, &loops, charge)?;
         let mut left = bodies;
         let mut broadcasts = Vec::with_capacity(messages.len());
         for message in messages {
             let (body, rest) = left.split_at(message.body_len as usize);
             left = rest;
-            broadcasts.push(Arc::new(Broadcast { topic, body: body.into() }));
+            broadcasts.push(Arc::new(Broadcast { topic, namespace, body: body.into() }));
         }
         for &(loop_id, _) in &loops {
             *self.topics.underway_on(loop_id) += charge;
+            *self.topics.underway_of.entry((loop_id, namespace)).or_insert(0) += charge;
             self.metrics.broadcast_bytes.add(charge);
             for broadcast in &broadcasts {
                 let broadcast = Arc::clone(broadcast);
@@ -391,29 +405,44 @@ impl Brain {
         Ok(loops.iter().map(|&(_, subscriptions)| u64::from(subscriptions)).sum())
     }
 
-    /// One that is larger than all there may be passes alone.
-    fn check_underway(&mut self, loops: &[(LoopId, u32)], charge: u64) -> Result<(), Refused> {
+    /// A namespace leaves room for the next one. A broadcast that is larger than all there may be passes alone.
+    fn check_underway(
+        &mut self,
+        namespace: NamespaceId,
+        loops: &[(LoopId, u32)],
+        charge: u64,
+    ) -> Result<(), Refused> {
         let max = limits::BROADCAST_BYTES_PER_LOOP_MAX;
-        let is_full = |underway: u64| underway > 0 && underway + charge > max;
-        if !loops.iter().any(|&(loop_id, _)| is_full(*self.topics.underway_on(loop_id))) {
+        let mut is_full = |loop_id: LoopId| {
+            let all = *self.topics.underway_on(loop_id) + charge;
+            let own = self.topics.underway_of.get(&(loop_id, namespace)).copied().unwrap_or(0) + charge;
+            all > charge && own > max.saturating_sub(all) * limits::BROADCAST_SHARE_OF_FREE
+        };
+        if !loops.iter().any(|&(loop_id, _)| is_full(loop_id)) {
             return Ok(());
         }
         let each = limits::BROADCAST_CHARGE_BYTES_MIN;
         let text = format!(
-            "as many broadcasts as may be, {max} bytes at {each} each or more, are on their way already"
+            "as many broadcasts as may be, {max} bytes of all namespaces at {each} each or more, are on their way already"
         );
         Err(refused(RefusalCode::Overloaded, text, self.full_retry_ms()))
     }
 
-    /// A loop has handed on broadcasts of this charge.
-    pub(super) fn broadcasts_done(&mut self, loop_id: LoopId, bytes: u64) {
+    /// A loop has handed on broadcasts of this charge and namespace.
+    pub(super) fn broadcasts_done(&mut self, loop_id: LoopId, namespace: NamespaceId, bytes: u64) {
         *self.topics.underway_on(loop_id) -= bytes;
+        if let Some(own) = self.topics.underway_of.get_mut(&(loop_id, namespace)) {
+            *own -= bytes;
+            if *own == 0 {
+                self.topics.underway_of.remove(&(loop_id, namespace));
+            }
+        }
         self.metrics.broadcast_bytes.sub(bytes);
     }
 
     fn show_topics(&self) {
         self.metrics.topics.set(self.topics.topics.len() as u64);
-        self.metrics.topic_sets.set(self.topics.sets.len() as u64);
+        self.metrics.topic_sets.set((self.topics.sets.len() + self.topics.own.len()) as u64);
     }
 }
 

@@ -46,6 +46,12 @@ pub trait LoopBrain: Send + 'static {
     /// The next thing to do with a socket, until `None`.
     fn next_action(&mut self) -> Option<Action>;
 
+    /// Goes on with what [`LoopBrain::expire`] has begun, if there is time for it; what is to be done with sockets for that
+    /// comes from [`LoopBrain::next_action`] then. Returns false when there is no more of it.
+    fn carry_on(&mut self, _now: Time) -> bool {
+        false
+    }
+
     /// Output of a connection that the socket has not taken, or the first part of it. Empty when there is none.
     fn unsent(&self, slot: u32) -> &[u8];
 
@@ -115,6 +121,10 @@ impl LoopBrain for Gateway {
 
     fn next_action(&mut self) -> Option<Action> {
         Gateway::next_action(self)
+    }
+
+    fn carry_on(&mut self, now: Time) -> bool {
+        Gateway::carry_on(self, now)
     }
 
     fn unsent(&self, slot: u32) -> &[u8] {

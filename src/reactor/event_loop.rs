@@ -137,8 +137,10 @@ impl<B: LoopBrain> EventLoop<B> {
             self.take_effects();
             // After those who are here already: their heartbeats and acks go first.
             self.accept();
+            let wave_us = self.clock.micros();
             self.expire();
             self.act();
+            self.carry_on(wave_us);
             self.send_commands();
             self.count_turn(woken_us);
         }
@@ -517,6 +519,14 @@ impl<B: LoopBrain> EventLoop<B> {
                 return;
             }
             self.bury();
+        }
+    }
+
+    /// Goes on with the wave of broadcasts that began at `since_us`, while its time lasts.
+    fn carry_on(&mut self, since_us: u64) {
+        let until_us = since_us + limits::BROADCAST_WAVE.as_micros() as u64;
+        while self.clock.micros() < until_us && self.brain.carry_on(self.now) {
+            self.act();
         }
     }
 

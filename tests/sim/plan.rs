@@ -147,13 +147,14 @@ impl Plan {
         plan
     }
 
-    /// Topics, and waves of few connections.
+    /// Topics, and waves of few connections with pauses between them.
     pub(crate) fn broadcast(&mut self, random: &mut fastrand::Rng) {
         self.topics = random.usize(1..=3);
         let broadcast_wave_sends = random.usize(1..=4);
+        let broadcast_pause_max = Duration::from_millis(random.u64(0..=40));
         let gateway = GatewayConfig::clone(&self.gateway);
         self.queue.broadcast_bytes_max = gateway.whole_message_bytes_max();
-        self.gateway = Arc::new(GatewayConfig { broadcast_wave_sends, ..gateway });
+        self.gateway = Arc::new(GatewayConfig { broadcast_wave_sends, broadcast_pause_max, ..gateway });
     }
 
     /// Answers that are left out, and loops that have more heartbeats than they are to take.

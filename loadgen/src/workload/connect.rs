@@ -55,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     prefix: Option<ClientId>,
     /// Let every session listen to this topic. What `loadgen broadcast` sends to it while they are held is measured: how
-    /// many deliveries, how many a second, how late the last one.
+    /// many deliveries, how many a second, how late the last one, and how long heartbeats took meanwhile.
     #[arg(long, value_parser = parse_topic, value_name = "NAME")]
     topic: Option<QueueName>,
     /// Once all are there, let so many of them fall silent: they keep their connections and read, but send no heartbeat any
@@ -279,7 +279,7 @@ fn report(
         report.say(format!("{} pushes, delay in us: {}", held.pushes.count(), held.pushes.to_line()));
     }
     report.set("push", held.pushes.to_json_with_count());
-    held.heard.tell(args.topic.as_ref(), &mut report);
+    held.heard.tell(args.topic.as_ref(), &held.heartbeats_meanwhile, &mut report);
     held.detection.tell(args.fall_silent, &mut report);
     costs(&mut report, target, watched, live.sessions(), heartbeats);
     if let Some(why) = &watched.unknown {

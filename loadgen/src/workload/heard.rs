@@ -68,8 +68,8 @@ impl Heard {
         busy_us
     }
 
-    /// Tells it in a report.
-    pub(super) fn tell(&self, topic: Option<&QueueName>, report: &mut Report) {
+    /// Tells it in a report, with the heartbeats during which something was delivered.
+    pub(super) fn tell(&self, topic: Option<&QueueName>, meanwhile: &Delays, report: &mut Report) {
         let Some(topic) = topic.and_then(QueueName::topic) else { return };
         let (broadcasts, deliveries) = (self.tallies.len(), self.delays.count());
         let counts = || self.tallies.values().map(|tally| tally.deliveries);
@@ -82,7 +82,10 @@ impl Heard {
                 "  {fewest} to {most} each{rate}; the last device {last_us} us after the sending"
             ));
             report.say(format!("  delay in us: {}", self.delays.to_line()));
+            let heartbeats = meanwhile.count();
+            report.say(format!("  {heartbeats} heartbeats meanwhile, in us: {}", meanwhile.to_line()));
         }
+        report.set("broadcast_heartbeat_rtt_us", meanwhile.to_json_with_count());
         report.set(
             "broadcast",
             json!({

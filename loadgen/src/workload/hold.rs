@@ -64,6 +64,8 @@ pub(super) struct Live {
     pub(super) silent_interval_ms: AtomicU64,
     /// Those that the server has closed since.
     pub(super) silent_gone: AtomicU64,
+    /// When a broadcast was delivered last while holding, in microseconds of the run's clock.
+    last_heard_us: AtomicU64,
 }
 
 impl Live {
@@ -81,6 +83,7 @@ impl Live {
             fall_silent: 0,
             silent_interval_ms: AtomicU64::new(0),
             silent_gone: AtomicU64::new(0),
+            last_heard_us: AtomicU64::new(0),
         }
     }
 
@@ -120,6 +123,8 @@ pub(super) type Reasons = BTreeMap<String, u64>;
 /// What came of a thread's sessions.
 pub(super) struct Held {
     pub(super) heartbeats: Delays,
+    /// Those of them during which a broadcast was delivered to somebody.
+    pub(super) heartbeats_meanwhile: Delays,
     /// How much later than due the heartbeats were sent, which is the generator's own doing.
     pub(super) lateness: Delays,
     pub(super) handshakes: Delays,
@@ -139,6 +144,7 @@ impl Held {
     pub(super) fn new() -> Self {
         Self {
             heartbeats: Delays::new(),
+            heartbeats_meanwhile: Delays::new(),
             lateness: Delays::new(),
             handshakes: Delays::new(),
             missed: 0,
@@ -153,6 +159,7 @@ impl Held {
     /// Adds what came of another thread's.
     pub(super) fn add(&mut self, other: Self) {
         self.heartbeats.add(&other.heartbeats);
+        self.heartbeats_meanwhile.add(&other.heartbeats_meanwhile);
         self.lateness.add(&other.lateness);
         self.handshakes.add(&other.handshakes);
         self.missed += other.missed;
@@ -241,6 +248,9 @@ impl Workload for Hold<'_> {
                     let delay_us = link.now_us - sent_us;
                     self.on_their_way -= 1;
                     self.held.heartbeats.record(delay_us);
+                    if read(&self.live.last_heard_us) >= sent_us {
+                        self.held.heartbeats_meanwhile.record(delay_us);
+                    }
                     self.live.delays.record(delay_us);
                     count(&self.live.answered);
                 }
@@ -251,6 +261,7 @@ impl Workload for Hold<'_> {
                 for broadcast in view.broadcasts() {
                     if let (true, Some(sent_us)) = (holds, stamp::stamp_of(broadcast.message)) {
                         self.held.heard.record(sent_us, stamp::now_us());
+                        self.live.last_heard_us.fetch_max(link.now_us, Ordering::Relaxed);
                     }
                 }
                 for delivery in view.deliveries() {

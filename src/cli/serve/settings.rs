@@ -1,6 +1,7 @@
 //! From the one configuration to what each part is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{Config, WhenFull};
 use crate::engine::EngineConfig;
@@ -92,6 +93,10 @@ pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) 
     gateway.rules.heartbeat_max = config.session.heartbeat_max;
     gateway.rules.pong_every_max = config.session.pong_every_max as u32;
     gateway.heartbeats_per_s = heartbeats_per_s(config.session.heartbeats_per_s, plan.loops, cores);
+    let waves = waves(config.session.broadcast_deliveries_per_s, plan.loops, cores);
+    gateway.broadcast_wave_sends = waves.sends;
+    gateway.broadcast_pause_min = waves.pause_min;
+    gateway.broadcast_pause_max = waves.pause_max;
     gateway.rules.publish_messages_max = config.session.publish_window_messages as u32;
     gateway.rules.publish_bytes_max = config.session.publish_window_bytes as u32;
     gateway.rules.compression = config.session.compression;
@@ -110,6 +115,32 @@ fn admissions(per_s: u64, loops: u64, cores: u64) -> (u32, u32) {
 fn heartbeats_per_s(told: u64, loops: u64, cores: u64) -> u32 {
     let all = if told == 0 { u64::from(limits::HEARTBEATS_PER_S) * cores } else { told };
     u32::try_from(all / loops.max(1)).unwrap_or(u32::MAX).max(1)
+}
+
+/// How a loop sends its part of a broadcast.
+#[derive(Debug, PartialEq, Eq)]
+struct Waves {
+    sends: usize,
+    pause_min: Duration,
+    pause_max: Duration,
+}
+
+/// The waves of a server with so many loops and cores that is to make no more than `per_s` deliveries a second; 0 leaves it
+/// to the loops, which pause where they share cores.
+fn waves(per_s: u64, loops: u64, cores: u64) -> Waves {
+    let loops = u32::try_from(loops.max(1)).unwrap_or(u32::MAX);
+    let cores = u32::try_from(cores.max(1)).unwrap_or(u32::MAX);
+    let shares = if loops > cores { loops * limits::BROADCAST_LEAST_SHARE } else { 0 };
+    let pause_max = limits::BROADCAST_WAVE * shares / cores;
+    let pause_min = if loops > cores { limits::BROADCAST_PAUSE_MIN } else { Duration::ZERO };
+    if per_s == 0 {
+        return Waves { sends: limits::BROADCAST_WAVE_SENDS, pause_min, pause_max };
+    }
+    // A few waves a second at the least, so that a low rate comes in small waves. Pauses are whole milliseconds.
+    let sends = (per_s / u64::from(loops) / 8).clamp(1, limits::BROADCAST_WAVE_SENDS as u64);
+    let told = Duration::from_millis((sends * u64::from(loops) * 1000).div_ceil(per_s));
+    let pause_min = pause_min.max(told);
+    Waves { sends: sends as usize, pause_min, pause_max: pause_max.max(pause_min) }
 }
 
 pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {
@@ -151,5 +182,36 @@ fn when_full(policy: WhenFull) -> queue::WhenFull {
     match policy {
         WhenFull::Wait => queue::WhenFull::Wait,
         WhenFull::Reject => queue::WhenFull::Reject,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn loops_with_a_core_each_send_wave_after_wave_and_others_pause() {
+        let most = limits::BROADCAST_WAVE_SENDS;
+        for (loops, cores) in [(1, 1), (2, 2), (2, 64)] {
+            let waves = waves(0, loops, cores);
+            assert_eq!(waves, Waves { sends: most, pause_min: ms(0), pause_max: ms(0) }, "{loops} {cores}");
+        }
+        assert_eq!(waves(0, 52, 2), Waves { sends: most, pause_min: ms(1), pause_max: ms(104) });
+    }
+
+    #[test]
+    fn a_rate_is_shared_out_over_the_loops() {
+        for (per_s, loops) in [(1, 1), (1, 52), (100, 2), (999, 7), (20_000, 2), (50_000, 52), (1 << 26, 1)] {
+            let Waves { sends, pause_min, pause_max } = waves(per_s, loops, 2);
+            assert!(sends >= 1 && sends <= limits::BROADCAST_WAVE_SENDS && pause_min <= pause_max);
+            let of_all = sends as f64 * loops as f64 / pause_min.as_secs_f64();
+            assert!(of_all <= per_s as f64 * 1.001, "{per_s} over {loops}: {of_all}");
+            // What a whole millisecond takes away.
+            assert!(of_all >= per_s as f64 * 0.8 || pause_min <= ms(4), "{per_s} over {loops}: {of_all}");
+        }
     }
 }

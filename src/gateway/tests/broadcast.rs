@@ -8,6 +8,7 @@ use crate::wire::{DICTIONARY_ID, EMPTY_PING};
 
 const NEWS: u64 = 1;
 const WEATHER: u64 = 2;
+const MINE: u32 = 4;
 
 /// The set of these topics, each under its number.
 fn set(id: u64, topics: &[(u16, u64)]) -> Arc<TopicSet> {
@@ -23,13 +24,24 @@ fn told(key: SlotKey, topics: Option<&Arc<TopicSet>>) -> Effect {
 }
 
 fn sent(topic: u64, body: &[u8]) -> Effect {
-    let broadcast = Arc::new(Broadcast { topic: TopicId(topic), body: body.into() });
+    let broadcast = Arc::new(Broadcast { topic: TopicId(topic), namespace: MINE, body: body.into() });
     Effect::Broadcast { loop_id: LoopId(0), broadcast }
 }
 
-/// A gateway that hands so many broadcasts on in a turn, with live connections.
+/// A gateway that hands so many broadcasts on in a wave, with live connections.
 fn rig(sends: usize, connections: usize) -> (Rig, Vec<SlotKey>) {
-    let mut rig = Rig::new(GatewayConfig { broadcast_wave_sends: sends, max_sessions: 1000, ..config() });
+    rig_of(GatewayConfig { broadcast_wave_sends: sends, ..config() }, connections)
+}
+
+/// The same with a pause of 20 to 80 ms between waves.
+fn paced_rig(sends: usize, connections: usize) -> (Rig, Vec<SlotKey>) {
+    let (broadcast_pause_min, broadcast_pause_max) = (Duration::from_millis(20), Duration::from_millis(80));
+    let paced = GatewayConfig { broadcast_pause_min, broadcast_pause_max, ..config() };
+    rig_of(GatewayConfig { broadcast_wave_sends: sends, ..paced }, connections)
+}
+
+fn rig_of(config: GatewayConfig, connections: usize) -> (Rig, Vec<SlotKey>) {
+    let mut rig = Rig::new(GatewayConfig { max_sessions: 1000, ..config });
     let keys = (0..connections).map(|number| rig.live(&format!("d{number}"))).collect();
     (rig, keys)
 }
@@ -44,7 +56,7 @@ fn waves(rig: &mut Rig) -> usize {
     (1..10_000)
         .find(|_| {
             wave(rig);
-            rig.gateway.next_deadline() != Some(Time(0))
+            rig.gateway.sweep.due().is_none()
         })
         .expect("the waves come to an end")
 }
@@ -52,8 +64,8 @@ fn waves(rig: &mut Rig) -> usize {
 /// What was said to be done.
 fn done(rig: &mut Rig) -> u64 {
     let bytes = |command| match command {
-        Command::BroadcastsDone { loop_id, bytes } => {
-            assert_eq!(loop_id, LoopId(0));
+        Command::BroadcastsDone { loop_id, namespace, bytes } => {
+            assert_eq!((loop_id, namespace), (LoopId(0), MINE));
             bytes
         }
         other => panic!("{other:?}"),
@@ -103,7 +115,7 @@ fn a_heartbeat_is_answered_between_two_waves() {
         wave(&mut rig);
         reached += 3;
         assert_eq!(rig.metrics.broadcast_deliveries.value(), expected);
-        assert_eq!(rig.gateway.next_deadline(), Some(Time(0)), "it goes on at once");
+        assert!(rig.gateway.next_deadline().is_some_and(|due| due <= rig.now), "it goes on at once");
         let last = *keys.last().unwrap();
         rig.receive(last, &EMPTY_PING);
         assert_eq!(rig.frames(last.slot), [Got::Pong], "after {reached} of {}", keys.len());
@@ -303,10 +315,195 @@ fn a_walk_over_many_slots_takes_several_turns() {
     memberships.assign(far, Some(set(1, &[(1, NEWS)])));
     let (mut rig, _) = rig(256, 1);
     rig.gateway.memberships = memberships;
-    rig.gateway.take_broadcast(Arc::new(Broadcast { topic: TopicId(NEWS), body: b"x"[..].into() }));
+    rig.gateway.take_broadcast(Arc::new(Broadcast {
+        topic: TopicId(NEWS),
+        namespace: MINE,
+        body: b"x"[..].into(),
+    }));
     let turns = (1..10).find(|_| {
         rig.gateway.broadcast_wave(rig.now);
-        rig.gateway.sweep.is_idle()
+        rig.gateway.sweep.due().is_none()
     });
     assert_eq!(turns, Some(3));
+}
+
+/// Subscribes them all to the news, and gives the gateway so many to send.
+fn news_for(rig: &mut Rig, keys: &[SlotKey], bodies: &[&[u8]]) {
+    let news = set(1, &[(1, NEWS)]);
+    rig.effects(keys.iter().map(|key| told(*key, Some(&news))).collect(), &[]);
+    rig.effects(bodies.iter().map(|body| sent(NEWS, body)).collect(), &[]);
+}
+
+fn deliveries(rig: &Rig) -> u64 {
+    rig.metrics.broadcast_deliveries.value()
+}
+
+#[test]
+fn a_wave_ends_at_its_bound_and_the_next_begins_not_before_its_time() {
+    let (mut rig, keys) = paced_rig(40, 200);
+    news_for(&mut rig, &keys, &[b"hello"]);
+    wave(&mut rig);
+    assert_eq!(deliveries(&rig), 40, "the first leaves at once");
+    for sent in [80, 120, 160, 200] {
+        let due = rig.gateway.sweep.due().expect("it goes on");
+        assert!((20..=80).contains(&rig.now.millis_until(due)), "{due:?} at {:?}", rig.now);
+        assert_eq!(rig.gateway.next_deadline(), Some(due), "the loop sleeps until then");
+        // Turns that come meanwhile send nothing.
+        while rig.now.millis_until(due) > 1 {
+            rig.now = rig.now + Duration::from_millis(1);
+            wave(&mut rig);
+        }
+        assert_eq!(deliveries(&rig), sent - 40);
+        rig.now = due;
+        wave(&mut rig);
+        assert_eq!(deliveries(&rig), sent);
+    }
+}
+
+#[test]
+fn a_wave_whose_time_is_up_ends_after_a_portion_and_goes_on_with_the_next_wave() {
+    let (mut rig, keys) = paced_rig(40, 100);
+    news_for(&mut rig, &keys, &[b"hello"]);
+    let portion = limits::BROADCAST_PORTION_SENDS as u64;
+    let mut sent = 0;
+    while sent < 100 {
+        // The reactor asks for no further portion of it.
+        rig.gateway.expire(rig.now);
+        rig.act();
+        sent = (sent + portion).min(100);
+        assert_eq!(deliveries(&rig), sent);
+        rig.now = rig.now + Duration::from_millis(1);
+        wave(&mut rig);
+        assert_eq!(deliveries(&rig), sent, "what was left of the wave is not made up for");
+        rig.now = rig.gateway.sweep.due().unwrap_or(rig.now);
+    }
+    for key in keys {
+        assert_eq!(rig.frames(key.slot), [got(1, b"hello")]);
+    }
+}
+
+#[test]
+fn heartbeats_between_paced_waves_are_answered_in_their_turn() {
+    let (mut rig, keys) = paced_rig(3, 30);
+    news_for(&mut rig, &keys, &[b"hello"]);
+    wave(&mut rig);
+    let last = *keys.last().unwrap();
+    let mut answered = 0;
+    while rig.gateway.sweep.due().is_some() {
+        let (before, is_due) = (deliveries(&rig), rig.gateway.sweep.due() <= Some(rig.now));
+        rig.receive(last, &EMPTY_PING);
+        assert_eq!(deliveries(&rig), before, "what is read sends no wave");
+        assert_eq!(rig.frames(last.slot).last(), Some(&Got::Pong));
+        answered += 1;
+        wave(&mut rig);
+        let most = if is_due { 3 } else { 0 };
+        assert!(deliveries(&rig) - before <= most);
+        rig.now = rig.now + Duration::from_millis(1);
+    }
+    assert!(answered > 9 * 19, "nine waves and a pause after each: {answered}");
+}
+
+#[test]
+fn a_connection_that_reads_nothing_holds_up_nobody_else() {
+    let mut paced = Vec::new();
+    for plugged in [false, true] {
+        let (mut rig, keys) = paced_rig(8, 64);
+        if plugged {
+            rig.plugged.push(keys[5].slot);
+        }
+        let body = vec![7; limits::WRITE_BUDGET_BYTES / 2];
+        news_for(&mut rig, &keys, &[&body[..]; 6]);
+        let began = rig.now;
+        let mut waves = 0;
+        while let Some(due) = rig.gateway.sweep.due() {
+            rig.now = rig.now.max(due);
+            wave(&mut rig);
+            waves += 1;
+        }
+        for (_, key) in keys.iter().enumerate().filter(|(number, _)| !plugged || *number != 5) {
+            assert_eq!(rig.frames(key.slot).len(), 6);
+        }
+        paced.push((waves, began.millis_until(rig.now)));
+        assert_eq!(rig.metrics.broadcast_missed.value() > 0, plugged);
+    }
+    assert!(paced[1].0 <= paced[0].0 && paced[1].1 <= paced[0].1, "{paced:?}");
+}
+
+#[test]
+fn the_end_of_a_broadcast_leaves_no_deadline_behind() {
+    let (mut rig, keys) = paced_rig(4, 10);
+    // Nothing is due but the silence of the connections.
+    let silence = rig.gateway.next_deadline().expect("connections have deadlines");
+    news_for(&mut rig, &keys, &[b"hello"]);
+    let mut waves = 0;
+    while rig.gateway.sweep.due().is_some() {
+        rig.now = rig.now.max(rig.gateway.next_deadline().unwrap());
+        wave(&mut rig);
+        waves += 1;
+    }
+    assert_eq!((waves, deliveries(&rig)), (3, 10));
+    assert_eq!(rig.gateway.next_deadline(), Some(silence));
+    // One to nobody neither.
+    rig.effects(vec![sent(WEATHER, b"hello")], &[]);
+    while let Some(due) = rig.gateway.sweep.due() {
+        rig.now = rig.now.max(due);
+        wave(&mut rig);
+    }
+    assert_eq!(rig.gateway.next_deadline(), Some(silence));
+}
+
+#[test]
+fn small_broadcasts_one_after_the_other_wait_for_no_pause() {
+    let (mut rig, keys) = paced_rig(64, 10);
+    news_for(&mut rig, &keys[..1], &[]);
+    for body in 0..100_u8 {
+        rig.effects(vec![sent(NEWS, &[body])], &[]);
+        wave(&mut rig);
+        rig.now = rig.now + Duration::from_millis(2);
+    }
+    wave(&mut rig);
+    assert_eq!(rig.frames(keys[0].slot).len(), 100);
+}
+
+#[test]
+fn as_many_broadcasts_as_may_be_queued_take_bounded_memory() {
+    let loop_output_bytes_max = 4 * limits::MESSAGE_BYTES_MAX;
+    let (mut rig, keys) =
+        rig_of(GatewayConfig { broadcast_wave_sends: 64, loop_output_bytes_max, ..config() }, 50);
+    // Nobody reads.
+    rig.plugged = keys.iter().map(|key| key.slot).collect();
+    let queued = limits::BROADCAST_BYTES_PER_LOOP_MAX as usize / limits::BROADCAST_CHARGE_BYTES_MIN;
+    let body = [7; limits::BROADCAST_CHARGE_BYTES_MIN];
+    news_for(&mut rig, &keys, &vec![&body[..]; queued]);
+    let mut turns = 0;
+    while rig.gateway.sweep.due().is_some() {
+        wave(&mut rig);
+        turns += 1;
+        let most = loop_output_bytes_max.min(keys.len() * (limits::WRITE_BUDGET_BYTES + 2 * body.len()));
+        assert!(rig.gateway.buffers.output_bytes <= most + 2 * body.len());
+        assert!(turns < 100_000, "it comes to its end");
+    }
+    assert_eq!(done(&mut rig), limits::BROADCAST_BYTES_PER_LOOP_MAX);
+    let all = (queued * keys.len()) as u64;
+    assert_eq!(deliveries(&rig) + rig.metrics.broadcast_missed.value(), all);
+    assert_eq!(rig.gateway.sweep.capacity(), 0, "the list of them is given back");
+}
+
+#[test]
+fn connections_beyond_the_places_for_sets_keep_theirs_by_themselves() {
+    let mut memberships = super::super::broadcast::Memberships::default();
+    let places = limits::TOPIC_SETS_MAX as u32;
+    for slot in 0..places + 2 {
+        memberships.assign(slot, Some(set(u64::from(slot), &[(1, u64::from(slot))])));
+    }
+    memberships.check(|slot| slot < places + 2);
+    let topic_of = |memberships: &super::super::broadcast::Memberships, slot: u32| {
+        memberships.set_of(slot).map(|set| set.subscriptions[0].topic)
+    };
+    assert_eq!(topic_of(&memberships, places + 1), Some(TopicId(u64::from(places) + 1)));
+    memberships.assign(places, Some(set(7, &[(1, 7)])));
+    assert_eq!(topic_of(&memberships, places), Some(TopicId(7)), "it shares what another has");
+    memberships.leave(places + 1);
+    assert_eq!(topic_of(&memberships, places + 1), None);
+    memberships.check(|slot| slot <= places);
 }

@@ -87,8 +87,15 @@ impl Rig {
         self.turn();
     }
 
-    /// Carries out the actions.
+    /// Carries out the actions, and the rest of a wave.
     pub(super) fn turn(&mut self) {
+        self.act();
+        while self.gateway.carry_on(self.now) {
+            self.act();
+        }
+    }
+
+    pub(super) fn act(&mut self) {
         self.gateway.check_invariants();
         while let Some(action) = self.gateway.next_action() {
             match action {

@@ -230,6 +230,10 @@ fn what_only_a_queue_can_do_is_refused_of_a_topic() {
     assert_eq!((none.len(), outcome.unwrap_err().code), (0, RefusalCode::LimitReached));
 }
 
+fn done(world: &mut World, on: u16, namespace: u32, bytes: u64) {
+    world.command(Command::BroadcastsDone { loop_id: LoopId(on), namespace, bytes });
+}
+
 #[test]
 fn a_loop_that_is_behind_has_broadcasts_refused_until_it_is_not() {
     let mut world = World::new();
@@ -239,25 +243,115 @@ fn a_loop_that_is_behind_has_broadcasts_refused_until_it_is_not() {
     subscribed(&mut world, b, 1, "topic/both");
     subscribed(&mut world, b, 2, "topic/b");
     let each = limits::BROADCAST_CHARGE_BYTES_MIN as u64;
-    let room = limits::BROADCAST_BYTES_PER_LOOP_MAX / each;
+    let share = limits::BROADCAST_SHARE_OF_FREE;
+    let room = limits::BROADCAST_BYTES_PER_LOOP_MAX / each * share / (share + 1);
+    let mut mine = 0;
     for _ in 0..room {
-        assert_eq!(broadcast(&mut world, a, "topic/both", &[b"small"]).1, Ok(2));
+        publish(&mut world, a, "topic/both", MessageHeader::default(), &[b"small"]);
+        let (broadcasts, outcome) = handed(&mut world);
+        assert_eq!(outcome, Ok(2));
+        mine = broadcasts[0].1.namespace;
     }
-    assert_eq!(world.metrics.broadcast_bytes.value(), 2 * limits::BROADCAST_BYTES_PER_LOOP_MAX);
+    assert_eq!(world.metrics.broadcast_bytes.value(), 2 * room * each);
     let refused = broadcast(&mut world, a, "topic/both", &[b"one more"]).1.unwrap_err();
     assert_eq!(refused.code, RefusalCode::Overloaded);
     assert!(refused.retry_after_ms > 0);
     // Loop 0 has room, loop 1 not: all or none.
-    world.command(Command::BroadcastsDone { loop_id: LoopId(0), bytes: room * each });
+    done(&mut world, 0, mine, room * each);
     assert!(broadcast(&mut world, a, "topic/both", &[b"one more"]).1.is_err());
     assert!(broadcast(&mut world, a, "topic/b", &[b"one more"]).1.is_err());
-    world.command(Command::BroadcastsDone { loop_id: LoopId(1), bytes: each });
-    let large = vec![7; each as usize + 1];
+    done(&mut world, 1, mine, each);
+    let large = vec![7; 2 * each as usize];
     assert!(broadcast(&mut world, a, "topic/b", &[&large]).1.is_err(), "a large one counts all it has");
     assert_eq!(broadcast(&mut world, a, "topic/both", &[b"one more"]).1, Ok(2));
-    world.command(Command::BroadcastsDone { loop_id: LoopId(0), bytes: each });
-    world.command(Command::BroadcastsDone { loop_id: LoopId(1), bytes: room * each });
+    done(&mut world, 0, mine, each);
+    done(&mut world, 1, mine, room * each);
     assert_eq!(world.metrics.broadcast_bytes.value(), 0);
+}
+
+#[test]
+fn namespaces_that_take_all_they_can_leave_room_for_the_next() {
+    let mut world = World::new();
+    let each = limits::BROADCAST_CHARGE_BYTES_MIN as u64;
+    let max = limits::BROADCAST_BYTES_PER_LOOP_MAX;
+    let body = vec![7; 16 * each as usize];
+    let mut taken = Vec::new();
+    for number in 0..20 {
+        let conn = attach_on(&mut world, &format!("tenant{number}"), "a", 0, number);
+        subscribed(&mut world, conn, 1, "topic/news");
+        let (mut bytes, mut namespace) = (0, 0);
+        loop {
+            publish(&mut world, conn, "topic/news", MessageHeader::default(), &[&body]);
+            let (broadcasts, outcome) = handed(&mut world);
+            let Ok(subscribers) = outcome else { break };
+            assert_eq!((subscribers, broadcasts.len()), (1, 1));
+            namespace = broadcasts[0].1.namespace;
+            bytes += 16 * each;
+        }
+        taken.push((namespace, bytes));
+        let all: u64 = taken.iter().map(|(_, bytes)| bytes).sum();
+        assert!(all < max && world.metrics.broadcast_bytes.value() == all);
+        if number == 3 {
+            // The first four took nearly all; the fifth has its own still, if only for small ones.
+            let small = attach_on(&mut world, "small", "a", 0, 99);
+            subscribed(&mut world, small, 1, "topic/news");
+            publish(&mut world, small, "topic/news", MessageHeader::default(), &[b"x"]);
+            let (broadcasts, outcome) = handed(&mut world);
+            assert_eq!(outcome, Ok(1));
+            done(&mut world, 0, broadcasts[0].1.namespace, each);
+        }
+    }
+    assert!(taken[0].1 >= max * 3 / 4, "one alone has most: {taken:?}");
+    for (namespace, bytes) in taken {
+        done(&mut world, 0, namespace, bytes);
+    }
+    assert_eq!(world.metrics.broadcast_bytes.value(), 0);
+    world.brain.check_invariants();
+}
+
+#[test]
+fn an_unsubscription_is_never_refused() {
+    let mut world = World::new();
+    world.journal.forgetful = true;
+    let (a, b, late) =
+        (attach(&mut world, "a", 0), attach(&mut world, "b", 1), attach(&mut world, "late", 2));
+    // Two share a set of three.
+    for conn in [a, b] {
+        for number in 1..=3 {
+            subscribed(&mut world, conn, number, &format!("topic/t{number}"));
+        }
+    }
+    let sets = |world: &World| world.metrics.topic_sets.value() as usize;
+    assert_eq!(sets(&world), 1);
+    for number in 3..=limits::TOPIC_SETS_PER_NAMESPACE_MAX as u32 + 1 {
+        let conn = attach(&mut world, &format!("c{number}"), number);
+        subscribed(&mut world, conn, number as u16, "topic/t1");
+    }
+    assert_eq!(sets(&world), limits::TOPIC_SETS_PER_NAMESPACE_MAX);
+    assert_eq!(refused_with(subscribe(&mut world, late, 1, "topic/t1")), RefusalCode::LimitReached);
+    let numbers = |answer: Answer| -> Vec<u16> {
+        let (Some(Some(set)), None) = answer else { panic!("{answer:?}") };
+        set.subscriptions.iter().map(|own| own.subscription.0).collect()
+    };
+    // What is left is another set, and there may be no more of these.
+    assert_eq!(numbers(unsubscribe(&mut world, a, 2)), [1, 3]);
+    world.brain.check_invariants();
+    assert_eq!(sets(&world), limits::TOPIC_SETS_PER_NAMESPACE_MAX + 1);
+    assert_eq!(broadcast(&mut world, b, "topic/t2", &[b"x"]).1, Ok(1));
+    assert_eq!(broadcast(&mut world, b, "topic/t3", &[b"x"]).1, Ok(2));
+    assert_eq!(refused_with(subscribe(&mut world, a, 2, "topic/t4")), RefusalCode::LimitReached);
+    assert_eq!(numbers(unsubscribe(&mut world, a, 3)), [1]);
+    assert_eq!(unsubscribe(&mut world, a, 1), (Some(None), None));
+    world.brain.check_invariants();
+    // The last session of a set makes the room for what is left of it.
+    assert_eq!(numbers(unsubscribe(&mut world, b, 2)), [1, 3]);
+    assert_eq!(sets(&world), limits::TOPIC_SETS_PER_NAMESPACE_MAX);
+    // A set of its own goes with its connection.
+    let c = attach(&mut world, "c", 30_000);
+    assert_eq!(numbers(unsubscribe(&mut world, b, 3)), [1]);
+    world.command(Command::Detach(Detach { conn: b, bye: false, retired_producer: None }));
+    subscribed(&mut world, c, 1, "topic/t1");
+    world.brain.check_invariants();
 }
 
 #[test]

@@ -61,6 +61,9 @@ impl Turn<'_> {
         self.own().gateway.expire(time);
         self.write_again();
         self.act();
+        while self.own().gateway.carry_on(time) {
+            self.act();
+        }
         self.send_commands();
         self.check();
     }
