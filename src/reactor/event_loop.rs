@@ -137,10 +137,12 @@ impl<B: LoopBrain> EventLoop<B> {
             self.take_effects();
             // After those who are here already: their heartbeats and acks go first.
             self.accept();
-            let wave_us = self.clock.micros();
+            let wave_until_us = self.clock.micros() + limits::BROADCAST_WAVE.as_micros() as u64;
             self.expire();
             self.act();
-            self.carry_on(wave_us);
+            while self.clock.micros() < wave_until_us && self.brain.carry_on(self.now) {
+                self.act();
+            }
             self.send_commands();
             self.count_turn(woken_us);
         }
@@ -519,14 +521,6 @@ impl<B: LoopBrain> EventLoop<B> {
                 return;
             }
             self.bury();
-        }
-    }
-
-    /// Goes on with the wave of broadcasts that began at `since_us`, while its time lasts.
-    fn carry_on(&mut self, since_us: u64) {
-        let until_us = since_us + limits::BROADCAST_WAVE.as_micros() as u64;
-        while self.clock.micros() < until_us && self.brain.carry_on(self.now) {
-            self.act();
         }
     }
 
