@@ -56,7 +56,7 @@
 //! | buffer | bound | metric | when it is full |
 //! |---|---|---|---|
 //! | a loop's read buffer | [`limits::READ_BUFFER_BYTES`], one a loop | its size never changes | the rest stays in the socket |
-//! | partial frames, and messages coming in parts | a frame and a message each, the message within the publish window; a loop's share of [`limits::PARTIAL_BYTES_MAX`] | `relaymesh_buffer_bytes{buffer="partial_frames"}` | whoever adds to them is told to leave |
+//! | partial frames, messages coming in parts, and frames beyond a turn's [`limits::FRAMES_PER_TURN_MAX`] | a frame, a message and a read buffer each, the message within the publish window; a loop's share of [`limits::PARTIAL_BYTES_MAX`] | `relaymesh_buffer_bytes{buffer="partial_frames"}` | whoever adds to them is told to leave |
 //! | output of a connection | [`limits::WRITE_BUDGET_BYTES`] | `relaymesh_buffer_bytes{buffer="output"}` | deliveries go back to the queue, the socket is not read; closed beyond [`limits::WRITE_BACKLOG_BYTES_MAX`], or when stalled |
 //! | a message going out in parts | one a connection, [`limits::MESSAGE_BYTES_MAX`]; counted in the loop's output | the same | further deliveries go back to the queue |
 //! | output of a loop | its share of [`limits::OUTPUT_BYTES_MAX`] | the same | deliveries go back to the queue |

@@ -128,6 +128,15 @@ pub const EVENTS_PER_TURN_MAX: usize = 1024;
 /// What all connections of a loop read in one turn, and with it the size of the turn's batch of commands; one
 /// connection's share may go beyond it.
 pub const READ_PER_LOOP_TURN_BYTES_MAX: usize = MIB;
+/// Frames of one connection that are carried out in one turn: a tenth of a millisecond of PINGs, and all that a client
+/// within its windows mostly has on the way. What came behind them waits for the next turn, and the connection is not read
+/// meanwhile.
+pub const FRAMES_PER_TURN_MAX: usize = 1024;
+/// Frames of all connections of a loop in one turn, beyond which a connection has no more than [`FRAMES_PER_TURN_MIN`]: as
+/// many as it reads bytes, at 64 bytes a frame.
+pub const FRAMES_PER_LOOP_TURN_MAX: usize = READ_PER_LOOP_TURN_BYTES_MAX / 64;
+/// Frames that every connection has in a turn in which it is read, whatever the others do.
+pub const FRAMES_PER_TURN_MIN: usize = 16;
 /// Batches of effects taken in one turn.
 pub const EFFECT_BATCHES_PER_TURN_MAX: usize = 16;
 /// Connections the kernel keeps for a loop until it accepts them; net.core.somaxconn bounds it further.
@@ -142,6 +151,8 @@ pub const AUDIT_EVERY: Duration = Duration::from_secs(60);
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Sockets of one loop that are kept so; beyond it the oldest is dropped early.
 pub const LINGERING_MAX: usize = 1024;
+/// Of these so many are dropped in one turn, once their time has come.
+pub const LINGERING_DROPS_PER_TURN: usize = 64;
 /// Shortest silence before the kernel probes a connection; one and a half heartbeats when that is longer.
 pub const KEEPALIVE_IDLE_MIN: Duration = Duration::from_secs(60);
 /// Between the kernel's probes.
@@ -210,7 +221,8 @@ pub const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
 /// Work of deadlines that one turn does before others are served: so many deadlines looked at and found later.
 pub const EXPIRY_WORK_PER_TURN: usize = 8192;
 /// What a deadline that has passed counts for among them: it ends a connection, with a frame and the close of a socket.
-pub const EXPIRY_WORK_OF_AN_END: usize = 32;
+/// So a turn ends 64: two milliseconds, after which the heartbeats of the others are answered.
+pub const EXPIRY_WORK_OF_AN_END: usize = 128;
 /// Clients are told of a drain in waves this far apart.
 pub const DRAIN_WAVE: Duration = Duration::from_millis(100);
 /// Over which time a share of the sessions is sent away, where an operator does not say.
@@ -389,6 +401,8 @@ const _: () = {
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
     assert!(READ_PER_TURN_BYTES_MAX <= READ_PER_LOOP_TURN_BYTES_MAX);
     assert!(ACCEPTS_PER_TURN_MIN > 0 && ACCEPTS_PER_TURN_MIN <= ACCEPTS_PER_TURN_MAX);
+    assert!(FRAMES_PER_TURN_MIN > 0 && FRAMES_PER_TURN_MIN <= FRAMES_PER_TURN_MAX);
+    assert!(FRAMES_PER_TURN_MAX <= FRAMES_PER_LOOP_TURN_MAX);
     assert!(EFFECT_BATCHES_PER_TURN_MAX <= EFFECT_LANE_BATCHES);
     assert!(HTTP_BODY_BYTES_MAX as u64 <= MAILBOX_BYTES_MAX);
     assert!(PUBLISH_WINDOW_BYTES as usize >= FRAME_BYTES_MAX);

@@ -42,7 +42,10 @@ enum Command {
     Work(workload::work::Args),
     /// Hold sessions beside clients that say nothing and clients that never read.
     ///
-    /// Exits with 1 unless the hostile ones are gone at their deadlines and the good ones' heartbeats stay as quick.
+    /// Tells the good ones' heartbeats before and in each phase: onset (the hostile ones come at their rate, first those
+    /// that never read, with a push to each), presence (all are there), silent_end (the server closes those that say
+    /// nothing), non_readers_alone, and non_readers_end (it closes those). Exits with 1 unless the hostile ones are gone at
+    /// their deadlines and the heartbeats stay as quick in each.
     Hostile(workload::hostile::Args),
     /// Connect and reset, over and over, and compare what the server holds before and after.
     ///

@@ -32,6 +32,7 @@ fn counts(told: &Value, kind: &str) -> [u64; 4] {
 fn hostile_clients_are_gone_at_their_deadlines_and_good_ones_stay() {
     let server = Server::configured(SHORT);
     let mut arguments = SMALL.to_vec();
+    arguments.extend(["--admin", &server.admin]);
     arguments.extend(["--handshake-deadline", "1s", "--write-stall-deadline", "2s", "--late-max", "25s"]);
     let (output, told) = server.load("hostile", &arguments);
     assert!(output.status.success(), "{} {told}", stderr(&output));
@@ -42,9 +43,16 @@ fn hostile_clients_are_gone_at_their_deadlines_and_good_ones_stay() {
         (&good["established"], &good["lost"], &good["missed_heartbeats"]),
         (&100.into(), &0.into(), &0.into())
     );
-    for when in ["before", "during"] {
-        assert!(told[when]["count"].as_u64().unwrap() >= 100, "{when}: {told}");
+    let phases = ["before", "onset", "presence", "silent_end", "non_readers_alone", "non_readers_end"];
+    for phase in phases {
+        let heartbeats = &told["phases"][phase];
+        assert!(heartbeats["count"].is_u64() && heartbeats["p99_ratio"].is_f64(), "{phase}: {told}");
     }
+    for phase in ["before", "presence", "non_readers_alone"] {
+        assert!(told["phases"][phase]["count"].as_u64().unwrap() >= 50, "{phase}: {told}");
+    }
+    let each = told["unread_bytes"].as_f64().unwrap() / 40.0;
+    assert!(each >= 1000.0, "{each} bytes for each that does not read: {told}");
     assert_eq!(server.metric("relaymesh_connections_closed_total{cause=\"slow\"}"), 40.0);
     assert_eq!(server.metric("relaymesh_handshakes_total{outcome=\"timed_out\"}"), 60.0);
 }

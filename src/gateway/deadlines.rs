@@ -4,7 +4,7 @@ use crate::clock::Time;
 use crate::gateway::drain::WAVE_KEY;
 use crate::gateway::ending::{Cause, Ending, Farewell};
 use crate::gateway::table::Conn;
-use crate::gateway::{Gateway, entrance, output};
+use crate::gateway::{Gateway, entrance};
 use crate::limits;
 use crate::session::Phase;
 use crate::wire::proto;
@@ -12,6 +12,7 @@ use crate::wire::proto;
 impl Gateway {
     /// What is due by `now` happens.
     pub fn expire(&mut self, now: Time) {
+        self.go_on_with_deferred(now);
         self.send_outgoing(now);
         self.broadcast_wave(now);
         self.let_in_waiting(now);
@@ -45,8 +46,8 @@ impl Gateway {
     /// When [`Gateway::expire`] is to be called at the latest; may be early, never late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        // At once, when a message in parts goes on.
-        if !self.outgoing.is_empty() {
+        // At once, when deferred frames or a message in parts go on.
+        if self.has_deferred() || !self.outgoing.is_empty() {
             return Some(Time(0));
         }
         let trim = self.buffers.has_surplus().then_some(self.trimmed + limits::POOL_TRIM_INTERVAL);
@@ -123,8 +124,7 @@ impl Gateway {
     fn silent(&mut self, now: Time, slot: u32, due: Time) {
         let Some(conn) = self.table.at(slot) else { return };
         if self.stall_deadline(conn).is_some_and(|stall| stall <= now) {
-            let unsent = self.unsent(slot).len();
-            self.end(now, slot, output::too_slow(unsent));
+            self.end(now, slot, Ending::new(Cause::Stalled, Farewell::Nothing));
         } else if self.is_lane_blocked || conn.is_stopped() {
             // It cannot be heard: its clock starts anew.
             if let Some(conn) = self.table.at_mut(slot) {

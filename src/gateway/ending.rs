@@ -15,7 +15,10 @@ pub(super) enum Cause {
     HandshakeTimeout,
     Fault,
     HeartbeatMissed,
+    /// More waits for it than it may.
     TooSlow,
+    /// It took nothing for so long that there is no use in telling it.
+    Stalled,
     /// Taken over, drained, said BYE, shed: nobody is at fault.
     Done,
     /// The socket is gone.
@@ -96,6 +99,9 @@ impl Gateway {
             Some(ms) => ms,
             None => self.admission.slot(now),
         };
+        if ending.cause == Cause::Stalled {
+            return self.queue_end(slot, Action::Abort(slot));
+        }
         let is_slow = ending.cause == Cause::TooSlow;
         self.append(now, slot, |out| translate::farewell(out, ending.farewell, reconnect_after_ms));
         if is_slow || self.unsent(slot).is_empty() {
@@ -181,7 +187,7 @@ impl Gateway {
         }
         match cause {
             Cause::HeartbeatMissed => metrics.closed_heartbeat.inc(),
-            Cause::TooSlow => metrics.closed_slow.inc(),
+            Cause::TooSlow | Cause::Stalled => metrics.closed_slow.inc(),
             Cause::Fault => metrics.closed_fault.inc(),
             _ => {}
         }
@@ -189,6 +195,10 @@ impl Gateway {
 
     /// Asks for the socket to be closed, once. The connection needs no deadline from here on.
     pub(super) fn queue_close(&mut self, slot: u32) {
+        self.queue_end(slot, Action::Close(slot));
+    }
+
+    fn queue_end(&mut self, slot: u32, action: Action) {
         let Some(conn) = self.table.at_mut(slot) else { return };
         if conn.is_dropped {
             return;
@@ -197,7 +207,7 @@ impl Gateway {
         if let Some(timer) = conn.timer.take() {
             self.wheel.cancel(timer);
         }
-        self.actions.push_back(Action::Close(slot));
+        self.actions.push_back(action);
     }
 
     /// A connection that was told to go is ended as soon as nothing is unanswered.
@@ -241,6 +251,7 @@ impl Gateway {
         let Some(conn) = self.table.at_mut(slot) else { return };
         if conn.is_stopped() {
             (conn.stopped_by_shard, conn.stopped_by_output, conn.stopped_by_crowd) = (false, false, false);
+            conn.deferred = table::Deferred::Nothing;
             self.metrics.reading_stopped.sub(1);
         }
     }

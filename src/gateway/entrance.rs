@@ -81,8 +81,9 @@ impl Gateway {
                 continue;
             }
             self.batch.commands.push(Command::Attach(attach));
-            let early = self.take_early(key.slot);
+            let early = self.take_kept(key.slot);
             match self.frames(now, key.slot, &early) {
+                Ok(()) if !self.may_read(key.slot) => {}
                 Ok(()) => self.actions.push_back(crate::gateway::Action::ResumeReading(key.slot)),
                 Err(ending) => self.end(now, key.slot, ending),
             }
@@ -90,15 +91,15 @@ impl Gateway {
         self.note_waiting();
     }
 
-    /// What came behind HELLO before it was let in.
-    fn take_early(&mut self, slot: u32) -> Vec<u8> {
+    /// What came of the connection and was not carried out: behind a HELLO that was not let in, or beyond a turn's frames.
+    pub(super) fn take_kept(&mut self, slot: u32) -> Vec<u8> {
         let index = self.table.at(slot).map_or(crate::gateway::table::IDLE, |conn| conn.busy);
         let Some(busy) = self.buffers.at_mut(index) else { return Vec::new() };
-        let early = std::mem::take(&mut busy.partial);
-        self.buffers.partial_bytes -= early.len();
+        let kept = std::mem::take(&mut busy.partial);
+        self.buffers.partial_bytes -= kept.len();
         self.metrics.partial_bytes.set(self.buffers.partial_bytes as u64);
         self.release_buffers(slot);
-        early
+        kept
     }
 
     /// When the next of those that wait has its token.

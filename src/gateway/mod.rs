@@ -13,6 +13,7 @@ mod broadcast;
 mod buffers;
 mod config;
 mod deadlines;
+mod deferred;
 mod drain;
 mod effects;
 mod ending;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::ids::LoopId;
+use crate::limits;
 use crate::mail::{Attach, CommandBatch};
 use crate::session::Phase;
 use crate::telemetry::LoopMetrics;
@@ -46,7 +48,7 @@ use buffers::Buffers;
 use drain::Drain;
 use heartbeats::HeartbeatLoad;
 use names::NameCache;
-use table::Table;
+use table::{Deferred, Table};
 
 pub use admission::accepts_of_turn;
 pub use config::GatewayConfig;
@@ -78,6 +80,9 @@ pub enum Action {
     Flush(u32),
     /// Send what can be sent at once, then close. The slot stays taken until [`Gateway::closed`].
     Close(u32),
+    /// Close at once, and drop what the system still holds for a peer that takes nothing: it is told by a reset. The slot
+    /// stays taken until [`Gateway::closed`].
+    Abort(u32),
     /// [`Gateway::may_read`] is false from now on.
     StopReading(u32),
     /// It is true again; what arrived meanwhile is to be read.
@@ -95,6 +100,8 @@ pub enum CloseCause {
     Unreachable,
     /// [`Action::Close`] was carried out.
     Local,
+    /// [`Action::Abort`] was carried out.
+    Aborted,
 }
 
 /// The brain of one loop.
@@ -131,6 +138,10 @@ pub struct Gateway {
     outgoing: Vec<SlotKey>,
     /// Connections not read until commands were answered.
     crowd: Vec<SlotKey>,
+    /// Connections whose deferred frames go on next turn, in their order.
+    deferred: VecDeque<SlotKey>,
+    /// Frames that the loop carries out in this turn before it defers nearly all.
+    frames_left: usize,
     drain: Option<Drain>,
     /// Who is subscribed to which topics.
     memberships: Memberships,
@@ -183,6 +194,8 @@ impl Gateway {
             starved: Vec::new(),
             outgoing: Vec::new(),
             crowd: Vec::new(),
+            deferred: VecDeque::new(),
+            frames_left: limits::FRAMES_PER_LOOP_TURN_MAX,
             drain: None,
             memberships: Memberships::default(),
             sweep,
@@ -295,7 +308,7 @@ impl Gateway {
     /// Panics when what is kept twice differs. For tests and simulation.
     pub fn check_invariants(&self) {
         self.buffers.check_invariants();
-        let (mut taken, mut leaving) = (0, 0);
+        let (mut taken, mut leaving, mut listed) = (0, 0, 0);
         let (mut handshakes, mut unanswered, mut timers, mut busy, mut waiting) = (0, 0, 0, 0, 0);
         for conn in (0..self.table.slots()).filter_map(|slot| self.table.at(slot)) {
             taken += 1;
@@ -307,8 +320,13 @@ impl Gateway {
             waiting += usize::from(phase == Phase::AwaitingAdmission);
             leaving += u64::from(phase == Phase::Leaving);
             assert!(conn.timer.is_some() || conn.is_dropped, "a connection without deadline");
+            let is_held_up = conn.deferred != Deferred::HeldUp || conn.is_held_up();
+            assert!(is_held_up, "a connection's frames are deferred for nothing");
+            listed += usize::from(conn.deferred == Deferred::Listed);
         }
         assert_eq!(taken, self.table.len(), "connections are counted wrongly");
+        // Those that left meanwhile are still in the list.
+        assert!(listed <= self.deferred.len(), "a connection with deferred frames is not listed");
         assert_eq!(handshakes, self.handshakes, "handshakes are counted wrongly");
         assert!(waiting <= self.admission.waiting(), "a client waits for a token that is not meant for it");
         assert_eq!(unanswered, self.unanswered, "unanswered commands are counted wrongly");
@@ -317,6 +335,6 @@ impl Gateway {
         assert_eq!(leaving, self.leaving, "clients that leave are counted wrongly");
         assert!(self.open_delivers.is_empty(), "a DELIVER was not finished");
         self.memberships.check(|slot| self.table.at(slot).is_some_and(|conn| conn.session.is_served()));
-        assert!(self.names.len() <= crate::limits::CACHED_QUEUE_NAMES_MAX, "too many names are kept");
+        assert!(self.names.len() <= limits::CACHED_QUEUE_NAMES_MAX, "too many names are kept");
     }
 }

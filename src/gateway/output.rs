@@ -3,7 +3,7 @@
 use crate::clock::Time;
 use crate::gateway::buffers::OpenDeliver;
 use crate::gateway::ending::{Cause, Ending};
-use crate::gateway::table::IDLE;
+use crate::gateway::table::{Deferred, IDLE};
 use crate::gateway::{Action, Gateway, SlotKey};
 use crate::mail::{Command, Deliver};
 use crate::session::Phase;
@@ -286,14 +286,18 @@ impl Gateway {
 
     /// To be called after a stop was lifted.
     pub(super) fn reading_resumed(&mut self, slot: u32) {
-        if self.table.at(slot).is_some_and(|conn| !conn.is_stopped()) {
+        let Some(conn) = self.table.at_mut(slot) else { return };
+        if !conn.is_stopped() {
             self.metrics.reading_stopped.sub(1);
             self.actions.push_back(Action::ResumeReading(slot));
+        } else if conn.deferred == Deferred::HeldUp && !conn.is_held_up() {
+            conn.deferred = Deferred::Listed;
+            self.deferred.push_back(SlotKey { slot, generation: conn.generation });
         }
     }
 }
 
-pub(super) fn too_slow(unsent: usize) -> Ending {
-    let text = format!("{unsent} bytes wait to be read by the client for too long; read what is sent");
+fn too_slow(unsent: usize) -> Ending {
+    let text = format!("{unsent} bytes wait to be read by the client; read what is sent");
     Ending::error(Cause::TooSlow, proto::Code::TooSlow, text)
 }

@@ -3,7 +3,7 @@
 use crate::clock::Time;
 use crate::gateway::ending::{Cause, Ending};
 use crate::gateway::entrance::no_admission;
-use crate::gateway::table::IDLE;
+use crate::gateway::table::{Deferred, IDLE};
 use crate::gateway::{Gateway, SlotKey, translate};
 use crate::ids::ConnKey;
 use crate::limits;
@@ -18,6 +18,13 @@ impl Gateway {
     pub fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]) {
         let Some(conn) = self.table.tenant_mut(key.slot, key.generation) else { return };
         if conn.session.phase() == Phase::Closing {
+            return;
+        }
+        if conn.deferred != Deferred::Nothing {
+            // It should not have been read.
+            if let Err(ending) = self.keep(key.slot, bytes) {
+                self.end(now, key.slot, ending);
+            }
             return;
         }
         let has_partial = self.buffers.at(conn.busy).is_some_and(|busy| !busy.partial.is_empty());
@@ -39,29 +46,53 @@ impl Gateway {
         }
     }
 
-    /// Carries out the whole frames in `bytes` and keeps the rest.
-    pub(super) fn frames(&mut self, now: Time, slot: u32, mut bytes: &[u8]) -> Result<(), Ending> {
+    /// Carries out the whole frames in `bytes`, as many as the turn allows, and keeps the rest.
+    pub(super) fn frames(&mut self, now: Time, slot: u32, bytes: &[u8]) -> Result<(), Ending> {
+        let (rest, is_deferred) = self.carry_out(now, slot, bytes)?;
+        if !rest.is_empty() {
+            self.keep(slot, rest)?;
+        }
+        if is_deferred {
+            self.defer(slot);
+        }
+        Ok(())
+    }
+
+    /// Carries out the whole frames in `bytes`, as many as the turn allows. Returns what is left, and whether that is for
+    /// the turn's sake rather than because a frame is not whole yet.
+    pub(super) fn carry_out<'a>(
+        &mut self,
+        now: Time,
+        slot: u32,
+        mut bytes: &'a [u8],
+    ) -> Result<(&'a [u8], bool), Ending> {
+        let mut allowed = self.frames_left.clamp(limits::FRAMES_PER_TURN_MIN, limits::FRAMES_PER_TURN_MAX);
         while !bytes.is_empty() {
             if self.awaits_admission(slot) {
                 return if bytes.len() <= limits::EARLY_BYTES_MAX {
-                    self.keep(slot, bytes)
+                    Ok((bytes, false))
                 } else {
                     Err(no_admission())
                 };
             }
+            if allowed == 0 {
+                return Ok((bytes, true));
+            }
             let payload_max = self.payload_max(slot);
             match split(bytes, payload_max).map_err(|fault| Ending::fault(&fault))? {
                 Split::Frame { frame, consumed } => {
+                    allowed -= 1;
+                    self.frames_left = self.frames_left.saturating_sub(1);
                     self.frame(now, slot, frame, consumed, payload_max)?;
                     if !self.is_open(slot) {
-                        return Ok(());
+                        return Ok((&[], false));
                     }
                     bytes = &bytes[consumed..];
                 }
-                Split::NeedMore { .. } => return self.keep(slot, bytes),
+                Split::NeedMore { .. } => return Ok((bytes, false)),
             }
         }
-        Ok(())
+        Ok((bytes, false))
     }
 
     fn is_open(&self, slot: u32) -> bool {
@@ -142,7 +173,7 @@ impl Gateway {
 
     /// A loop with too many commands unanswered reads this connection no more until some were answered. One that only
     /// waits for what a shard always answers at once is read on: the publishes of others may be waiting for its acks.
-    fn stop_in_a_crowd(&mut self, key: SlotKey) {
+    pub(super) fn stop_in_a_crowd(&mut self, key: SlotKey) {
         if self.on_their_way() < self.config.commands_unanswered_max {
             return;
         }

@@ -22,7 +22,7 @@ pub(super) struct Conn {
     pub(super) is_taken: bool,
     /// `Action::Flush` is queued.
     pub(super) is_flushing: bool,
-    /// `Action::Close` is queued.
+    /// `Action::Close` or `Action::Abort` is queued.
     pub(super) is_dropped: bool,
     /// The shard wants it not to be read.
     pub(super) stopped_by_shard: bool,
@@ -30,10 +30,23 @@ pub(super) struct Conn {
     pub(super) stopped_by_output: bool,
     /// The loop has too many commands unanswered.
     pub(super) stopped_by_crowd: bool,
+    /// More came than a turn carries out.
+    pub(super) deferred: Deferred,
     /// Deliveries were handed back; the shard waits for `Resupply`.
     pub(super) is_starved: bool,
     /// It is in the loop's list of the starved.
     pub(super) is_listed: bool,
+}
+
+/// Whether frames of a connection, kept with its partial one, wait for a turn to carry them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deferred {
+    /// None.
+    Nothing,
+    /// It is in the loop's list of those that go on next turn.
+    Listed,
+    /// It is listed again once nothing else stops it.
+    HeldUp,
 }
 
 /// What a connection takes of its loop's table, in bytes.
@@ -41,7 +54,13 @@ pub const CONN_BYTES: usize = size_of::<Conn>();
 const _: () = assert!(CONN_BYTES == 64);
 
 impl Conn {
+    /// Nothing of it is read.
     pub(super) fn is_stopped(&self) -> bool {
+        self.is_held_up() || self.deferred != Deferred::Nothing
+    }
+
+    /// Nothing of it is carried out either.
+    pub(super) fn is_held_up(&self) -> bool {
         self.stopped_by_shard || self.stopped_by_output || self.stopped_by_crowd
     }
 }
@@ -114,6 +133,7 @@ fn vacant() -> Conn {
         stopped_by_shard: false,
         stopped_by_output: false,
         stopped_by_crowd: false,
+        deferred: Deferred::Nothing,
         is_starved: false,
         is_listed: false,
     }

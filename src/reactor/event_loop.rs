@@ -513,6 +513,7 @@ impl<B: LoopBrain> EventLoop<B> {
                         self.flush(slot);
                         self.doom(slot, CloseCause::Local);
                     }
+                    Action::Abort(slot) => self.doom(slot, CloseCause::Aborted),
                     Action::StopReading(_) => {}
                     Action::ResumeReading(slot) => self.connections.queue(slot),
                 }
@@ -559,8 +560,12 @@ impl<B: LoopBrain> EventLoop<B> {
 
     fn bury(&mut self) {
         while let Some((slot, cause)) = self.doomed.pop() {
-            if let (Some(stream), CloseCause::Local) = (self.connections.remove(slot), cause) {
-                self.lingering.close(self.now, stream, &mut self.read_buffer);
+            match (self.connections.remove(slot), cause) {
+                (Some(stream), CloseCause::Local) => {
+                    self.lingering.close(self.now, stream, &mut self.read_buffer);
+                }
+                (Some(stream), CloseCause::Aborted) => stream.abort(),
+                _ => {}
             }
             self.brain.closed(self.now, slot, cause);
         }

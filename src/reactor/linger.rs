@@ -32,9 +32,10 @@ impl Lingering {
         self.streams.push_back((now + limits::LINGER, stream));
     }
 
-    /// Drops those whose time has come. Returns how many.
+    /// Drops those whose time has come, as many as a turn may; what is left is due at once. Returns how many.
     pub(super) fn expire(&mut self, now: Time, scratch: &mut [u8]) -> usize {
-        let due = self.streams.iter().take_while(|(at, _)| *at <= now).count();
+        let ripe = self.streams.iter().take_while(|(at, _)| *at <= now);
+        let due = ripe.take(limits::LINGERING_DROPS_PER_TURN).count();
         for _ in 0..due {
             self.drop_oldest(scratch);
         }

@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::time::Duration;
 
 use mio::Token;
 use mio::net::TcpStream;
+use socket2::SockRef;
 
 use crate::gateway::SlotKey;
 use crate::limits;
@@ -38,6 +40,16 @@ impl Stream {
     pub(super) fn descriptor(&self) -> RawFd {
         match self {
             Self::Plain(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    /// Closes it with a reset: the system does not go on offering what was written to a peer that takes none of it.
+    pub(super) fn abort(self) {
+        match self {
+            // Where that cannot be asked for, it is closed as any other.
+            Self::Plain(stream) => {
+                let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            }
         }
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Here are those that say something wrong. Those that are only slow are in `slow.rs`.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
 use prost::Message as _;
 use relaymesh::wire::proto::{Code, Kind};
-use relaymesh::wire::{DICTIONARY, DICTIONARY_ID, proto};
+use relaymesh::wire::{DICTIONARY, DICTIONARY_ID, EMPTY_PING, proto};
 
 use crate::slow;
 use crate::support::wire::{COMPRESSED, Wire, frame, hello, varint};
@@ -19,7 +21,7 @@ pub(crate) type Attack = fn(SocketAddr);
 const AT_ONCE: Duration = Duration::from_secs(60);
 
 /// All of them with their names.
-pub(crate) const ATTACKS: [(&str, Attack); 35] = [
+pub(crate) const ATTACKS: [(&str, Attack); 36] = [
     ("random bytes", random_bytes),
     ("4 GiB declared", |server| {
         refused_before(server, &[1, 0xff, 0xff, 0xff, 0xff, 0x0f], &[Code::TooLarge])
@@ -52,6 +54,7 @@ pub(crate) const ATTACKS: [(&str, Attack); 35] = [
         refused_before(server, &frame(Kind::Part as u8, &[0x12, 1, b'x']), &[Code::Unexpected])
     }),
     ("half a million empty leases", empty_submessages),
+    ("a flood of pings", flood_of_pings),
     ("random bytes after WELCOME", random_bytes_after_welcome),
     ("silence after WELCOME", slow::silence_after_welcome),
     ("a frame in drops of one byte", slow::frame_in_drops),
@@ -220,6 +223,18 @@ fn parts(server: SocketAddr, parts: &[(u32, usize)], end: Option<u32>, code: Cod
         );
     }
     assert_refused(wire, &[code]);
+}
+
+/// Pings without end, and every PONG is read: many turns' worth at once, which are all answered, and nothing else.
+fn flood_of_pings(server: SocketAddr) {
+    const PINGS: usize = 1 << 18;
+    let (mut wire, _) = Wire::welcome(server, &fresh_client());
+    let mut sender = wire.sender();
+    let sender = thread::spawn(move || sender.write_all(&EMPTY_PING.repeat(PINGS)));
+    for _ in 0..PINGS {
+        assert!(wire.next().is(Kind::Pong));
+    }
+    sender.join().expect("the sender runs").expect("the server reads all of it");
 }
 
 /// 1 MiB of empty sub-messages: 2 bytes each on the wire, dozens once decoded. All at once, so that a server that

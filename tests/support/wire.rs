@@ -171,6 +171,11 @@ impl Wire {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a socket can linger");
     }
 
+    /// Its stream, for another thread to send on.
+    pub(crate) fn sender(&self) -> TcpStream {
+        self.stream.try_clone().expect("a socket can be shared")
+    }
+
     /// Sends bytes as they are; whether the server still took them.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()

@@ -231,7 +231,7 @@ fn a_hundred_thousand_silent_sessions_are_found_in_time_and_beside_others() {
     }
     let took = due.millis_until(rig.now);
     assert!(took <= 9000, "{took} ms after the deadline, which 10 % of are 9000");
-    assert!(longest_turn_us <= 10_000, "a turn of {longest_turn_us} us");
+    assert!(longest_turn_us <= 2_000, "a turn of {longest_turn_us} us");
     let lateness = &rig.metrics.detection_lateness_ms;
     assert_eq!(lateness.counts().iter().sum::<u64>(), u64::from(SILENT));
     assert!(lateness.sum() <= 9000 * u64::from(SILENT));

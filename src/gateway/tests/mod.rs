@@ -105,6 +105,10 @@ impl Rig {
                     self.closed.push(slot);
                     self.gateway.closed(self.now, slot, CloseCause::Local);
                 }
+                Action::Abort(slot) => {
+                    self.closed.push(slot);
+                    self.gateway.closed(self.now, slot, CloseCause::Aborted);
+                }
                 other => self.reading.push(other),
             }
         }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::limits;
+use crate::mail::{RefusalCode, Refused, Settled};
 use crate::wire::{DICTIONARY_ID, EMPTY_PING};
 
 /// A connection whose client has the dictionary, or has not.
@@ -168,10 +169,13 @@ fn a_backlog_has_an_end() {
     let mut rig = Rig::new(config());
     let key = rig.live("a");
     rig.plugged.push(key.slot);
-    let ping = EMPTY_PING.repeat(1 << 16);
-    for _ in 0..64 {
+    // What it asked for is answered although it is not read any more.
+    let refused = Refused { code: RefusalCode::Invalid, text: "x".repeat(512), retry_after_ms: 0 };
+    for seq in 1..10_000 {
         if rig.closed.is_empty() {
-            rig.receive(key, &ping);
+            let refused = Some(Box::new(refused.clone()));
+            let settled = Settled { conn: conn(key), seq, more: 0, lost: None, refused };
+            rig.effects(vec![Effect::Settled(settled)], &[]);
             let waiting = rig.metrics.output_bytes.value() as usize;
             assert!(waiting <= config().write_backlog_bytes_max() + 2);
         }

@@ -20,6 +20,8 @@ pub(super) const TURNED_AWAY: &[u8] = b"come back later";
 pub(super) const FAREWELL: &[u8] = b"farewell";
 /// A read that starts with it makes the brain close the connection.
 pub(super) const CLOSE_ME: u8 = b'!';
+/// A read that starts with it makes the brain give the connection up.
+pub(super) const ABORT_ME: u8 = b'#';
 /// A read that starts with it makes the brain panic.
 pub(super) const PANIC: u8 = b'?';
 /// A read that starts with it makes the brain lose a file, and a connection to [`Echo::leaks_to`].
@@ -138,6 +140,10 @@ impl LoopBrain for Echo {
             let _ = File::open("/dev/null").unwrap().into_raw_fd();
         }
         slot.waiting |= bytes[0] == WAIT;
+        if bytes[0] == ABORT_ME {
+            self.actions.push_back(Action::Abort(key.slot));
+            return;
+        }
         if bytes[0] == CLOSE_ME {
             self.close(key.slot);
             return;

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use socket2::SockRef;
 
+use super::super::linger::Lingering;
 use super::super::listener::{Accepted, KeepAlive, Listener};
-use super::echo::{CLOSE_ME, FAREWELL, TURNED_AWAY, WAIT};
+use super::echo::{ABORT_ME, CLOSE_ME, FAREWELL, TURNED_AWAY, WAIT};
 use super::*;
 use crate::limits;
 use crate::mail::{Effect, EffectBatch};
@@ -169,6 +170,39 @@ fn a_farewell_arrives_although_the_client_still_sends() {
     assert!(arrived > TIMES / 2, "{arrived} of {TIMES} farewells arrived");
     eventually("all are closed", || running.live() == 0);
     running.stop();
+}
+
+/// A peer that takes nothing is not told in order, which it would never hear: with the connection goes what the system keeps.
+#[test]
+fn who_is_given_up_is_reset_at_once() {
+    let running = start(1);
+    let mut stream = connect(running.address);
+    echoes(&mut stream, b"in");
+    stream.write_all(&[ABORT_ME]).unwrap();
+    let error = stream.read(&mut [0; 8]).expect_err("a reset");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    eventually("the slot is free", || running.live() == 0);
+    assert_eq!(running.metrics[0].lingering.value(), 0);
+    running.stop();
+}
+
+/// What was closed at one moment is dropped over several turns, the oldest first.
+#[test]
+fn sockets_that_lingered_are_dropped_a_turns_share_at_a_time() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (mut lingering, mut scratch, mut peers) = (Lingering::default(), [0; 16], Vec::new());
+    for _ in 0..2 * limits::LINGERING_DROPS_PER_TURN + 1 {
+        peers.push(connect(address));
+        let accepted = listener.accept().unwrap().0;
+        accepted.set_nonblocking(true).unwrap();
+        let stream = Stream::Plain(mio::net::TcpStream::from_std(accepted));
+        lingering.close(Time(0), stream, &mut scratch);
+    }
+    let ripe = Time(0) + limits::LINGER;
+    let drops: Vec<_> = (0..4).map(|_| lingering.expire(ripe, &mut scratch)).collect();
+    assert_eq!(drops, [limits::LINGERING_DROPS_PER_TURN, limits::LINGERING_DROPS_PER_TURN, 1, 0]);
+    assert_eq!(lingering.next_deadline(), None);
 }
 
 #[test]

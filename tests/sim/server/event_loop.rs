@@ -169,6 +169,7 @@ impl Turn<'_> {
                         self.flush(slot);
                         self.doom(slot, CloseCause::Local);
                     }
+                    Action::Abort(slot) => self.doom(slot, CloseCause::Aborted),
                     Action::StopReading(_) => {}
                     Action::ResumeReading(slot) => self.own().queue(slot),
                 }
@@ -221,7 +222,10 @@ impl Turn<'_> {
             self.own().ended += 1;
             note!(self.world, "{:?} closed by the server: {cause:?}", conn.conn);
             let world = &mut *self.world;
-            world.network.close(conn.conn, Side::Server, &mut world.scheduler);
+            match cause {
+                CloseCause::Aborted => world.network.reset(conn.conn, Side::Server, &mut world.scheduler),
+                _ => world.network.close(conn.conn, Side::Server, &mut world.scheduler),
+            }
             self.own().gateway.closed(time, slot, cause);
         }
     }

@@ -1,26 +1,28 @@
 //! One thread's hostile clients, each in the same way until the server closes it.
 //!
 //! A silent one connects and says nothing: the server has to close it at its handshake deadline, and it sees that by
-//! reading. A non-reader says HELLO, reads the WELCOME, subscribes to its mailbox, publishes a message to it that fills its
-//! small receive buffer and the server's send buffer, and reads nothing any more: the server has to close it when nothing
-//! was taken for its write stall deadline. Nothing that the server sends reaches such a client, so it writes now and then
-//! around its deadline: once its socket is gone at the server, the answer is a reset.
+//! reading. A non-reader says HELLO, reads the WELCOME, subscribes to its mailbox, has somebody push it a message that fills
+//! its small receive buffer and the server's send buffer ([`super::feeder`]), and reads nothing any more: the server has to
+//! close it when nothing was taken for its write stall deadline. A server that resets it is seen at once. One that closes it
+//! in order cannot tell it, for nothing that it sends arrives; so a non-reader whose deadline is over writes now and then:
+//! once its socket is gone at the server, the answer is a reset.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use relaymesh::client::Message;
 use relaymesh::clock::{Clock, Time};
 use relaymesh::ids::QueueName;
-use relaymesh::limits::MESSAGE_BYTES_MAX;
 use relaymesh::wheel::Wheel;
-use relaymesh::wire::{Codec, EMPTY_PING, Kind, ServerFrame, Split, encode, encode_publish, proto, split};
+use relaymesh::wire::{Codec, EMPTY_PING, Kind, ServerFrame, Split, encode, proto, split};
 use socket2::Socket;
 
+use super::feeder::Hungry;
 use crate::descriptors::leave_shared_table;
 use crate::options::Target;
 use crate::report::Delays;
@@ -33,16 +35,17 @@ const CONNECTING_MAX: usize = 512;
 /// few bytes fill both, and ten thousand such clients do not fill the kernel's memory.
 const DEAF_RECEIVE_BYTES: usize = 2048;
 const DEAF_SEGMENT_BYTES: u32 = 256;
-/// A non-reader writes from this long before its deadline on, so that an early end is seen as well.
-const PROBE_BEFORE: Duration = Duration::from_secs(1);
+/// A non-reader that is still there writes from this long after its deadline on: a server that closes it in order keeps the
+/// socket for a second.
+const PROBE_AFTER: Duration = Duration::from_millis(1250);
 /// How often it then writes.
-const PROBE_EVERY: Duration = Duration::from_millis(250);
+const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// A server counts from the beginning of the turn in which it heard of a client: this part of the deadline is not early.
 const EARLY_PART: u32 = 20;
 /// How long after its deadline a client that is still there counts as left.
 const LEFT_AFTER: Duration = Duration::from_secs(30);
-/// The longest sleep while clients come in.
-const COMING_TURN: Duration = Duration::from_millis(5);
+/// The longest sleep while clients come in: with a rate they come one by one rather than in crowds.
+const COMING_TURN: Duration = Duration::from_millis(1);
 /// The longest sleep.
 const IDLE_TURN: Duration = Duration::from_millis(100);
 /// Largest frame that a server says before it closes.
@@ -55,17 +58,19 @@ const REASONS_MAX: usize = 16;
 pub(super) enum Manner {
     /// Says nothing.
     Silent,
-    /// Never reads, with a message of this many bytes to be read.
-    Deaf { message_bytes: usize },
+    /// Never reads what it is pushed.
+    Deaf,
 }
 
 /// The hostile clients of one thread.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Attack {
     pub(super) manner: Manner,
     pub(super) clients: usize,
-    /// How many of them come in a second.
-    pub(super) per_s: u32,
+    /// How many of them come in a second; 0 for as fast as it goes.
+    pub(super) ramp: u32,
+    /// Who pushes to those that do not read.
+    pub(super) hungry: Option<Hungry>,
     /// The number of the first among all connections of the run, which decides where it comes from.
     pub(super) first: usize,
     pub(super) sources: Sources,
@@ -135,15 +140,19 @@ struct Client {
 }
 
 struct Attackers<'a> {
-    attack: &'a Attack,
+    attack: Attack,
     target: &'a Target,
+    /// `None` once all have been told of.
+    hungry: Option<Hungry>,
+    /// Clients of all threads that are hostile, or were turned away.
+    settled: &'a AtomicU64,
+    /// Those of this thread.
+    settled_here: usize,
     poll: Poll,
     clock: Clock,
     wheel: Wheel,
     codec: Codec,
     buffer: Vec<u8>,
-    /// What a non-reader publishes to itself, encoded.
-    body: Vec<u8>,
     /// By number; `None` once it is gone.
     clients: Vec<Option<Client>>,
     connecting: usize,
@@ -152,24 +161,26 @@ struct Attackers<'a> {
     attacked: Attacked,
 }
 
-/// Makes the attack on a thread with a descriptor table of its own, until all clients are gone or count as left.
+/// Makes the attack on a thread with a descriptor table of its own, until all clients are gone or count as left. Counts in
+/// `settled` those that are hostile or were turned away.
 ///
 /// # Errors
-/// When the thread gets no table or no poller, or a message is too large.
-pub(super) fn attack(attack: &Attack, target: &Target) -> anyhow::Result<Attacked> {
+/// When the thread gets no table or no poller.
+pub(super) fn attack(mut attack: Attack, target: &Target, settled: &AtomicU64) -> anyhow::Result<Attacked> {
     leave_shared_table().context("cannot give a thread its own descriptor table")?;
     let clock = Clock::starting_at(Time(0));
-    let bytes = if let Manner::Deaf { message_bytes } = attack.manner { message_bytes } else { 0 };
     let mut attackers = Attackers {
-        attack,
+        clients: Vec::with_capacity(attack.clients),
         target,
+        hungry: attack.hungry.take(),
+        settled,
+        settled_here: 0,
         poll: Poll::new().context("cannot make a poller")?,
         wheel: Wheel::new(clock.time()),
         clock,
         codec: Codec::new(),
         buffer: vec![0; LAST_FRAME_BYTES_MAX],
-        body: Message::new(vec![0; bytes]).encode(MESSAGE_BYTES_MAX)?,
-        clients: Vec::with_capacity(attack.clients),
+        attack,
         connecting: 0,
         there: 0,
         attacked: Attacked::new(),
@@ -182,10 +193,12 @@ impl Attackers<'_> {
     fn run(&mut self) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while self.clients.len() < self.attack.clients || self.there > 0 {
-            let due = self.clock.micros() * u64::from(self.attack.per_s) / 1_000_000 + 1;
-            let due = self.attack.clients.min(usize::try_from(due).unwrap_or(usize::MAX));
+            let due = self.due();
             while self.clients.len() < due && self.connecting < CONNECTING_MAX {
                 self.connect()?;
+            }
+            if self.settled_here == self.attack.clients {
+                self.hungry = None;
             }
             let idle = if self.clients.len() < self.attack.clients { COMING_TURN } else { IDLE_TURN };
             let wait = self.wheel.next_deadline().map_or(idle, |at| (at - self.clock.time()).min(idle));
@@ -194,13 +207,28 @@ impl Attackers<'_> {
                 _ => {}
             }
             for event in events.iter() {
-                self.go_on(event.token().0, event.is_error());
+                self.go_on(event);
             }
             while let Some((_, number)) = self.wheel.pop_expired(self.clock.time()) {
                 self.look_after(number as usize);
             }
         }
         Ok(())
+    }
+
+    /// How many are to have come by now.
+    fn due(&self) -> usize {
+        if self.attack.ramp == 0 {
+            return self.attack.clients;
+        }
+        let due = self.clock.micros() * u64::from(self.attack.ramp) / 1_000_000 + 1;
+        self.attack.clients.min(usize::try_from(due).unwrap_or(usize::MAX))
+    }
+
+    /// One more is hostile, or was turned away.
+    fn settle(&mut self) {
+        self.settled_here += 1;
+        self.settled.fetch_add(1, Ordering::Relaxed);
     }
 
     fn connect(&mut self) -> anyhow::Result<()> {
@@ -219,6 +247,7 @@ impl Attackers<'_> {
             Ok(socket) => socket,
             Err(error) => {
                 self.attacked.because(&error.to_string());
+                self.settle();
                 self.clients.push(None);
                 return Ok(());
             }
@@ -233,9 +262,10 @@ impl Attackers<'_> {
     }
 
     /// The poller has something to say about a client.
-    fn go_on(&mut self, number: usize, is_error: bool) {
+    fn go_on(&mut self, event: &Event) {
+        let number = event.token().0;
         let Some(Some(client)) = self.clients.get_mut(number) else { return };
-        if is_error {
+        if event.is_error() {
             let why = client.stream.take_error().ok().flatten();
             return self.gone(number, why.map_or("reset".to_owned(), |error| error.to_string()));
         }
@@ -244,6 +274,7 @@ impl Attackers<'_> {
             Stage::Connecting => self.connected(number),
             Stage::AwaitingWelcome => self.read_welcome(number),
             Stage::Hostile { .. } if self.attack.manner == Manner::Silent => self.read_end(number),
+            Stage::Hostile { .. } if event.is_read_closed() => self.gone(number, "closed".to_owned()),
             Stage::Hostile { .. } => self.send(number),
         }
     }
@@ -280,15 +311,15 @@ impl Attackers<'_> {
                 let subscribe = proto::Subscribe {
                     seq: 1,
                     subscription: 1,
-                    queue: mailbox.clone(),
+                    queue: mailbox,
                     credit_messages: 1,
                     credit_bytes: 0,
                 };
                 let Some(Some(client)) = self.clients.get_mut(number) else { return };
                 encode(&mut client.unsent, Kind::Subscribe, &subscribe);
-                encode_publish(&mut client.unsent, 2, &mailbox, None, &[&self.body]);
                 self.be_hostile(number);
                 self.send(number);
+                self.ask_for_a_push(number);
             }
             Ok(read) => {
                 let why = self.last_words(read);
@@ -299,16 +330,25 @@ impl Attackers<'_> {
         }
     }
 
+    fn ask_for_a_push(&mut self, number: usize) {
+        let client_id = self.client_id(number);
+        // A feeder that is gone says why itself.
+        if let Some(hungry) = &self.hungry {
+            let _ = hungry.send(client_id);
+        }
+    }
+
     /// Its deadline runs: for a silent one since it connected, for another from now on.
     fn be_hostile(&mut self, number: usize) {
         let now_us = self.clock.micros();
         let Some(Some(client)) = self.clients.get_mut(number) else { return };
         let (since_us, look) = match self.attack.manner {
             Manner::Silent => (client.started_us, self.attack.deadline + LEFT_AFTER),
-            Manner::Deaf { .. } => (now_us, self.attack.deadline.saturating_sub(PROBE_BEFORE)),
+            Manner::Deaf => (now_us, self.attack.deadline + PROBE_AFTER),
         };
         client.stage = Stage::Hostile { since_us };
         self.attacked.open += 1;
+        self.settle();
         self.wheel.insert(self.clock.time() + look, number as u32);
     }
 
@@ -399,6 +439,7 @@ impl Attackers<'_> {
             }
             stage => {
                 self.connecting -= usize::from(stage == Stage::Connecting);
+                self.settle();
                 self.attacked.because(&why);
             }
         }
