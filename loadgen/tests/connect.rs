@@ -217,6 +217,9 @@ fn broadcasts_to_held_sessions_are_measured_where_they_arrive() {
     assert!(number("last_us") < 60_000_000, "{held}");
     let meanwhile = &held["broadcast_heartbeat_rtt_us"];
     assert!(meanwhile["count"].as_u64().unwrap() <= held["count"].as_u64().unwrap(), "{held}");
-    assert!(meanwhile["max"].as_u64().unwrap() <= held["heartbeat_rtt_us"]["max"].as_u64().unwrap(), "{held}");
+    assert!(
+        meanwhile["max"].as_u64().unwrap() <= held["heartbeat_rtt_us"]["max"].as_u64().unwrap(),
+        "{held}"
+    );
     assert_eq!((&held["missed_heartbeats"], &held["lost"]), (&0.into(), &0.into()), "{held}");
 }

@@ -207,7 +207,7 @@ mod tests {
     fn a_rate_is_shared_out_over_the_loops() {
         for (per_s, loops) in [(1, 1), (1, 52), (100, 2), (999, 7), (20_000, 2), (50_000, 52), (1 << 26, 1)] {
             let Waves { sends, pause_min, pause_max } = waves(per_s, loops, 2);
-            assert!(sends >= 1 && sends <= limits::BROADCAST_WAVE_SENDS && pause_min <= pause_max);
+            assert!((1..=limits::BROADCAST_WAVE_SENDS).contains(&sends) && pause_min <= pause_max);
             let of_all = sends as f64 * loops as f64 / pause_min.as_secs_f64();
             assert!(of_all <= per_s as f64 * 1.001, "{per_s} over {loops}: {of_all}");
             // What a whole millisecond takes away.
