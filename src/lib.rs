@@ -94,15 +94,16 @@
 //! | what | where | bytes |
 //! |---|---|---|
 //! | its connection and session: one line of the cache | [`gateway`] | 64 |
-//! | its deadline | [`wheel`] | 20 |
+//! | its deadline | [`wheel`] | 19 |
 //! | its stream | [`reactor`] | 12 |
 //! | the client with a name of up to 22 bytes, its mailbox's subscription and credit | [`queue`] | 88 |
 //! | the client's place among the connections | [`queue`] | 4 |
 //! | the client's place among the names | [`queue`] | 11 |
-//! | in all | | 199 |
+//! | in all | | 198 |
 //!
 //! Sessions, timers and clients lie in lists that grow a page at a time ([`paged`]), so that nothing of them is copied and left
-//! behind as they grow; the table of names doubles.
+//! behind as they grow; the table of names doubles. Beside its timers a wheel has up to 136 bytes for each of its slots that
+//! is in use, which are fewer than two hundred however many its timers are.
 //! A connection has buffers only while something is half received or half sent, and what a storm took of them is
 //! given back when it is over. A name of more than 22 bytes takes memory of its own. What RSS shows beyond
 //! this is the allocator's: the rest of its pages, and what each thread keeps for itself.
