@@ -1,12 +1,19 @@
 //! What the parts of a session's life cost with ten thousand sessions and with a million: `cargo bench --bench parts`.
 //!
-//! Sessions are visited as heartbeats visit them: each once a round, in an order of its own that the next round
-//! repeats, a number of them in a turn. For the memory that is random access, and what was touched has left the caches
-//! before it is touched again: what a million costs more than ten thousand are accesses to memory where they cannot
-//! overlap. Each row is the median of its rounds in processor time. The first rows are what the sessions take of RAM.
+//! All sessions are visited, each once a round, in an order of its own that the next round repeats: for the memory that
+//! is random access, and what was touched has left the caches before it is touched again. Each row is the median of its
+//! rounds in processor time, for one operation. What a million costs more than ten thousand is waiting for memory.
+//!
+//! Rows marked `alone` are the worst case: nothing is known of an operation before its turn, and each waits for its
+//! memory by itself. The others do what the server does. It is handed the events of a turn of a loop, here of
+//! 64 sessions, and knows all of them before it looks at the first; the commands of a turn cross to the shard together;
+//! timers fire as time passes, in which all sessions say something once in a minute of the server's time.
+//!
+//! The first rows are what the sessions take of RAM.
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 use prost::Message as _;
@@ -33,6 +40,7 @@ const OPERATIONS: usize = 2 * MANY;
 const ROUNDS: usize = 5;
 /// Sessions with something to say in one turn.
 const PER_TURN: usize = 64;
+const MINUTE_MS: u64 = 60_000;
 const NOW: Time = Time(1000);
 const LOOP: LoopId = LoopId(0);
 
@@ -47,16 +55,19 @@ fn main() {
     drop((sessions, shard));
 
     println!("\n{:44} {:>10} {:>10} {:>7}", "ns an operation, by sessions", "10,000", "1,000,000", "ratio");
-    row("session slab: a connection looked up", slab);
-    row("wheel: a deadline fires and is set again", wheel);
-    row("directory: a client by its connection", directory_by_connection);
-    row("directory: a client by its name, attached", directory_by_name);
-    row("gateway: PING in, PONG out", |count| gateway_turn(count, false));
-    row("gateway: the same, events sorted before", |count| gateway_turn(count, true));
+    row("sessions: looked up, alone", |count| slab(count, false));
+    row("sessions: looked up, those of a turn", |count| slab(count, true));
+    row("wheel: a timer fires and is set again", wheel);
+    row("directory: a client's connection, alone", |count| directory(count, 1, credit));
+    row("directory: the same, a turn's commands", |count| directory(count, PER_TURN, credit));
+    row("directory: a client's name, attached, alone", |count| directory(count, 1, attach));
+    row("directory: the same, a turn's commands", |count| directory(count, PER_TURN, attach));
+    row("gateway: PING, PONG and deadlines, alone", |count| gateway(count, false));
+    row("gateway: the same, a turn's events", |count| gateway(count, true));
 }
 
 /// Measures with few and with many; the operation is handed the numbers of a turn's sessions.
-fn row<T: FnMut(&[u32])>(name: &str, part: fn(usize) -> T) {
+fn row<T: FnMut(&[u32])>(name: &str, part: impl Fn(usize) -> T) {
     let [few, many] = [FEW, MANY].map(|sessions| nanos(sessions, part(sessions)));
     println!("{name:44} {few:>10.1} {many:>10.1} {:>6.2}x", many / few);
 }
@@ -92,13 +103,29 @@ impl Sessions {
     fn new(count: usize) -> Self {
         let mut config = GatewayConfig::new(Auth::Open, ResumeKey([1; 32]));
         config.max_sessions = count;
+        // All come at once, into the half of the bucket that is not for those who resume, and keep their interval.
+        config.admission_burst = 2 * u32::try_from(count).expect("fewer than 2^31");
+        config.heartbeats_per_s = config.admission_burst;
         let metrics = Arc::new(LoopMetrics::default());
-        let gateway = Gateway::new(LOOP, Arc::new(config), metrics, 1, NOW);
+        let gateway = Gateway::new(LOOP, Arc::new(config), Arc::clone(&metrics), 1, NOW);
         let mut sessions = Self { gateway };
         for number in 0..count {
             sessions.connect(number);
         }
+        assert_eq!(metrics.connections_live.value(), count as u64, "all are live");
         sessions
+    }
+
+    /// The events of a turn are seen, as the loop does before it reads.
+    fn expect(&self, turn: &[u32]) {
+        turn.iter().for_each(|&number| self.gateway.expect(number));
+    }
+
+    fn ping(&mut self, now: Time, turn: &[u32]) {
+        for &number in turn {
+            self.gateway.receive(now, SlotKey { slot: number, generation: 0 }, &EMPTY_PING);
+        }
+        self.flush();
     }
 
     fn connect(&mut self, number: usize) {
@@ -108,7 +135,7 @@ impl Sessions {
             version_min: 1,
             version_max: 1,
             client_id: name.clone(),
-            heartbeat_ms: 3_600_000,
+            heartbeat_ms: MINUTE_MS as u32,
             ..Default::default()
         };
         let mut frame = Vec::with_capacity(hello.encoded_len() + 8);
@@ -142,24 +169,32 @@ fn name_of(number: usize) -> String {
     format!("d-{number:08}")
 }
 
-fn slab(count: usize) -> impl FnMut(&[u32]) {
+fn slab(count: usize, is_expected: bool) -> impl FnMut(&[u32]) {
     let sessions = Sessions::new(count);
     move |turn| {
+        if is_expected {
+            sessions.expect(turn);
+        }
         for &number in turn {
             black_box(sessions.gateway.may_read(number));
         }
     }
 }
 
-/// With the events of the turn sorted first, as a loop does, the accesses to memory overlap.
-fn gateway_turn(count: usize, is_sorted: bool) -> impl FnMut(&[u32]) {
+/// The server's time passes so that each session is heard once a minute, and what is due happens: each deadline is
+/// three minutes after the session was heard, so that it is looked at once in two or three heartbeats.
+fn gateway(count: usize, is_expected: bool) -> impl FnMut(&[u32]) {
     let mut sessions = Sessions::new(count);
+    let mut heard = 0;
     move |turn| {
-        if is_sorted {
-            turn.iter().for_each(|&number| sessions.gateway.expect(number));
+        heard += turn.len() as u64;
+        let now = NOW + Duration::from_millis(heard * MINUTE_MS / count as u64);
+        if is_expected {
+            sessions.expect(turn);
         }
-        for &number in turn {
-            sessions.gateway.receive(NOW, SlotKey { slot: number, generation: 0 }, &EMPTY_PING);
+        sessions.ping(now, turn);
+        while sessions.gateway.next_deadline().is_some_and(|at| at <= now) {
+            sessions.gateway.expire(now);
         }
         sessions.flush();
     }
@@ -167,7 +202,7 @@ fn gateway_turn(count: usize, is_sorted: bool) -> impl FnMut(&[u32]) {
 
 /// Each timer fires once in three minutes and is set again, as that of a session that is heard every minute.
 fn wheel(count: usize) -> impl FnMut(&[u32]) {
-    const PERIOD_MS: u64 = 180_000;
+    const PERIOD_MS: u64 = 3 * MINUTE_MS;
     let mut wheel = Wheel::new(Time(0));
     let mut timers: Vec<Option<TimerId>> = vec![None; count];
     let mut random = Rng::with_seed(2);
@@ -231,7 +266,7 @@ impl Shard {
             brain.start(turn);
         });
         for slot in (0..).take(count) {
-            shard.attach(slot);
+            shard.batch.commands.push(attach(slot));
             let queue = QueueName::parse(&format!("device/{}", name_of(slot as usize))).expect("a name");
             shard.batch.commands.push(Command::Subscribe {
                 conn: conn(slot),
@@ -244,15 +279,6 @@ impl Shard {
             shard.apply();
         }
         shard
-    }
-
-    fn attach(&mut self, slot: u32) {
-        self.batch.commands.push(Command::Attach(Box::new(Attach {
-            conn: conn(slot),
-            namespace: Namespace::parse(Namespace::DEFAULT).expect("a name"),
-            client: ClientId::parse(&name_of(slot as usize)).expect("a name"),
-            resume: None,
-        })));
     }
 
     fn turn(&mut self, act: impl FnOnce(&mut Brain, &mut Turn<'_>)) {
@@ -272,22 +298,26 @@ fn conn(slot: u32) -> ConnKey {
     ConnKey { loop_id: LOOP, slot, generation: 0 }
 }
 
-fn directory_by_connection(count: usize) -> impl FnMut(&[u32]) {
-    let mut shard = Shard::new(count);
-    move |turn| {
-        let credit = |&slot: &u32| {
-            let (subscription, messages, bytes) = (SubscriptionId(1), 1, 0);
-            Command::Credit { conn: conn(slot), subscription, messages, bytes }
-        };
-        shard.batch.commands.extend(turn.iter().map(credit));
-        shard.apply();
-    }
+fn credit(slot: u32) -> Command {
+    Command::Credit { conn: conn(slot), subscription: SubscriptionId(1), messages: 1, bytes: 0 }
 }
 
-fn directory_by_name(count: usize) -> impl FnMut(&[u32]) {
+fn attach(slot: u32) -> Command {
+    Command::Attach(Box::new(Attach {
+        conn: conn(slot),
+        namespace: Namespace::parse(Namespace::DEFAULT).expect("a name"),
+        client: ClientId::parse(&name_of(slot as usize)).expect("a name"),
+        resume: None,
+    }))
+}
+
+/// Commands cross to the shard in batches of so many.
+fn directory(count: usize, batch: usize, command: fn(u32) -> Command) -> impl FnMut(&[u32]) {
     let mut shard = Shard::new(count);
     move |turn| {
-        turn.iter().for_each(|&slot| shard.attach(slot));
-        shard.apply();
+        for batch in turn.chunks(batch) {
+            shard.batch.commands.extend(batch.iter().map(|&slot| command(slot)));
+            shard.apply();
+        }
     }
 }
