@@ -5,8 +5,8 @@
 #     benches/hostile.sh [GOOD] [SILENT] [NON_READERS]      100,000, 15,000 and 10,000 unless given
 #
 # The phases, one after the other, each with percentiles of its own and its p99 as a multiple of that from before:
-#   onset              1,000 non-readers a second come, each with a push of 40 KiB to its mailbox through the log, of which
-#                      its socket takes three quarters and the server has to keep the rest; then 5,000 silent ones a second
+#   onset              1,000 non-readers a second come, each with a push of 64 KiB to its mailbox through the log, of which
+#                      its socket takes a half or more and the server has to keep the rest; then 5,000 silent ones a second
 #   presence           all are there, until the first silent one's deadline
 #   silent_end         the server closes the silent ones, as they came
 #   non_readers_alone  only they are there, until the first one's deadline

@@ -61,8 +61,8 @@ pub(crate) struct Args {
     #[arg(long, value_parser = parse_duration, default_value = "20s", value_name = "TIME")]
     write_stall_deadline: Duration,
     /// Bytes of the push to each non-reader: more than its receive buffer and the server's send buffer take, which both are
-    /// made as small as they get.
-    #[arg(long, default_value_t = 40 * 1024, value_name = "BYTES")]
+    /// made as small as they get (with BBR the send buffer is half as large again as with CUBIC).
+    #[arg(long, default_value_t = 64 * 1024, value_name = "BYTES")]
     fill: usize,
     /// Non-readers that come in a second and are pushed to; 0 for all at once. They come first.
     #[arg(long, default_value_t = 1_000, value_name = "PER_S")]
