@@ -31,10 +31,11 @@ use crate::source::Sources;
 const EVENTS_PER_TURN: usize = 1024;
 /// Connections on their way at once: fewer than an accept queue holds.
 const CONNECTING_MAX: usize = 512;
-/// How small a non-reader makes its receive buffer, and its segments: the server's send buffer is sized by them, so that
-/// few bytes fill both, and ten thousand such clients do not fill the kernel's memory.
+/// How small a non-reader makes its receive buffer, and its segments, which are those of an ordinary network: over loopback
+/// they would be larger, and with them the server's send buffer. So few bytes fill both, and ten thousand such clients do not
+/// fill the kernel's memory.
 const DEAF_RECEIVE_BYTES: usize = 2048;
-const DEAF_SEGMENT_BYTES: u32 = 256;
+const DEAF_SEGMENT_BYTES: u32 = 1400;
 /// A non-reader that is still there writes from this long after its deadline on: a server that closes it in order keeps the
 /// socket for a second.
 const PROBE_AFTER: Duration = Duration::from_millis(1250);
@@ -168,6 +169,7 @@ struct Attackers<'a> {
 /// When the thread gets no table or no poller.
 pub(super) fn attack(mut attack: Attack, target: &Target, settled: &AtomicU64) -> anyhow::Result<Attacked> {
     leave_shared_table().context("cannot give a thread its own descriptor table")?;
+    super::let_others_go_first();
     let clock = Clock::starting_at(Time(0));
     let mut attackers = Attackers {
         clients: Vec::with_capacity(attack.clients),

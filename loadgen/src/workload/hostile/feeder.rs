@@ -29,6 +29,7 @@ pub(super) fn channel() -> (Hungry, Receiver<String>) {
 /// # Errors
 /// When the server is not reached or refuses one.
 pub(super) fn feed(target: &Target, bytes: usize, hungry: &Receiver<String>) -> anyhow::Result<()> {
+    super::let_others_go_first();
     let options = Options {
         namespace: target.namespace.clone(),
         token: target.token.clone(),
