@@ -72,7 +72,7 @@ fn fix(findings: &[Finding]) -> bool {
                 Ok(()) => changed = true,
                 Err(error) => eprintln!("relaymesh: {} stays as it is: {error}", finding.name),
             },
-            Fix::Descriptors(_) | Fix::Machine(_) => {
+            Fix::Descriptors(_) | Fix::Boot(_) | Fix::Machine(_) => {
                 eprintln!("relaymesh: {} stays as it is: {}", finding.name, remedy(finding));
             }
         }
@@ -88,6 +88,7 @@ fn remedy(finding: &Finding) -> String {
         Fix::Descriptors(need) => {
             format!("LimitNOFILE={need} in the service's unit, or `ulimit -n {need}` before the start")
         }
+        Fix::Boot(parameter) => format!("boot the kernel with {parameter}"),
         Fix::Machine(more) => format!("needs {more}"),
     }
 }

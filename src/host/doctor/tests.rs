@@ -13,6 +13,7 @@ fn machine() -> Machine {
             (TCP_RMEM, vec![4096, 131_072, 6_291_456]),
             (TCP_WMEM, vec![4096, 16_384, 4_194_304]),
             (PORT_RANGE, vec![32_768, 60_999]),
+            (EHASH_ENTRIES, vec![262_144]),
         ],
         descriptors: Some(DescriptorLimit { soft: 1024, hard: 524_288 }),
         has_private_tables: false,
@@ -47,6 +48,10 @@ fn a_million_sessions_need_settings_that_suffice() {
             }
             Fix::Descriptors(need) => {
                 machine.descriptors = Some(DescriptorLimit { soft: need, hard: need });
+            }
+            Fix::Boot(parameter) => {
+                assert_eq!((name, parameter.as_str()), (EHASH_ENTRIES, "thash_entries=1048576"));
+                machine.sysctls.iter_mut().find(|(own, _)| *own == name).unwrap().1 = vec![1_048_576];
             }
             other => panic!("{name}: {other:?}"),
         }
@@ -120,6 +125,7 @@ fn the_file_holds_every_setting() {
             assert!(file.contains(&format!("\n{name} = {value}\n")), "{name} in\n{file}");
         }
     }
+    assert!(!file.contains(EHASH_ENTRIES), "nobody can set it:\n{file}");
     assert!(file.contains("\nfs.nr_open = 1048576\n"), "what is larger than needed stays:\n{file}");
 }
 
