@@ -18,7 +18,7 @@ use super::lane::{Lane, ShardLane};
 use super::linger::Lingering;
 use super::listener::{Accepted, Listener, Turned};
 use super::platform::{self, Doorbell};
-use super::stream::{Connections, Stream, key_of, token_of};
+use super::stream::{Connections, Stream, cause_of, key_of, token_of};
 use super::{LISTENER, WAKER};
 use crate::clock::{Clock, Time};
 use crate::gateway::{Action, CloseCause, SlotKey, accepts_of_turn};
@@ -588,16 +588,5 @@ impl<B: LoopBrain> EventLoop<B> {
         self.metrics.command_lane_batches.set(self.lane.depth() as u64);
         self.metrics.effect_lane_batches.set(self.lane.effects_waiting() as u64);
         self.metrics.lingering.set(self.lingering.len() as u64);
-    }
-}
-
-/// Why a connection is gone whose socket says this.
-fn cause_of(error: &io::Error) -> CloseCause {
-    match error.kind() {
-        // The last two are what the network said meanwhile.
-        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            CloseCause::Unreachable
-        }
-        _ => CloseCause::Failed,
     }
 }

@@ -13,7 +13,7 @@ use mio::Token;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
-use crate::gateway::SlotKey;
+use crate::gateway::{CloseCause, SlotKey};
 use crate::limits;
 use crate::paged::Paged;
 
@@ -198,4 +198,15 @@ pub(super) fn token_of(key: SlotKey) -> Token {
 pub(super) fn key_of(token: Token) -> SlotKey {
     #[expect(clippy::cast_possible_truncation, reason = "the two halves of the token")]
     SlotKey { slot: token.0 as u32, generation: (token.0 >> 32) as u32 }
+}
+
+/// Why a connection is gone whose socket says this.
+pub(super) fn cause_of(error: &io::Error) -> CloseCause {
+    match error.kind() {
+        // The last two are what the network said meanwhile.
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            CloseCause::Unreachable
+        }
+        _ => CloseCause::Failed,
+    }
 }

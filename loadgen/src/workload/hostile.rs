@@ -172,7 +172,7 @@ fn under_attack(
     before: Heartbeats,
 ) -> anyhow::Result<Watched> {
     let target = &args.target;
-    let (hungry, fed) = feeder::channel();
+    let (hungry, fed) = feeder::waiting_line();
     // From behind the good sessions on, so that all have their own addresses.
     let non_readers = Crowd::of(args, limit, Manner::Deaf, Some(hungry))?;
     let silent = Crowd::of(args, limit, Manner::Silent, None)?;

@@ -19,7 +19,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(30);
 /// What non-readers are told by: their client ids, in the order in which they are there.
 pub(super) type Hungry = SyncSender<String>;
 
-pub(super) fn channel() -> (Hungry, Receiver<String>) {
+pub(super) fn waiting_line() -> (Hungry, Receiver<String>) {
     sync_channel(WAITING_MAX)
 }
 
