@@ -92,27 +92,6 @@ pub enum Command {
     },
 }
 
-impl Command {
-    /// The connection it comes from; an operator's request has its own kind.
-    #[must_use]
-    pub fn conn(&self) -> Option<ConnKey> {
-        match self {
-            Self::Attach(attach) => Some(attach.conn),
-            Self::Detach(detach) => Some(detach.conn),
-            Self::Publish(publish) => Some(publish.conn),
-            Self::Settle(settle) => Some(settle.conn),
-            Self::Subscribe { conn, .. }
-            | Self::Unsubscribe { conn, .. }
-            | Self::Credit { conn, .. }
-            | Self::Return { conn, .. }
-            | Self::Resupply { conn }
-            | Self::Renew { conn, .. }
-            | Self::Operator { conn, .. } => Some(*conn),
-            Self::BroadcastsDone { .. } => None,
-        }
-    }
-}
-
 /// A client that proved who it is.
 #[derive(Debug)]
 pub struct Attach {

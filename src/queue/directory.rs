@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::hint::black_box;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -182,31 +181,10 @@ impl Directory {
         self.by_name.find(hash, is_it).copied()
     }
 
-    /// The client that is in the table of names where this one would be: most likely it.
-    #[inline]
-    pub(super) fn likely(&self, namespace: NamespaceId, name: &str) -> Option<u32> {
-        self.by_name.find(self.hasher.hash_one((namespace, name)), |_| true).copied()
-    }
-
-    /// The client in this connection's slot, whichever connection it came with, or [`NIL`].
-    #[inline]
-    pub(super) fn in_slot(&self, conn: ConnKey) -> Option<u32> {
-        self.conns.get(usize::from(conn.loop_id.0))?.get(conn.slot).copied()
-    }
-
-    /// This client is needed soon, if there is one. Changes nothing: what is read is in the cache then.
-    #[inline]
-    pub(super) fn expect(&self, client: u32) {
-        if let Some(client) = self.clients.get(client) {
-            // An entry lies in two lines of the cache, or three.
-            black_box((client.session_id, client.mailbox_credit.messages, client.is_connected));
-        }
-    }
-
     /// The client that this connection is attached as, if it still is.
     #[inline]
     pub(super) fn of_conn(&self, conn: ConnKey) -> Option<u32> {
-        let client = self.in_slot(conn)?;
+        let client = *self.conns.get(usize::from(conn.loop_id.0))?.get(conn.slot)?;
         let entry = self.clients.get(client)?;
         (entry.is_connected && entry.conn() == conn).then_some(client)
     }

@@ -36,7 +36,6 @@ pub use replay::ReplayError;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ use crate::clock::{Now, Time, Wall};
 use crate::host::Block;
 use crate::ids::{Boot, ConnKey, LeaseId, MessageId, SubscriptionId};
 use crate::log::{Journal, Position, ReadTicket, Room, Ticket};
-use crate::mail::{Command, CommandBatch, Drained, Effect, RefusalCode, Refused, Settled};
+use crate::mail::{Command, CommandBatch, Effect, RefusalCode, Refused, Settled};
 use crate::telemetry::ShardMetrics;
 use crate::wheel::Wheel;
 
@@ -176,8 +175,6 @@ pub struct Brain {
     entry_lens: Vec<u32>,
 }
 
-/// Commands whose clients are looked for at once.
-const EXPECTED: usize = 16;
 /// Tells a client's timer from a message's.
 const CLIENT_TIMER: u32 = 1 << 31;
 /// Ends the grace period of the sessions that an earlier boot had.
@@ -233,73 +230,43 @@ impl Brain {
     /// Carries out the commands of one turn of a loop and empties the batch.
     pub fn apply(&mut self, batch: &mut CommandBatch, turn: &mut Turn<'_>) {
         self.begin(turn);
-        let (mut commands, mut parts) = batch.drain();
-        while !commands.as_slice().is_empty() {
-            self.expect(commands.as_slice());
-            for command in commands.by_ref().take(EXPECTED) {
-                self.carry_out(command, &mut parts, turn);
+        let (commands, mut parts) = batch.drain();
+        for command in commands {
+            match command {
+                Command::Publish(publish) => {
+                    let (messages, bodies) = parts.messages(publish.messages);
+                    self.publish(&publish, messages, bodies, turn);
+                }
+                Command::Settle(settle) => {
+                    let leases = parts.leases(settle.leases);
+                    self.settle(&settle, leases, turn);
+                }
+                Command::Return { conn, leases } => {
+                    let leases = parts.leases(leases);
+                    self.take_back(conn, leases, turn);
+                }
+                Command::Attach(attach) => self.attach(&attach, turn),
+                Command::Detach(detach) => self.detach(&detach, turn),
+                Command::Subscribe { conn, seq, subscription, queue, credit_messages, credit_bytes } => {
+                    let credit = directory::Credit::new(credit_messages, credit_bytes);
+                    self.subscribe(conn, seq, subscription, &queue, credit, turn);
+                }
+                Command::Unsubscribe { conn, seq, subscription } => {
+                    self.unsubscribe(conn, seq, subscription, turn);
+                }
+                Command::Credit { conn, subscription, messages, bytes } => {
+                    self.add_credit(conn, subscription, messages, bytes);
+                }
+                Command::Resupply { conn } => self.resupply(conn),
+                Command::Renew { conn, lease } => self.renew(conn, lease, turn),
+                Command::BroadcastsDone { loop_id, namespace, bytes } => {
+                    self.broadcasts_done(loop_id, namespace, bytes);
+                }
+                Command::Operator { conn, request } => self.operate(conn, *request, turn),
             }
         }
-        drop(commands);
         batch.clear();
         self.finish(turn);
-    }
-
-    fn carry_out(&mut self, command: Command, parts: &mut Drained<'_>, turn: &mut Turn<'_>) {
-        match command {
-            Command::Publish(publish) => {
-                let (messages, bodies) = parts.messages(publish.messages);
-                self.publish(&publish, messages, bodies, turn);
-            }
-            Command::Settle(settle) => {
-                let leases = parts.leases(settle.leases);
-                self.settle(&settle, leases, turn);
-            }
-            Command::Return { conn, leases } => {
-                let leases = parts.leases(leases);
-                self.take_back(conn, leases, turn);
-            }
-            Command::Attach(attach) => self.attach(&attach, turn),
-            Command::Detach(detach) => self.detach(&detach, turn),
-            Command::Subscribe { conn, seq, subscription, queue, credit_messages, credit_bytes } => {
-                let credit = directory::Credit::new(credit_messages, credit_bytes);
-                self.subscribe(conn, seq, subscription, &queue, credit, turn);
-            }
-            Command::Unsubscribe { conn, seq, subscription } => {
-                self.unsubscribe(conn, seq, subscription, turn);
-            }
-            Command::Credit { conn, subscription, messages, bytes } => {
-                self.add_credit(conn, subscription, messages, bytes);
-            }
-            Command::Resupply { conn } => self.resupply(conn),
-            Command::Renew { conn, lease } => self.renew(conn, lease, turn),
-            Command::BroadcastsDone { loop_id, namespace, bytes } => {
-                self.broadcasts_done(loop_id, namespace, bytes);
-            }
-            Command::Operator { conn, request } => self.operate(conn, *request, turn),
-        }
-    }
-
-    /// The first of these commands come next: what the directory knows of their clients is on its way to the cache
-    /// while the others are looked at, so that one wait for memory is that of all. Changes nothing.
-    fn expect(&self, commands: &[Command]) {
-        let mut clients = [messages::NIL; EXPECTED];
-        // Alone it would wait no less.
-        if commands.len() < 2 {
-            return;
-        }
-        for (client, command) in clients.iter_mut().zip(commands) {
-            *client = match command {
-                Command::Attach(attach) => {
-                    black_box(self.directory.in_slot(attach.conn));
-                    let namespace = self.queues.find_namespace(attach.namespace.as_str());
-                    namespace.and_then(|namespace| self.directory.likely(namespace, attach.client.as_str()))
-                }
-                command => command.conn().and_then(|conn| self.directory.in_slot(conn)),
-            }
-            .unwrap_or(messages::NIL);
-        }
-        clients.iter().for_each(|&client| self.directory.expect(client));
     }
 
     /// How many bytes of memory should be touched and handed to [`Brain::supply_memory`], so that the brain itself
