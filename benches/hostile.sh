@@ -11,8 +11,8 @@
 #   silent_end         the server closes the silent ones, as they came
 #   non_readers_alone  only they are there, until the first one's deadline
 #   non_readers_end    the server closes them, as they came
-# The generator makes the attack on the same cores: what it takes for that is part of the onset. RAMPS="--silent-ramp 0
-# --non-reader-ramp 0" has all come at once.
+# The generator makes the attack on the same cores, in threads that let all others go first; what the system does for its
+# connections is part of the onset. RAMPS="--silent-ramp 0 --non-reader-ramp 0" has all come at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ -n "${BIN:-}" ] || cargo build --release --workspace --quiet

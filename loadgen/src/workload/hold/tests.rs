@@ -65,6 +65,25 @@ fn a_heartbeat_counts_while_holding_and_once() {
 }
 
 #[test]
+fn heartbeats_during_which_a_broadcast_was_delivered_are_told_apart() {
+    let mut rig = Rig::new();
+    rig.live.enter(Stage::Holding);
+    rig.run(|work, step| {
+        work.turn(0);
+        step(work, Step::Ping(0, 1_000));
+        step(work, Step::Pong(0, 1_100)); // nothing was delivered yet
+        step(work, Step::Ping(0, 61_000));
+        work.live.last_heard_us.store(61_300, Ordering::Relaxed);
+        step(work, Step::Pong(0, 61_700));
+        step(work, Step::Ping(1, 62_000)); // after it
+        step(work, Step::Pong(1, 62_100));
+        assert_eq!(work.held.heartbeats.count(), 3);
+        assert_eq!(work.held.heartbeats_meanwhile.count(), 1);
+        assert_eq!(work.held.heartbeats_meanwhile.at(1.0), Duration::from_micros(700));
+    });
+}
+
+#[test]
 fn a_heartbeat_without_an_answer_is_missed() {
     let mut rig = Rig::new();
     rig.live.enter(Stage::Holding);
