@@ -25,6 +25,7 @@
 //! | [`queue`] | the client directory and a message's life | connections, frames, files |
 //! | [`log`] | the write-ahead log over a small storage trait | what its records mean |
 //! | [`mail`] | what crosses between loops and shards | who sends, who receives |
+//! | [`message`] | what one encoded message says of itself | frames, queues |
 //! | [`wire`] | bytes to frames and back | sessions, sockets, the clock |
 //! | [`client`] | the SDK | the server's modules but `wire` |
 //! | [`admin`] | HTTP for operators | slabs, client sockets |
@@ -43,7 +44,7 @@
 //! reactor
 //! gateway · engine
 //! session · queue · client · admin
-//! wire · log · mail · config
+//! wire · message · log · mail · config
 //! host · telemetry · limits · ids · clock · wheel · paged
 //! ```
 //!
@@ -120,6 +121,7 @@ pub mod ids;
 pub mod limits;
 pub mod log;
 pub mod mail;
+pub mod message;
 pub mod paged;
 pub mod queue;
 pub mod reactor;

@@ -54,6 +54,12 @@ pub const READING_NAME_BYTES_MAX: usize = 64;
 pub const ATTRIBUTES_MAX: usize = 64;
 /// Name and value of one attribute together, in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
+/// Longest ordering key, in bytes.
+pub const ORDER_KEY_BYTES_MAX: usize = 128;
+/// Longest fairness key, in bytes.
+pub const FAIR_KEY_BYTES_MAX: usize = 64;
+/// Longest deduplication id, in bytes.
+pub const DEDUP_ID_BYTES_MAX: usize = 128;
 /// Longest trace context, in bytes.
 pub const TRACE_CONTEXT_BYTES_MAX: usize = 256;
 /// Longest text beside a code, in bytes.
@@ -247,10 +253,14 @@ pub const OPERATOR_REQUESTS_MAX: usize = 256;
 pub const ATTEMPTS: u32 = 5;
 /// Highest `attempts_max`.
 pub const ATTEMPTS_MAX: u32 = 1000;
-/// First retry delay; each further one doubles.
+/// First retry delay.
 pub const BACKOFF_INITIAL: Duration = Duration::from_secs(1);
 /// Longest retry delay.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(600);
+/// Each further retry delay as a part of the one before, in percent.
+pub const BACKOFF_FACTOR_DEFAULT_PERCENT: u32 = 200;
+/// Lowest and highest such part.
+pub const BACKOFF_FACTOR_PERCENT: (u32, u32) = (100, 1000);
 /// A retry delay is lengthened by a random part of up to this many percent.
 pub const BACKOFF_JITTER_PERCENT: u32 = 25;
 /// How long a lease lasts. Default of `lease`.
@@ -283,6 +293,16 @@ pub const QUEUES_PER_NAMESPACE_MAX: usize = 10_000;
 pub const NAMESPACES_MAX: usize = 10_000;
 /// Attempts kept in a message's history.
 pub const HISTORY_MAX: usize = 8;
+/// How long a deduplication id is remembered.
+pub const DEDUP_WINDOW: Duration = Duration::from_secs(300);
+/// Longest such window.
+pub const DEDUP_WINDOW_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Deduplication ids of one queue that are remembered at once; beyond it a publish with another one is refused.
+pub const DEDUP_IDS_MAX: u64 = 1_000_000;
+/// Settings of one queue, its weights included.
+pub const QUEUE_SETTINGS_MAX: usize = 1024;
+/// Highest weight of a fairness key.
+pub const WEIGHT_MAX: u32 = 1000;
 /// Producers of one namespace whose marks are kept.
 pub const PRODUCERS_PER_NAMESPACE_MAX: usize = 1_000_000;
 /// Bytes of publishes parked because their queue is full, a namespace, with what each costs beside its messages. Beyond
@@ -387,8 +407,9 @@ pub const QUEUE_LABELS_MAX: usize = 100;
 pub const PAGE_ROWS_MAX: usize = 1000;
 
 const _: () = {
-    // Keys and lengths take at most 12 bytes of an attribute, and 64 of all fields that are numbers or lengths.
-    let fields_max = ATTRIBUTES_MAX * (ATTRIBUTE_BYTES_MAX + 12) + TRACE_CONTEXT_BYTES_MAX + 64;
+    // Keys and lengths take at most 12 bytes of an attribute, and 128 of all fields that are numbers or lengths.
+    let keys_max = ORDER_KEY_BYTES_MAX + FAIR_KEY_BYTES_MAX + DEDUP_ID_BYTES_MAX;
+    let fields_max = ATTRIBUTES_MAX * (ATTRIBUTE_BYTES_MAX + 12) + TRACE_CONTEXT_BYTES_MAX + keys_max + 128;
     assert!(fields_max <= MESSAGE_OVERHEAD_BYTES);
     assert!(MESSAGE_BYTES_MAX <= PUBLISH_WINDOW_BYTES as usize);
     assert!(MESSAGE_BYTES_MAX <= PARTIAL_BYTES_MAX && MESSAGE_BYTES_MAX <= OUTPUT_BYTES_MAX);

@@ -41,6 +41,7 @@ fn message() -> proto::Message {
         ttl_ms: 60_000,
         attempts_max: 3,
         trace_context: "00-ab".to_owned(),
+        ..proto::Message::default()
     }
 }
 

@@ -410,19 +410,27 @@ proptest! {
         payload in bytes(), attributes in prop::collection::hash_map("\\PC{0,20}", "\\PC{0,20}", 0..6),
         priority in 0u32..11, delay_ms in 0u64..limits::DELAY_MAX.as_millis() as u64 + 1, due_unix_ms in number(),
         ttl_ms in number(), attempts_max in 0u32..limits::ATTEMPTS_MAX + 1, trace_context in "[ -~]{0,64}",
-        order: u64,
+        keys in ("\\PC{0,20}", "\\PC{0,20}", "\\PC{0,20}"), lease_ms in 0u32..1000, order: u64,
     ) {
+        let (order_key, fair_key, dedup_id) = keys;
         let message = proto::Message {
-            payload, attributes, priority, delay_ms, due_unix_ms, ttl_ms, attempts_max, trace_context,
+            payload, attributes, priority, delay_ms, due_unix_ms, ttl_ms, attempts_max, trace_context, order_key, fair_key,
+            dedup_id, retry: None, lease_ms,
         };
         let earlier: [(u32, &[u8]); 3] = [(3, &[0x18, 99]), (7, &[0x38, 0xff, 0x7f]), (8, &[0x42, 1, b'x'])];
         let bytes = rewritten(&message.encode_to_vec(), order, &earlier);
-        prop_assert_eq!(proto::Message::decode(&bytes[..]).unwrap(), message);
-        let header = wire::message_header(&bytes, bytes.len()).unwrap();
+        prop_assert_eq!(&proto::Message::decode(&bytes[..]).unwrap(), &message);
+        let header = relaymesh::message::message_header(&bytes, bytes.len()).unwrap();
         prop_assert_eq!(u32::from(header.priority), priority.checked_sub(1).unwrap_or(4));
         let read = (header.delay_ms, header.due.0, header.ttl_ms, header.attempts_max);
         prop_assert_eq!(read, (delay_ms, due_unix_ms, ttl_ms, attempts_max));
-        prop_assert!(wire::message_header(&bytes, bytes.len() - 1).is_err());
+        prop_assert!(relaymesh::message::message_header(&bytes, bytes.len() - 1).is_err());
+        let options = relaymesh::message::message_options(&bytes);
+        let keys = (options.order_key, options.fair_key, options.dedup_id);
+        prop_assert_eq!(keys, (&*message.order_key, &*message.fair_key, &*message.dedup_id));
+        prop_assert_eq!(options.lease.map_or(0, |lease| lease.as_millis()), u128::from(lease_ms));
+        let has_keys = !(keys.0.is_empty() && keys.1.is_empty() && keys.2.is_empty());
+        prop_assert_eq!(header.has_options, has_keys || lease_ms > 0);
     }
 
     #[test]
@@ -510,7 +518,7 @@ proptest! {
     #[test]
     fn any_bytes_are_taken_without_harm(bytes in vec(any::<u8>(), 0..200)) {
         let _ = wire::split(&bytes, FRAME_BYTES_MAX);
-        let _ = wire::message_header(&bytes, FRAME_BYTES_MAX);
+        let _ = relaymesh::message::message_header(&bytes, FRAME_BYTES_MAX);
         for kind in Kind::ALL {
             let _ = ClientFrame::decode(kind, &bytes);
             let _ = ServerFrame::decode(kind, &bytes);

@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use relaymesh::limits::{MESSAGE_BYTES_MAX, PRIORITIES};
-use relaymesh::wire::{message_header, proto};
+use relaymesh::message::message_header;
+use relaymesh::wire::proto;
 
 fuzz_target!(|body: &[u8]| {
     if let Ok(header) = message_header(body, MESSAGE_BYTES_MAX) {

@@ -23,7 +23,8 @@ use super::{AdminConfig, Shared, State};
 use crate::ids::{MessageId, Namespace, QueueName};
 use crate::limits::{HTTP_JSON_BYTES_MAX, PAGE_ROWS_MAX};
 use crate::mail::{DeadLetter, DeadSelection, OperatorReply, OperatorRequest};
-use crate::wire::{message_header, proto};
+use crate::message::message_header;
+use crate::wire::proto;
 
 /// Headers that begin so become attributes of the message.
 const ATTRIBUTE_HEADER: &str = "x-relaymesh-attr-";
@@ -40,6 +41,7 @@ pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
         .route("/openapi.json", get(openapi))
         .route("/queues", get(queues))
         .route("/queue-stats", get(queue_stats))
+        .route("/queue-settings", get(queue_settings).post(queue_set))
         .route("/dead", get(dead_list))
         .route("/dead/{id}", get(dead_show))
         .route("/dead/redrive", post(dead_redrive))
@@ -102,6 +104,23 @@ struct PublishParams {
     ttl_ms: u64,
     #[serde(default)]
     attempts: u32,
+    #[serde(default)]
+    order_key: String,
+    #[serde(default)]
+    fair_key: String,
+    #[serde(default)]
+    dedup_id: String,
+    #[serde(default)]
+    lease_ms: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsBody {
+    namespace: Option<String>,
+    queue: String,
+    /// `null` goes back to the configuration's.
+    settings: HashMap<String, Option<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -152,6 +171,32 @@ async fn queue_stats(state: State, headers: HeaderMap, params: Params<QueueParam
     rows.pop().map(|row| Json(json!(row))).ok_or_else(unexpected)
 }
 
+async fn queue_settings(state: State, headers: HeaderMap, params: Params<QueueParams>) -> Answer {
+    let Query(params) = params?;
+    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
+    let queue = queue_name(&params.queue)?;
+    settings(ask(&state, OperatorRequest::QueueSettings { namespace, queue }).await?)
+}
+
+async fn queue_set(
+    state: State,
+    headers: HeaderMap,
+    body: Result<Json<SettingsBody>, JsonRejection>,
+) -> Answer {
+    let Json(body) = body?;
+    let namespace = admitted(&state, &headers, body.namespace.as_deref())?;
+    let queue = queue_name(&body.queue)?;
+    let changes = body.settings.into_iter().collect();
+    settings(ask(&state, OperatorRequest::QueueSet { namespace, queue, changes }).await?)
+}
+
+fn settings(reply: OperatorReply) -> Answer {
+    match reply {
+        OperatorReply::Settings(rows) => Ok(Json(json!({"settings": rows}))),
+        _ => Err(unexpected()),
+    }
+}
+
 async fn publish(
     state: State,
     headers: HeaderMap,
@@ -173,6 +218,10 @@ async fn publish(
         delay_ms: params.delay_ms,
         ttl_ms: params.ttl_ms,
         attempts_max: params.attempts,
+        order_key: params.order_key,
+        fair_key: params.fair_key,
+        dedup_id: params.dedup_id,
+        lease_ms: params.lease_ms,
         ..proto::Message::default()
     };
     let body = message.encode_to_vec();

@@ -34,6 +34,30 @@ pub(super) struct MessageArgs {
     /// Attempts before it becomes a dead letter, 1 to 1000; the queue's own number if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::ATTEMPTS_MAX)))]
     pub(super) attempts: Option<u32>,
+    /// Messages with the same key are delivered one at a time, in order; at most 128 bytes.
+    #[arg(long, value_name = "KEY")]
+    pub(super) order_key: Option<String>,
+    /// The fairness keys of a queue are served in turn, whatever waits behind each; at most 64 bytes.
+    #[arg(long, value_name = "KEY")]
+    pub(super) fair_key: Option<String>,
+    /// Within the queue's window a message with the same id is not kept again: the id of the first one is printed.
+    #[arg(long, value_name = "ID")]
+    pub(super) dedup: Option<String>,
+    /// How long its leases last, such as 5m; as the queue says if not given.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) lease: Option<Duration>,
+    /// How long it waits after the first attempt that failed, such as 10s; as the queue says if not given.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) retry_delay: Option<Duration>,
+    /// Each further such delay in percent of the one before, 100 to 1000; as the queue says if not given.
+    #[arg(long, value_name = "PERCENT")]
+    pub(super) retry_factor: Option<u32>,
+    /// The longest such delay; as the queue says if not given.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) retry_max: Option<Duration>,
+    /// The random part added to such a delay, in percent, 0 to 100; as the queue says if not given.
+    #[arg(long, value_name = "PERCENT")]
+    pub(super) retry_jitter: Option<u32>,
     /// An attribute, name=value. May be given several times.
     #[arg(long = "attr", value_name = "NAME=VALUE", value_parser = parse_attribute)]
     pub(super) attributes: Vec<(String, String)>,
@@ -58,10 +82,38 @@ impl MessageArgs {
         if let Some(attempts) = self.attempts {
             message = message.attempts(attempts);
         }
-        for (name, value) in self.attributes {
+        for (name, value) in self.attributes.clone() {
             message = message.attribute(name, value);
         }
-        Ok(message)
+        Ok(self.with_options(message))
+    }
+
+    fn with_options(self, mut message: Message) -> Message {
+        if let Some(key) = self.order_key {
+            message = message.order_key(key);
+        }
+        if let Some(key) = self.fair_key {
+            message = message.fair_key(key);
+        }
+        if let Some(id) = self.dedup {
+            message = message.dedup_id(id);
+        }
+        if let Some(lease) = self.lease {
+            message = message.lease(lease);
+        }
+        if let Some(delay) = self.retry_delay {
+            message = message.retry_initial(delay);
+        }
+        if let Some(percent) = self.retry_factor {
+            message = message.retry_factor(percent);
+        }
+        if let Some(delay) = self.retry_max {
+            message = message.retry_max(delay);
+        }
+        if let Some(percent) = self.retry_jitter {
+            message = message.retry_jitter(percent);
+        }
+        message
     }
 }
 

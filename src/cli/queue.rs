@@ -1,4 +1,4 @@
-//! `relaymesh queue`: what waits where.
+//! `relaymesh queue`: what waits where, and by which rules.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::reach::Reach;
 use super::table;
 use crate::ids::QueueName;
 
-/// See what waits in queues.
+/// See what waits in queues, and set their rules.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -25,7 +25,10 @@ const EXAMPLES: &str = "\
 Examples:
   relaymesh queue ls
   relaymesh queue stats jobs
-  relaymesh queue stats jobs --json | jq .ready";
+  relaymesh queue stats jobs --json | jq .ready
+  relaymesh queue set jobs attempts=3 backoff_initial=10s weight.gold=5
+  relaymesh queue set jobs attempts=          # back to the server's configuration
+  relaymesh queue settings jobs";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -40,6 +43,25 @@ enum Verb {
     },
     /// Show one queue in numbers; one that does not exist has zeroes.
     Stats {
+        /// The queue, or `device/<id>` for a mailbox.
+        queue: QueueName,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set rules of one queue, all that are given or none; they are kept through restarts.
+    Set {
+        /// The queue, or `device/<id>` for a mailbox.
+        queue: QueueName,
+        /// What to set; `queue settings` lists the keys. Without a value it goes back to the configuration's.
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse_change)]
+        changes: Vec<(String, Option<String>)>,
+        /// Print all settings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the rules of one queue.
+    Settings {
         /// The queue, or `device/<id>` for a mailbox.
         queue: QueueName,
         /// Print JSON.
@@ -78,8 +100,41 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 out::text(format_args!("{}", table::render(&HEAD, &[cells(&stats)])))?;
             }
         }
+        Verb::Set { queue, changes, json } => {
+            let settings: serde_json::Map<String, Value> =
+                changes.into_iter().map(|(key, value)| (key, value.into())).collect();
+            let body = json!({ "queue": queue.as_str(), "settings": settings });
+            let all = operator.post("queue-settings", body)?;
+            if json {
+                out::line(format_args!("{all:#}"))?;
+            }
+        }
+        Verb::Settings { queue, json } => {
+            let all = operator.get("queue-settings", &[("queue", queue.as_str())])?;
+            if json {
+                out::line(format_args!("{all:#}"))?;
+            } else {
+                let rows = all["settings"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let rows: Vec<_> = rows.iter().map(setting_cells).collect();
+                out::text(format_args!(
+                    "{}",
+                    table::render(&["KEY", "VALUE", "SET HERE", "WHAT IT IS"], &rows)
+                ))?;
+            }
+        }
     }
     Ok(())
+}
+
+fn parse_change(text: &str) -> Result<(String, Option<String>), String> {
+    let (key, value) = text.split_once('=').ok_or("a setting is given as key=value, or key= to reset it")?;
+    Ok((key.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
+}
+
+fn setting_cells(row: &Value) -> Vec<String> {
+    let text = |field| table::text(row, field, 2 * NAME_CHARS_MAX);
+    let is_own = if row["is_own"] == true { "yes" } else { "-" };
+    vec![text("key"), text("value"), is_own.to_owned(), text("about")]
 }
 
 fn cells(row: &Value) -> Vec<String> {

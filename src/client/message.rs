@@ -63,6 +63,31 @@ pub enum MessageError {
     /// Attempts above the limit.
     #[error("{0} attempts are too many; at most {max} are allowed", max = limits::ATTEMPTS_MAX)]
     Attempts(u32),
+    /// A key or an id that is too long.
+    #[error("the {name} has {bytes} bytes; at most {max} are allowed")]
+    Key {
+        /// Which.
+        name: &'static str,
+        /// Its length in bytes.
+        bytes: usize,
+        /// Longest allowed length in bytes.
+        max: usize,
+    },
+    /// A lease beyond the longest.
+    #[error("a lease of {0} ms is too long; at most 12 h are allowed")]
+    Lease(u32),
+    /// How to retry it lies outside its bounds.
+    #[error("{name} = {value} is not allowed; it goes from {min} to {max}")]
+    Retry {
+        /// Which field.
+        name: &'static str,
+        /// What it holds.
+        value: u64,
+        /// Lowest allowed value.
+        min: u64,
+        /// Highest allowed value.
+        max: u64,
+    },
     /// A trace context beyond its limit.
     #[error("the trace context has {0} bytes; at most {max} are allowed", max = limits::TRACE_CONTEXT_BYTES_MAX)]
     TraceContext(usize),
@@ -107,6 +132,62 @@ impl Message {
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.0.attempts_max = attempts;
+        self
+    }
+
+    /// Messages of a queue with the same ordering key are delivered one at a time, in order; at most 128 bytes.
+    #[must_use]
+    pub fn order_key(mut self, key: impl Into<String>) -> Self {
+        self.0.order_key = key.into();
+        self
+    }
+
+    /// Whose turn its delivery counts as: the fairness keys of a queue are served in turn; at most 64 bytes.
+    #[must_use]
+    pub fn fair_key(mut self, key: impl Into<String>) -> Self {
+        self.0.fair_key = key.into();
+        self
+    }
+
+    /// Within the queue's window a message with the same id is not kept again; at most 128 bytes.
+    #[must_use]
+    pub fn dedup_id(mut self, id: impl Into<String>) -> Self {
+        self.0.dedup_id = id.into();
+        self
+    }
+
+    /// How long its leases last, at most 12 h; as the queue says if not set.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.0.lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// The first retry delay, at most 30 days; as the queue says if not set, like the next three.
+    #[must_use]
+    pub fn retry_initial(mut self, delay: Duration) -> Self {
+        self.0.retry.get_or_insert_default().initial_ms = Some(millis(delay));
+        self
+    }
+
+    /// Each further retry delay in percent of the one before, 100 to 1,000.
+    #[must_use]
+    pub fn retry_factor(mut self, percent: u32) -> Self {
+        self.0.retry.get_or_insert_default().factor_percent = Some(percent);
+        self
+    }
+
+    /// The longest retry delay, before jitter; at most 30 days.
+    #[must_use]
+    pub fn retry_max(mut self, delay: Duration) -> Self {
+        self.0.retry.get_or_insert_default().max_ms = Some(millis(delay));
+        self
+    }
+
+    /// Up to this part of a retry delay is added at random, in percent, 0 to 100.
+    #[must_use]
+    pub fn retry_jitter(mut self, percent: u32) -> Self {
+        self.0.retry.get_or_insert_default().jitter_percent = Some(percent);
         self
     }
 
@@ -167,6 +248,7 @@ impl Message {
         if message.trace_context.len() > limits::TRACE_CONTEXT_BYTES_MAX {
             return Err(MessageError::TraceContext(message.trace_context.len()));
         }
+        check_options(message)?;
         if message.payload.len() > limits::PAYLOAD_BYTES_MAX {
             return Err(MessageError::Payload(message.payload.len()));
         }
@@ -180,6 +262,40 @@ impl Message {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         proto::Message::decode(bytes).map(Self)
     }
+}
+
+fn check_options(message: &proto::Message) -> Result<(), MessageError> {
+    let keys = [
+        ("ordering key", &message.order_key, limits::ORDER_KEY_BYTES_MAX),
+        ("fairness key", &message.fair_key, limits::FAIR_KEY_BYTES_MAX),
+        ("deduplication id", &message.dedup_id, limits::DEDUP_ID_BYTES_MAX),
+    ];
+    if let Some((name, key, max)) = keys.into_iter().find(|(_, key, max)| key.len() > *max) {
+        return Err(MessageError::Key { name, bytes: key.len(), max });
+    }
+    if u64::from(message.lease_ms) > millis(limits::LEASE_MAX) {
+        return Err(MessageError::Lease(message.lease_ms));
+    }
+    let Some(retry) = &message.retry else { return Ok(()) };
+    let (factor_min, factor_max) = limits::BACKOFF_FACTOR_PERCENT;
+    let delay_max = millis(limits::NACK_DELAY_MAX);
+    let bounds = [
+        ("the first retry delay in ms", retry.initial_ms, 0, delay_max),
+        (
+            "the retry factor in percent",
+            retry.factor_percent.map(u64::from),
+            factor_min.into(),
+            factor_max.into(),
+        ),
+        ("the longest retry delay in ms", retry.max_ms, 0, delay_max),
+        ("the retry jitter in percent", retry.jitter_percent.map(u64::from), 0, 100),
+    ];
+    for (name, value, min, max) in bounds {
+        if let Some(value) = value.filter(|value| !(min..=max).contains(value)) {
+            return Err(MessageError::Retry { name, value, min, max });
+        }
+    }
+    Ok(())
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -11,7 +11,7 @@ mod file;
 mod keys;
 mod print;
 mod relations;
-mod units;
+pub(crate) mod units;
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ const SIZE_UNITS: [(&str, u64); 8] = [
 ];
 
 /// Bytes, as in `64MiB`, `10 MB` or `4096`.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let unit = SIZE_UNITS.iter().find(|(unit, _)| text.ends_with(unit));
     let (digits, factor) = match unit {
         Some((unit, factor)) => (text.strip_suffix(unit)?.trim_end(), *factor),
@@ -28,7 +28,7 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// A size in the largest binary unit that divides it.
-pub(super) fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     match SIZE_UNITS[..4].iter().rev().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => format!("{bytes}B"),
@@ -36,17 +36,17 @@ pub(super) fn show_size(bytes: u64) -> String {
 }
 
 /// A whole number; digits may be grouped by `_`.
-pub(super) fn parse_count(text: &str) -> Option<u64> {
+pub(crate) fn parse_count(text: &str) -> Option<u64> {
     // `u64::from_str` would take a plus sign.
     text.starts_with(|c: char| c.is_ascii_digit()).then(|| text.replace('_', "").parse().ok())?
 }
 
 /// A time, as in `30s`, `1h 30m` or `500ms`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
 
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 

@@ -8,10 +8,9 @@ use crate::gateway::{Gateway, SlotKey, translate};
 use crate::ids::ConnKey;
 use crate::limits;
 use crate::mail::{Command, Publish, PublishMessage, Settle};
+use crate::message::message_header;
 use crate::session::{Phase, Publishing, Request, Verdict};
-use crate::wire::{
-    ClientFrame, Kind, RawFrame, SettleView, Split, clip, encode, message_header, proto, split,
-};
+use crate::wire::{ClientFrame, Kind, RawFrame, SettleView, Split, clip, encode, proto, split};
 
 impl Gateway {
     /// Bytes of a connection, in order. Whole frames are read where they lie; only the beginning of a frame is kept.

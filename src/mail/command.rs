@@ -175,6 +175,8 @@ pub struct MessageHeader {
     pub ttl_ms: u64,
     /// 0 leaves it to the queue.
     pub attempts_max: u32,
+    /// The message itself says more: a key, or how it is to be retried or leased ([`crate::message::message_options`]).
+    pub has_options: bool,
 }
 
 /// What a consumer says about leases it holds.

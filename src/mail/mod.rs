@@ -27,5 +27,7 @@ pub use effect::{
 pub use lane::{
     CommandReceiver, CommandSender, EffectReceiver, EffectSender, LaneFull, command_lanes, effect_lane,
 };
-pub use operator::{DeadLetter, DeadSelection, FailedAttempt, OperatorReply, OperatorRequest, QueueStats};
+pub use operator::{
+    DeadLetter, DeadSelection, FailedAttempt, OperatorReply, OperatorRequest, QueueStats, SettingRow,
+};
 pub use topic::{Broadcast, TopicSet, TopicSubscription};

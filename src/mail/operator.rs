@@ -40,6 +40,22 @@ pub enum OperatorRequest {
         /// Which.
         queue: QueueName,
     },
+    /// Sets what a queue has of its own, all of the changes or none. Answered with `Settings` once durable.
+    QueueSet {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which.
+        queue: QueueName,
+        /// Keys and their values; `None` goes back to the configuration's.
+        changes: Vec<(String, Option<String>)>,
+    },
+    /// Every setting of a queue. Answered with `Settings`.
+    QueueSettings {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which.
+        queue: QueueName,
+    },
     /// Dead letters of a queue, oldest id first, without payloads.
     DeadList {
         /// The tenant.
@@ -102,6 +118,8 @@ pub enum OperatorReply {
     Namespaces(Vec<String>),
     /// Rows of queues, in order of their names.
     Queues(Vec<QueueStats>),
+    /// The settings of a queue.
+    Settings(Vec<SettingRow>),
     /// Rows of dead letters.
     Dead(Vec<DeadLetter>),
     /// How many dead letters were changed.
@@ -131,6 +149,19 @@ pub struct QueueStats {
     pub consumers: u64,
     /// Age of the oldest ready message, in milliseconds; 0 when none is ready.
     pub oldest_ready_age_ms: u64,
+}
+
+/// One setting of a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SettingRow {
+    /// Its name.
+    pub key: String,
+    /// Its value, as it may be given.
+    pub value: String,
+    /// It was set for this queue; otherwise it is the configuration's.
+    pub is_own: bool,
+    /// What it is for.
+    pub about: &'static str,
 }
 
 /// A message that died.

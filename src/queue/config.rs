@@ -1,5 +1,6 @@
 //! What a shard's brain may be told: bounds and the defaults of queues.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::limits;
@@ -11,6 +12,17 @@ pub enum WhenFull {
     Wait,
     /// It is refused with `QueueFull`.
     Reject,
+    /// The messages that wait longest become dead letters, reason `overflow`, as many as it takes.
+    DeadLetterOldest,
+}
+
+/// What becomes of an ordering key whose first message died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadHead {
+    /// The next one of the key is ready.
+    Release,
+    /// The key waits until the dead letter is redriven, and then comes first, or purged.
+    Hold,
 }
 
 /// The rules of a queue.
@@ -28,10 +40,32 @@ pub struct QueueRules {
     pub attempts_max: u32,
     /// How long a lease lasts.
     pub lease: Duration,
-    /// The first retry delay; each further one doubles.
+    /// The first retry delay.
     pub backoff_initial: Duration,
+    /// Each further retry delay as a part of the one before, in percent: [`limits::BACKOFF_FACTOR_PERCENT`].
+    pub backoff_factor_percent: u32,
     /// The longest retry delay, before jitter.
     pub backoff_max: Duration,
+    /// A retry delay is lengthened by a random part of up to this many percent.
+    pub backoff_jitter_percent: u32,
+    /// Each time a ready message has waited so long since it was published it counts one priority more; `None` for never.
+    pub ageing: Option<Duration>,
+    /// What becomes of an ordering key whose first message died.
+    pub dead_head: DeadHead,
+    /// Messages leased at once.
+    pub leased_max: u64,
+    /// Messages published a second; `None` for no bound.
+    pub publish_per_s: Option<u64>,
+    /// Messages delivered a second; `None` for no bound.
+    pub deliver_per_s: Option<u64>,
+    /// How long a dead letter is kept; `None` until it is redriven or purged, or `messages_max` or `bytes_max` is reached.
+    pub dead_ttl: Option<Duration>,
+    /// How long a deduplication id is remembered.
+    pub dedup_window: Duration,
+    /// Deduplication ids remembered at once; beyond it a publish with another one is refused.
+    pub dedup_ids_max: u64,
+    /// Deliveries in one turn of a fairness key that is not named here, 1, or is: 1 to [`limits::WEIGHT_MAX`].
+    pub weights: BTreeMap<Box<str>, u32>,
 }
 
 /// The bounds of a shard.
@@ -70,8 +104,6 @@ pub struct QueueConfig {
     pub operator_slice: usize,
     /// What a client that was refused for want of room is asked to wait.
     pub full_retry: Duration,
-    /// A retry delay is lengthened by a random part of up to this many percent.
-    pub backoff_jitter_percent: u32,
 }
 
 impl QueueRules {
@@ -84,7 +116,18 @@ impl QueueRules {
             attempts_max: limits::ATTEMPTS,
             lease: limits::LEASE,
             backoff_initial: limits::BACKOFF_INITIAL,
+            backoff_factor_percent: limits::BACKOFF_FACTOR_DEFAULT_PERCENT,
             backoff_max: limits::BACKOFF_MAX,
+            backoff_jitter_percent: limits::BACKOFF_JITTER_PERCENT,
+            ageing: None,
+            dead_head: DeadHead::Release,
+            leased_max: u64::MAX,
+            publish_per_s: None,
+            deliver_per_s: None,
+            dead_ttl: None,
+            dedup_window: limits::DEDUP_WINDOW,
+            dedup_ids_max: limits::DEDUP_IDS_MAX,
+            weights: BTreeMap::new(),
         }
     }
 
@@ -117,7 +160,6 @@ impl Default for QueueConfig {
             broadcast_bytes_max: limits::FRAME_BYTES_MAX - limits::FRAME_OVERHEAD_BYTES,
             operator_slice: limits::OPERATOR_SLICE,
             full_retry: limits::QUEUE_FULL_RETRY,
-            backoff_jitter_percent: limits::BACKOFF_JITTER_PERCENT,
         }
     }
 }

@@ -34,7 +34,9 @@ impl Brain {
         let messages: u64 = self.messages.iter().map(|(_, message)| u64::from(message.charge)).sum();
         let runs = self.marks.table.values().flat_map(|mark| &mark.runs);
         let marks: u64 = runs.map(|run| u64::from(run.charge)).sum();
-        messages + marks + u64::from(self.boot_held.len) + u64::from(self.clock_held.len)
+        let own = self.queues.slab.iter().filter_map(|(_, queue)| queue.own.as_ref());
+        let settings: u64 = own.map(|own| u64::from(own.held.len)).sum();
+        messages + marks + settings + u64::from(self.boot_held.len) + u64::from(self.clock_held.len)
     }
 
     fn check_messages(&self) {

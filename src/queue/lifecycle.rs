@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::{Time, Wall};
 use crate::limits::HISTORY_MAX;
 use crate::log::Ticket;
+use crate::message::RetryOptions;
 use crate::queue::messages::{FailureKept, NIL, State};
 use crate::queue::record::{self, FailedRecord, Reason, Standing};
 use crate::queue::{Brain, Turn};
@@ -278,16 +279,33 @@ impl Brain {
             Retry::After(delay_ms) => delay_ms,
             Retry::Backoff => {
                 let rules = self.queues.at(message.queue).rules(&self.config);
-                let (initial, longest) = (rules.backoff_initial.as_millis(), rules.backoff_max.as_millis());
-                let doublings = u32::from(message.spent.saturating_sub(1)).min(40);
-                let delay_ms = u64::try_from((initial << doublings).min(longest)).unwrap_or(u64::MAX);
-                delay_ms + self.jitter_ms(delay_ms)
+                let own = self.messages.rare(slot).map_or_else(RetryOptions::default, |rare| rare.retry);
+                let initial = own.initial.unwrap_or(rules.backoff_initial);
+                let longest = own.max.unwrap_or(rules.backoff_max).max(initial);
+                let factor_percent = own.factor_percent.unwrap_or(rules.backoff_factor_percent);
+                let jitter_percent = own.jitter_percent.unwrap_or(rules.backoff_jitter_percent);
+                let delay_ms = backoff_ms(initial, factor_percent, longest, message.spent);
+                delay_ms + self.jitter_ms(delay_ms, jitter_percent)
             }
         }
     }
 
-    fn jitter_ms(&mut self, delay_ms: u64) -> u64 {
-        let most = delay_ms.saturating_mul(u64::from(self.config.backoff_jitter_percent)) / 100;
+    fn jitter_ms(&mut self, delay_ms: u64, percent: u32) -> u64 {
+        let most = delay_ms.saturating_mul(u64::from(percent)) / 100;
         self.random.u64(0..=most)
     }
+}
+
+/// The delay after `attempts` attempts that failed, at least one.
+fn backoff_ms(initial: Duration, factor_percent: u32, longest: Duration, attempts: u16) -> u64 {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let (mut delay_ms, longest_ms) = (millis(initial), millis(longest));
+    for _ in 1..attempts {
+        if delay_ms >= longest_ms || factor_percent <= 100 {
+            break;
+        }
+        // Rounded up, so that the shortest delay grows as well.
+        delay_ms = delay_ms.saturating_mul(u64::from(factor_percent)).div_ceil(100);
+    }
+    delay_ms.min(longest_ms)
 }

@@ -4,6 +4,7 @@
 //! how a message died) live in a side table.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use hashbrown::HashTable;
 
@@ -11,6 +12,7 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, LeaseId, MessageId};
 use crate::limits::PRIORITIES;
 use crate::log::Position;
+use crate::message::RetryOptions;
 use crate::queue::bodies::{Bodies, Place};
 use crate::queue::record::Reason;
 use crate::wheel::TimerId;
@@ -107,6 +109,10 @@ pub(super) struct Rare {
     pub(super) failures: Vec<FailureKept>,
     /// How it died.
     pub(super) dead: Option<(Reason, Wall)>,
+    /// How it is to be retried, as far as it does not leave that to its queue.
+    pub(super) retry: RetryOptions,
+    /// How long its leases last, if it does not leave that to its queue.
+    pub(super) lease: Option<Duration>,
 }
 
 /// A failed attempt.

@@ -24,12 +24,13 @@ pub mod record;
 mod replay;
 mod service;
 mod sessions;
+mod settings;
 mod settle;
 #[cfg(test)]
 mod tests;
 mod topics;
 
-pub use config::{QueueConfig, QueueRules, WhenFull};
+pub use config::{DeadHead, QueueConfig, QueueRules, WhenFull};
 pub use directory::{CLIENT_BY_CONNECTION_BYTES, CLIENT_BY_NAME_BYTES, CLIENT_BYTES};
 pub use outbox::Outbox;
 pub use replay::ReplayError;

@@ -48,6 +48,12 @@ impl Brain {
             OperatorRequest::Queues { namespace, mailboxes, after, limit } => {
                 return self.list_queues(conn, namespace, mailboxes, after, limit, turn);
             }
+            OperatorRequest::QueueSet { namespace, queue, changes } => {
+                return self.set_queue(conn, &namespace, &queue, &changes, turn);
+            }
+            OperatorRequest::QueueSettings { namespace, queue } => {
+                OperatorReply::Settings(self.settings_of(&namespace, &queue))
+            }
             OperatorRequest::Stats { namespace, queue } => {
                 let found = self.find_queue(&namespace, &queue);
                 let row = match found {

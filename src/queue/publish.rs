@@ -1,5 +1,7 @@
 //! A publish on its way in: judged, then admitted, parked or refused as a whole.
 
+use std::time::Duration;
+
 use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ConnKey, MessageId, ProducerId};
 use crate::log::{Position, Room};
@@ -7,6 +9,7 @@ use crate::mail::{
     Broadcasted, Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode,
     Refused,
 };
+use crate::message::{RetryOptions, message_options};
 use crate::queue::bodies::Place;
 use crate::queue::config::WhenFull;
 use crate::queue::lifecycle::End;
@@ -207,6 +210,15 @@ impl Brain {
         turn: &mut Turn<'_>,
     ) -> MessageId {
         self.append_clock_if_old(turn);
+        let mut with_ttl = Vec::new();
+        let messages = match &self.queues.at(queue).own {
+            Some(own) => {
+                // A replay must find the same, whichever settings it has taken in by then.
+                with_ttl.extend(messages.iter().map(|message| with_own_ttl(*message, own.rules.ttl)));
+                &with_ttl
+            }
+            None => messages,
+        };
         let first_id = self.next_id;
         self.next_id += messages.len() as u64;
         let ticket = turn.journal.open_ticket();
@@ -222,6 +234,7 @@ impl Brain {
             namespace: &self.queues.tenant(namespace).name,
             queue: &entry.name,
             producer,
+            ..PublishHead::default()
         };
         self.scratch.clear();
         self.entry_lens.clear();
@@ -286,10 +299,10 @@ impl Brain {
         queue.bytes += body.len() as u64;
         let rules = self.queues.at(placed.queue).rules(&self.config);
         let ttl_ms = match header.ttl_ms {
-            0 => rules.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            0 => rules.ttl.map_or(TTL_NEVER, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(TTL_NEVER)),
             own => own,
         };
-        let expires = if ttl_ms == 0 { Time(0) } else { Time(placed.time.0.saturating_add(ttl_ms)) };
+        let expires = if ttl_ms == TTL_NEVER { Time(0) } else { Time(placed.time.0.saturating_add(ttl_ms)) };
         let message = Message {
             id: placed.id,
             body: Place::LOG,
@@ -312,7 +325,20 @@ impl Brain {
             attempt_open: false,
             is_rare: false,
         };
-        self.messages.insert(message, body)
+        let slot = self.messages.insert(message, body);
+        if header.has_options {
+            self.take_options(slot, body);
+        }
+        slot
+    }
+
+    /// Notes what few messages say of themselves.
+    fn take_options(&mut self, slot: u32, body: &[u8]) {
+        let options = message_options(body);
+        if options.retry != RetryOptions::default() || options.lease.is_some() {
+            let rare = self.messages.rare_mut(slot);
+            (rare.retry, rare.lease) = (options.retry, options.lease);
+        }
     }
 
     /// Until when a message that was published at `time` has to wait. Notes a due time on the wall clock, for the
@@ -331,6 +357,17 @@ impl Brain {
         }
         (wait_ms > 0).then(|| Time(time.0.saturating_add(wait_ms)))
     }
+}
+
+/// What a record says of a message that never expires although its queue's default says when.
+const TTL_NEVER: u64 = u64::MAX;
+
+fn with_own_ttl(mut message: PublishMessage, ttl: Option<Duration>) -> PublishMessage {
+    if message.header.ttl_ms == 0 {
+        let own = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(TTL_NEVER));
+        message.header.ttl_ms = own.unwrap_or(TTL_NEVER);
+    }
+    message
 }
 
 pub(super) fn acked(conn: ConnKey, seq: u64, first_id: u64, messages: u32, bytes: usize) -> Effect {

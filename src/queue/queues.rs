@@ -9,6 +9,7 @@ use slab::Slab;
 use crate::ids::QueueName;
 use crate::queue::config::{QueueConfig, QueueRules};
 use crate::queue::messages::{NIL, ReadyLists};
+use crate::queue::settings::Own;
 
 /// A tenant's small number.
 pub(super) type NamespaceId = u32;
@@ -54,6 +55,8 @@ pub(super) struct Queue {
     pub(super) subscriptions: u64,
     /// The client whose mailbox this is, while it is subscribed.
     pub(super) owner: u32,
+    /// What was set for it.
+    pub(super) own: Option<Box<Own>>,
 }
 
 impl Queue {
@@ -61,12 +64,16 @@ impl Queue {
         self.ready_count + self.scheduled_count + self.leased_count + self.dead.len() as u64
     }
 
-    pub(super) fn rules<'a>(&self, config: &'a QueueConfig) -> &'a QueueRules {
-        if self.is_mailbox { &config.mailbox } else { &config.work_queue }
+    pub(super) fn rules<'a>(&'a self, config: &'a QueueConfig) -> &'a QueueRules {
+        match &self.own {
+            Some(own) => &own.rules,
+            None if self.is_mailbox => &config.mailbox,
+            None => &config.work_queue,
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.messages() == 0 && self.parked_count == 0 && self.subscriptions == 0
+        self.messages() == 0 && self.parked_count == 0 && self.subscriptions == 0 && self.own.is_none()
     }
 
     pub(super) fn has_too_many_dead(&self, config: &QueueConfig) -> bool {
@@ -200,6 +207,7 @@ impl Queues {
             eager: (NIL, NIL),
             subscriptions: 0,
             owner: NIL,
+            own: None,
         }) as u32;
         let Self { slab, by_name, hasher, .. } = self;
         by_name.insert_unique(hasher.hash_one((namespace, name)), queue, |&queue| {

@@ -1,6 +1,7 @@
 //! What the brain writes to the log, byte by byte.
 //!
-//! The first byte is the record's kind in the low 5 bits and the layout's version (1) above them. `v` is an unsigned
+//! The first byte is the record's kind in the low 5 bits and the layout's version above them: 1, or 2 where it says so.
+//! `v` is an unsigned
 //! LEB128 varint, `text` a `v` length and that many bytes of UTF-8. Times are shard [`Time`], walls ms since 1970.
 //!
 //! ```text
@@ -10,6 +11,10 @@
 //!              [v sequence, v unanswered from], v count            <- the head; the producer's mark needs it
 //!              count × (u8 priority | options, v body length, [v delay] [v due wall] [v ttl] [v attempts max])
 //!              count × body
+//!            version 2, for what few publishes have:
+//!              u8 parts (1 acks, 2 schedule, 4 targets), and behind the producer, each if its bit is set:
+//!              [v count, count × v message] [text schedule, v fired wall] [v targets, targets × text queue];
+//!              behind each u8 priority | options a u8: 1 the message has options
 //!  4 leased    v count, count × (v message, v attempt)             boot: that of the last boot record
 //!  5 done      v count, count × v message                          acked or purged
 //!  6 failed    v message, v attempt, v wall, u8 next (0 ready, 1 scheduled, 2 dead), v argument (time or reason),
@@ -23,9 +28,17 @@
 //!              text namespace, text queue, v body length, body
 //! 11 mark      text namespace, u64le producer, v unanswered from, v count, count × (v sequence, v first id, v count)
 //! 12 retired   text namespace, u64le producer
+//! 13 settings  text namespace, text queue, v count, count × (text key, text value)     all that were set; none: reset
 //! ```
 //!
-//! Everything but 1, 2, 3, 10 and 11 only amends what lies before it and is released as soon as it is written: the
+//! A publish of version 2 is one step of several: `acks` are done with it, `schedule` fired with it, and with `targets` each
+//! message goes to each of these queues: the ids of a target's messages follow each other, and those of the next target
+//! follow them. `queue` is the topic then.
+//!
+//! Upgrade recipe: a new kind needs nothing, an older program refuses it as newer. A kind that changes gets the next
+//! version; the decoder goes on reading the old one, and compaction writes what it moves in the newest.
+//!
+//! Everything but 1, 2, 3, 10, 11 and 13 only amends what lies before it and is released as soon as it is written: the
 //! log frees its oldest segment only, after its live records were written anew as 10 and 11.
 
 mod decode;
@@ -34,7 +47,7 @@ mod encode;
 pub use decode::decode;
 pub use encode::{
     encode_boot, encode_clock, encode_died, encode_done, encode_failed, encode_leased, encode_mark,
-    encode_publish, encode_redriven, encode_retired, encode_returned, encode_snapshot,
+    encode_publish, encode_redriven, encode_retired, encode_returned, encode_settings, encode_snapshot,
 };
 
 use crate::clock::{Time, Wall};
@@ -42,6 +55,8 @@ use crate::ids::{Boot, ProducerId};
 use crate::mail::{ProducerSequence, PublishMessage};
 
 const VERSION: u8 = 1;
+/// Of a publish that has parts, or messages with options.
+const VERSION_WITH_PARTS: u8 = 2;
 const KIND_MASK: u8 = 0x1f;
 const BOOT: u8 = 1;
 const CLOCK: u8 = 2;
@@ -55,6 +70,13 @@ const REDRIVEN: u8 = 9;
 const SNAPSHOT: u8 = 10;
 const MARK: u8 = 11;
 const RETIRED: u8 = 12;
+const SETTINGS: u8 = 13;
+
+const PART_ACKS: u8 = 1;
+const PART_SCHEDULE: u8 = 2;
+const PART_TARGETS: u8 = 4;
+const PARTS: u8 = PART_ACKS | PART_SCHEDULE | PART_TARGETS;
+const MORE_OPTIONS: u8 = 1;
 
 const HAS_DELAY: u8 = 0x10;
 const HAS_DUE: u8 = 0x20;
@@ -186,6 +208,19 @@ pub enum Record<'a> {
         /// Which.
         producer: ProducerId,
     },
+    /// What was set for a queue.
+    Settings(SettingsRecord<'a>),
+}
+
+/// All settings of a queue that are its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsRecord<'a> {
+    /// The tenant.
+    pub namespace: &'a str,
+    /// The queue.
+    pub queue: &'a str,
+    /// Keys and values, as they were given.
+    pub settings: Vec<(&'a str, &'a str)>,
 }
 
 /// Messages published together.
@@ -203,6 +238,12 @@ pub struct PublishRecord<'a> {
     pub queue: &'a str,
     /// The producer's own count.
     pub producer: Option<ProducerSequence>,
+    /// Messages that are done with it.
+    pub acks: Vec<u64>,
+    /// The schedule that fired, and the wall clock it was due at.
+    pub schedule: Option<(&'a str, Wall)>,
+    /// The queues that each message goes to; none for `queue` itself.
+    pub targets: Vec<&'a str>,
     /// Length of the head in bytes.
     pub head_len: u32,
     /// The messages.
@@ -301,7 +342,7 @@ pub struct MarkRecord<'a> {
 }
 
 /// What all messages of a publish share.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct PublishHead<'a> {
     /// When.
     pub time: Time,
@@ -315,4 +356,10 @@ pub struct PublishHead<'a> {
     pub queue: &'a str,
     /// The producer's own count.
     pub producer: Option<ProducerSequence>,
+    /// Messages that are done with it.
+    pub acks: &'a [u64],
+    /// The schedule that fired, and the wall clock it was due at.
+    pub schedule: Option<(&'a str, Wall)>,
+    /// The queues that each message goes to; none for `queue` itself.
+    pub targets: &'a [&'a str],
 }

@@ -70,6 +70,10 @@ impl Brain {
             }
             Record::Snapshot(snapshot) => self.replay_snapshot(position, bytes.len(), &snapshot),
             Record::Mark(mark) => self.replay_mark(position, bytes.len(), &mark),
+            Record::Settings(settings) => {
+                let held = Held { position, len: bytes.len() as u32 };
+                self.replay_settings(held, &settings);
+            }
             Record::Retired { namespace, producer } => {
                 let namespace = self.intern_again(namespace);
                 if self.marks.forget(namespace, producer).is_some() {
@@ -96,6 +100,9 @@ impl Brain {
         }
         for run in self.marks.table.values().flat_map(|mark| &mark.runs) {
             turn.journal.retain(run.position, run.charge);
+        }
+        for own in self.queues.slab.iter().filter_map(|(_, queue)| queue.own.as_ref()) {
+            turn.journal.retain(own.held.position, own.held.len);
         }
         self.boot = Boot(self.boot.0 + 1);
         self.append_clock(turn);
@@ -126,6 +133,10 @@ impl Brain {
             }
             Ok(Record::Snapshot(snapshot)) => self.relocate_message(position, snapshot.id, bytes, turn),
             Ok(Record::Mark(mark)) => self.relocate_mark(position, mark.namespace, mark.producer, turn),
+            Ok(Record::Settings(settings)) => {
+                let held = Held { position, len: bytes.len() as u32 };
+                self.relocate_settings(held, &settings, turn);
+            }
             // Everything else only amends what lies before it. What was replayed or written here decodes.
             Ok(_) | Err(_) => {}
         }
@@ -229,12 +240,12 @@ impl Brain {
         old.into_iter().for_each(|held| release(turn, held));
     }
 
-    fn intern_again(&mut self, namespace: &str) -> NamespaceId {
+    pub(super) fn intern_again(&mut self, namespace: &str) -> NamespaceId {
         // A lower limit than before must not keep what is there from coming back.
         self.queues.intern(namespace, usize::MAX).unwrap_or_default()
     }
 
-    fn reopen(&mut self, namespace: NamespaceId, queue: &str) -> u32 {
+    pub(super) fn reopen(&mut self, namespace: NamespaceId, queue: &str) -> u32 {
         self.queues.open(namespace, queue, None).unwrap_or_default()
     }
 
@@ -249,6 +260,11 @@ impl Brain {
         self.next_id = self.next_id.max(publish.first_id + publish.messages.len() as u64);
         let namespace = self.intern_again(publish.namespace);
         let queue = self.reopen(namespace, publish.queue);
+        for &id in &publish.acks {
+            if let Some(slot) = self.messages.find(MessageId(id)) {
+                self.forget(slot);
+            }
+        }
         let mut head_charge = publish.head_len;
         if let Some(producer) = publish.producer {
             let run = Run {
@@ -321,7 +337,8 @@ impl Brain {
             wall: snapshot.published,
         };
         let (priority, attempts_max) = (snapshot.priority, snapshot.attempts_max);
-        let header = MessageHeader { priority, attempts_max, ..MessageHeader::default() };
+        // Whether the message says more is in the message.
+        let header = MessageHeader { priority, attempts_max, has_options: true, ..MessageHeader::default() };
         let slot = self.enter(&placed, &header, snapshot.body);
         let message = self.messages.at_mut(slot);
         message.attempt = snapshot.attempt;

@@ -44,7 +44,7 @@ impl Brain {
                 self.starve(queue);
                 break;
             }
-            self.deliver(queue, slot, consumer, turn);
+            self.deliver(slot, consumer, turn);
         }
         let entry = self.queues.at(queue);
         if entry.is_idle() && !entry.is_dirty {
@@ -114,7 +114,7 @@ impl Brain {
         self.directory.at_mut(owner).mailbox_queue = queue;
     }
 
-    fn deliver(&mut self, queue: u32, slot: u32, consumer: Consumer, turn: &mut Turn<'_>) {
+    fn deliver(&mut self, slot: u32, consumer: Consumer, turn: &mut Turn<'_>) {
         let body_len = self.messages.at(slot).body_len;
         let (client, subscription) = match consumer {
             Consumer::Owner(owner) => {
@@ -149,7 +149,7 @@ impl Brain {
         let lease = self.messages.at(slot).lease();
         if has_body {
             let conn = self.directory.at(client).conn();
-            let lease_ms = self.lease_ms(queue);
+            let lease_ms = self.lease_ms(slot);
             let after = self.ticket_of(slot);
             let body = self.messages.body(slot).unwrap_or_default();
             let deliver = Deliver { conn, subscription, lease, lease_ms, body_len };
@@ -185,7 +185,7 @@ impl Brain {
         message.attempt_open = false;
         let queue = message.queue;
         self.queues.at_mut(queue).leased_count += 1;
-        let deadline = Time(turn.now.time.0 + u64::from(self.lease_ms(queue)));
+        let deadline = Time(turn.now.time.0 + u64::from(self.lease_ms(slot)));
         self.set_timer(slot, Some(deadline));
     }
 
@@ -200,8 +200,10 @@ impl Brain {
         }
     }
 
-    pub(super) fn lease_ms(&self, queue: u32) -> u32 {
-        let lease = self.queues.at(queue).rules(&self.config).lease;
+    pub(super) fn lease_ms(&self, slot: u32) -> u32 {
+        let own = self.messages.rare(slot).and_then(|rare| rare.lease);
+        let of_queue = || self.queues.at(self.messages.at(slot).queue).rules(&self.config).lease;
+        let lease = own.unwrap_or_else(of_queue);
         u32::try_from(lease.as_millis()).unwrap_or(u32::MAX)
     }
 
@@ -261,7 +263,7 @@ impl Brain {
         if message.state != State::Leased || !message.is_newest(id) {
             return;
         }
-        let (queue, body_len) = (message.queue, message.body_len);
+        let body_len = message.body_len;
         let lease = &self.leases[message.next as usize];
         let (subscription, epoch, client) =
             (lease.subscription, lease.epoch, self.directory.at(lease.client));
@@ -269,7 +271,7 @@ impl Brain {
         if !client.is_connected || client.epoch != epoch || bytes.len() != body_len as usize {
             return;
         }
-        let lease_ms = self.lease_ms(queue);
+        let lease_ms = self.lease_ms(slot);
         self.set_timer(slot, Some(Time(turn.now.time.0 + u64::from(lease_ms))));
         let deliver = Deliver { conn, subscription, lease: id, lease_ms, body_len };
         turn.outbox.push(self.ticket_of(slot), Effect::Deliver(deliver), bytes);

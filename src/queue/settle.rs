@@ -253,7 +253,7 @@ impl Brain {
         if !is_newest || self.leases[message.next as usize].client != client {
             return;
         }
-        let lease_ms = self.lease_ms(message.queue);
+        let lease_ms = self.lease_ms(slot);
         self.set_timer(slot, Some(Time(turn.now.time.0 + u64::from(lease_ms))));
     }
 

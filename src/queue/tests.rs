@@ -5,6 +5,7 @@ mod operator;
 mod outbox;
 mod records;
 mod scenarios;
+mod settings;
 mod speed;
 mod topics;
 
@@ -352,6 +353,15 @@ impl World {
         reply.expect("an answer")
     }
 
+    /// Sets what a queue has of its own; an empty value resets it.
+    pub(super) fn set(&mut self, queue: &str, settings: &[(&str, &str)]) -> OperatorReply {
+        let changes = settings
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
+            .collect();
+        self.operate(OperatorRequest::QueueSet { namespace: tenant(), queue: name(queue), changes })
+    }
+
     pub(super) fn stats(&mut self, queue: &str) -> QueueStats {
         match self.operate(OperatorRequest::Stats { namespace: tenant(), queue: name(queue) }) {
             OperatorReply::Queues(mut rows) => rows.remove(0),
@@ -372,7 +382,7 @@ pub(super) fn deliveries(effects: &[(Effect, Vec<u8>)]) -> Vec<(Deliver, String)
     effects
         .iter()
         .filter_map(|(effect, body)| match effect {
-            Effect::Deliver(deliver) => Some((*deliver, String::from_utf8(body.clone()).unwrap())),
+            Effect::Deliver(deliver) => Some((*deliver, String::from_utf8_lossy(body).into_owned())),
             _ => None,
         })
         .collect()

@@ -6,16 +6,16 @@ use crate::wire::varint::{BYTES, FIXED32, FIXED64, VARINT, take_varint};
 
 /// The fields of a message, in the order they were written.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     message: &'static str,
     rest: &'a [u8],
 }
 
 /// One field.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     message: &'static str,
-    pub(super) number: u32,
+    pub(crate) number: u32,
     value: Value<'a>,
 }
 
@@ -31,13 +31,13 @@ enum Value<'a> {
 impl<'a> Fields<'a> {
     /// `message` is the name that faults are to carry.
     #[inline]
-    pub(super) fn new(message: &'static str, encoded: &'a [u8]) -> Self {
+    pub(crate) fn new(message: &'static str, encoded: &'a [u8]) -> Self {
         Self { message, rest: encoded }
     }
 
     /// The next field; `None` at the end.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Field<'a>>, Fault> {
+    pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, Fault> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -85,7 +85,7 @@ impl<'a> Field<'a> {
     }
 
     #[inline]
-    pub(super) fn varint(&self) -> Result<u64, Fault> {
+    pub(crate) fn varint(&self) -> Result<u64, Fault> {
         match self.value {
             Value::Varint(value) => Ok(value),
             _ => Err(self.wrong_type()),
@@ -94,18 +94,18 @@ impl<'a> Field<'a> {
 
     /// A varint that must fit 32 bits; protobuf itself would cut it.
     #[inline]
-    pub(super) fn varint32(&self, what: &'static str) -> Result<u32, Fault> {
+    pub(crate) fn varint32(&self, what: &'static str) -> Result<u32, Fault> {
         let value = self.varint()?;
         u32::try_from(value).map_err(|_| Fault::OutOfRange { what, value, min: 0, max: u64::from(u32::MAX) })
     }
 
     #[inline]
-    pub(super) fn flag(&self) -> Result<bool, Fault> {
+    pub(crate) fn flag(&self) -> Result<bool, Fault> {
         Ok(self.varint()? != 0)
     }
 
     #[inline]
-    pub(super) fn fixed64(&self) -> Result<u64, Fault> {
+    pub(crate) fn fixed64(&self) -> Result<u64, Fault> {
         match self.value {
             Value::Fixed64(value) => Ok(value),
             _ => Err(self.wrong_type()),
@@ -114,7 +114,7 @@ impl<'a> Field<'a> {
 
     /// Checks that it is a number of 32 bits.
     #[inline]
-    pub(super) fn fixed32(&self) -> Result<(), Fault> {
+    pub(crate) fn fixed32(&self) -> Result<(), Fault> {
         match self.value {
             Value::Fixed32 => Ok(()),
             _ => Err(self.wrong_type()),
@@ -122,7 +122,7 @@ impl<'a> Field<'a> {
     }
 
     #[inline]
-    pub(super) fn bytes(&self) -> Result<&'a [u8], Fault> {
+    pub(crate) fn bytes(&self) -> Result<&'a [u8], Fault> {
         match self.value {
             Value::Bytes(bytes) => Ok(bytes),
             _ => Err(self.wrong_type()),
@@ -130,13 +130,13 @@ impl<'a> Field<'a> {
     }
 
     #[inline]
-    pub(super) fn bytes_at_most(&self, what: &'static str, max: usize) -> Result<&'a [u8], Fault> {
+    pub(crate) fn bytes_at_most(&self, what: &'static str, max: usize) -> Result<&'a [u8], Fault> {
         let bytes = self.bytes()?;
         if bytes.len() > max { Err(Fault::TooLong { what, bytes: bytes.len(), max }) } else { Ok(bytes) }
     }
 
     #[inline]
-    pub(super) fn text_at_most(&self, what: &'static str, max: usize) -> Result<&'a str, Fault> {
+    pub(crate) fn text_at_most(&self, what: &'static str, max: usize) -> Result<&'a str, Fault> {
         let bytes = self.bytes_at_most(what, max)?;
         std::str::from_utf8(bytes).map_err(|_| Fault::NotUtf8 { message: self.message, field: self.number })
     }
@@ -145,7 +145,7 @@ impl<'a> Field<'a> {
     ///
     /// # Errors
     /// There are more than `max` with those counted already, or what is packed are no varints.
-    pub(super) fn count_numbers(
+    pub(crate) fn count_numbers(
         &self,
         counted: &mut usize,
         what: &'static str,
@@ -170,7 +170,7 @@ impl<'a> Field<'a> {
 /// # Errors
 /// There are `max` already.
 #[inline]
-pub(super) fn count(counted: &mut usize, what: &'static str, max: usize) -> Result<(), Fault> {
+pub(crate) fn count(counted: &mut usize, what: &'static str, max: usize) -> Result<(), Fault> {
     if *counted == max {
         return Err(Fault::TooMany { what, max });
     }
@@ -180,6 +180,6 @@ pub(super) fn count(counted: &mut usize, what: &'static str, max: usize) -> Resu
 
 /// Checks `min <= value <= max`.
 #[inline]
-pub(super) fn in_range(what: &'static str, value: u64, min: u64, max: u64) -> Result<(), Fault> {
+pub(crate) fn in_range(what: &'static str, value: u64, min: u64, max: u64) -> Result<(), Fault> {
     if value < min || value > max { Err(Fault::OutOfRange { what, value, min, max }) } else { Ok(()) }
 }

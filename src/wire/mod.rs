@@ -6,7 +6,7 @@
 //!
 //! Receiving: [`split`] finds the first frame in a buffer, [`Codec::payload`] decompresses it when need be,
 //! [`ClientFrame::decode`] (in a server) or [`ServerFrame::decode`] (in a client) says what it is, and
-//! [`message_header`] reads each message of a PUBLISH. What is larger than a frame is put together in [`Parts`]; nothing
+//! [`crate::message`] reads each message of a PUBLISH. What is larger than a frame is put together in [`Parts`]; nothing
 //! else that is received is kept, and nothing is allocated for what a peer merely declares. Sending: an `encode`
 //! function appends one frame to a buffer, after which [`Codec::compress_last_frame`] may make it smaller;
 //! [`Codec::compress_messages`] only tries where that promises something.
@@ -15,10 +15,9 @@ mod client_frame;
 mod codec;
 mod deliver;
 mod fault;
-mod fields;
+pub(crate) mod fields;
 mod frame;
 mod lease;
-mod message;
 mod part;
 mod publish;
 mod server_frame;
@@ -33,7 +32,6 @@ pub use codec::{Codec, DICTIONARY, DICTIONARY_ID, compressible_bytes};
 pub use deliver::{BroadcastDelivery, DeliverView, DeliverWriter, Delivery};
 pub use fault::{Fault, Problem, clip};
 pub use frame::{EMPTY_PING, EMPTY_PONG, Kind, RawFrame, Split, encode, split};
-pub use message::message_header;
 pub use part::{PartView, Parts, encode_part};
 pub use publish::{PublishView, encode_publish, encode_publish_ack, encode_publish_end, encode_reply_ok};
 pub use server_frame::ServerFrame;

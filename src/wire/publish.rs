@@ -14,7 +14,7 @@ const MESSAGES: u32 = 3;
 const PRODUCER_FIELD_BYTES: usize = 9;
 
 /// A PUBLISH, read in place. Everything about it is checked except the messages themselves
-/// ([`crate::wire::message_header`]) and the alphabet of the queue's name.
+/// ([`crate::message::message_header`]) and the alphabet of the queue's name.
 #[derive(Debug, Clone, Copy)]
 pub struct PublishView<'a> {
     /// The client's number for this request.

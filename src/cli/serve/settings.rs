@@ -144,15 +144,16 @@ fn waves(per_s: u64, loops: u64, cores: u64) -> Waves {
 }
 
 pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {
+    let default = QueueConfig::default();
     let work_queue = QueueRules {
         messages_max: config.queue.messages_max,
         bytes_max: config.queue.bytes_max,
         when_full: when_full(config.queue.when_full),
-        ttl: None,
         attempts_max: config.queue.attempts as u32,
         lease: config.queue.lease,
         backoff_initial: config.queue.backoff_initial,
         backoff_max: config.queue.backoff_max,
+        ..default.work_queue
     };
     let mailbox = QueueRules {
         messages_max: config.mailbox.messages_max,
@@ -172,7 +173,7 @@ pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {
         body_memory_bytes_max: config.memory.body_bytes_max,
         ids_ahead,
         broadcast_bytes_max: config.session.frame_bytes_max as usize - limits::FRAME_OVERHEAD_BYTES,
-        ..QueueConfig::default()
+        ..default
     };
     let log = LogConfig { segment_bytes: config.log.segment_bytes, seed: fastrand::u64(..), durability };
     EngineConfig { log, queue, seed: fastrand::u64(..) }

@@ -5,8 +5,9 @@ use crate::ids::{Boot, ProducerId};
 use crate::mail::{MessageHeader, ProducerSequence, PublishMessage};
 use crate::queue::record::{
     BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_TTL,
-    KIND_MASK, LEASED, MARK, MarkRecord, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN, RETIRED,
-    RETURNED, Reason, Record, RecordError, SNAPSHOT, SnapshotRecord, Standing, VERSION,
+    KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_SCHEDULE, PART_TARGETS, PARTS,
+    PUBLISH, PublishRecord, PublishedMessage, REDRIVEN, RETIRED, RETURNED, Reason, Record, RecordError,
+    SETTINGS, SNAPSHOT, SettingsRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_PARTS,
 };
 
 /// Takes a record apart.
@@ -16,13 +17,14 @@ use crate::queue::record::{
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     let mut reader = Reader { bytes, at: 0 };
     let tag = reader.byte()?;
-    if tag >> 5 != VERSION {
-        return Err(RecordError::Version);
+    match (tag >> 5, tag & KIND_MASK) {
+        (VERSION, _) | (VERSION_WITH_PARTS, PUBLISH) => {}
+        _ => return Err(RecordError::Version),
     }
     let record = match tag & KIND_MASK {
         BOOT => Record::Boot(Boot(reader.u32()?)),
         CLOCK => Record::Clock { time: Time(reader.v()?), wall: Wall(reader.v()?), next_id: reader.v()? },
-        PUBLISH => Record::Publish(reader.publish()?),
+        PUBLISH => Record::Publish(reader.publish(tag >> 5)?),
         LEASED => Record::Leased(reader.list(2, |reader| Ok((reader.v()?, reader.u32()?)))?),
         DONE => Record::Done(reader.list(1, Reader::v)?),
         RETURNED => Record::Returned(reader.list(1, Reader::v)?),
@@ -41,6 +43,11 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
             runs: reader.list(3, |reader| Ok((reader.v()?, reader.v()?, reader.u32()?)))?,
         }),
         RETIRED => Record::Retired { namespace: reader.text()?, producer: ProducerId(reader.u64le()?) },
+        SETTINGS => Record::Settings(SettingsRecord {
+            namespace: reader.text()?,
+            queue: reader.text()?,
+            settings: reader.list(2, |reader| Ok((reader.text()?, reader.text()?)))?,
+        }),
         _ => return Err(RecordError::Version),
     };
     if reader.at != bytes.len() {
@@ -112,7 +119,12 @@ impl<'a> Reader<'a> {
         Ok(items)
     }
 
-    fn publish(&mut self) -> Result<PublishRecord<'a>, RecordError> {
+    fn publish(&mut self, version: u8) -> Result<PublishRecord<'a>, RecordError> {
+        let is_plain = version == VERSION;
+        let parts = if is_plain { 0 } else { self.byte()? };
+        if parts & !PARTS != 0 {
+            return Err(RecordError::Version);
+        }
         let (time, wall, first_id) = (Time(self.v()?), Wall(self.v()?), self.v()?);
         let (namespace, queue) = (self.text()?, self.text()?);
         let producer = match self.u64le()? {
@@ -123,19 +135,23 @@ impl<'a> Reader<'a> {
                 unanswered_from: self.v()?,
             }),
         };
+        let acks = if parts & PART_ACKS != 0 { self.list(1, Self::v)? } else { Vec::new() };
+        let schedule = if parts & PART_SCHEDULE != 0 { Some((self.text()?, Wall(self.v()?))) } else { None };
+        let targets = if parts & PART_TARGETS != 0 { self.list(1, Self::text)? } else { Vec::new() };
         let mut head_len = 0;
         let mut bodies_len = 0u64;
         let messages = self.list(2, |reader| {
             if head_len == 0 {
                 head_len = reader.at as u32;
             }
-            let message = reader.entry()?;
+            let message = reader.entry(is_plain)?;
             bodies_len += u64::from(message.message.body_len);
             Ok(message)
         })?;
         let bodies_offset = self.at as u32;
         let bodies = self.take(usize::try_from(bodies_len).map_err(|_| RecordError::Short)?)?;
-        let last_id = first_id.checked_add(messages.len() as u64);
+        let ids = (messages.len() as u64).checked_mul(targets.len().max(1) as u64);
+        let last_id = ids.and_then(|ids| first_id.checked_add(ids));
         if messages.is_empty() || last_id.is_none() {
             return Err(RecordError::Value);
         }
@@ -146,6 +162,9 @@ impl<'a> Reader<'a> {
             namespace,
             queue,
             producer,
+            acks,
+            schedule,
+            targets,
             head_len,
             messages,
             bodies,
@@ -153,9 +172,10 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn entry(&mut self) -> Result<PublishedMessage, RecordError> {
+    fn entry(&mut self, is_plain: bool) -> Result<PublishedMessage, RecordError> {
         let start = self.at;
         let flags = self.byte()?;
+        let more = if is_plain { 0 } else { self.byte()? };
         let body_len = self.u32()?;
         let mut option = |flag: u8| if flags & flag == 0 { Ok(0) } else { self.v() };
         let header = MessageHeader {
@@ -164,8 +184,9 @@ impl<'a> Reader<'a> {
             due: Wall(option(HAS_DUE)?),
             ttl_ms: option(HAS_TTL)?,
             attempts_max: u32::try_from(option(HAS_ATTEMPTS)?).map_err(|_| RecordError::Value)?,
+            has_options: more & MORE_OPTIONS != 0,
         };
-        if header.priority > 9 {
+        if header.priority > 9 || more & !MORE_OPTIONS != 0 {
             return Err(RecordError::Value);
         }
         let entry_len = (self.at - start) as u32;

@@ -5,8 +5,8 @@ use crate::ids::{Boot, MessageId, ProducerId};
 use crate::mail::PublishMessage;
 use crate::queue::record::{
     BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_TTL, LEASED, MARK,
-    MarkRecord, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason, SNAPSHOT, SnapshotRecord,
-    Standing, VERSION,
+    MORE_OPTIONS, MarkRecord, PART_ACKS, PART_SCHEDULE, PART_TARGETS, PUBLISH, PublishHead, REDRIVEN,
+    RETIRED, RETURNED, Reason, SETTINGS, SNAPSHOT, SnapshotRecord, Standing, VERSION, VERSION_WITH_PARTS,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -49,7 +49,13 @@ pub fn encode_publish(
     messages: &[PublishMessage],
     mut entry: impl FnMut(u32),
 ) -> u32 {
-    begin(out, PUBLISH);
+    let parts = parts_of(head);
+    let is_plain = parts == 0 && !messages.iter().any(|message| message.header.has_options);
+    if is_plain {
+        begin(out, PUBLISH);
+    } else {
+        out.extend_from_slice(&[PUBLISH | VERSION_WITH_PARTS << 5, parts]);
+    }
     put(out, head.time.0);
     put(out, head.wall.0);
     put(out, head.first_id);
@@ -63,18 +69,43 @@ pub fn encode_publish(
         }
         None => out.extend_from_slice(&0u64.to_le_bytes()),
     }
+    if parts != 0 {
+        encode_parts(out, head);
+    }
     put(out, messages.len() as u64);
     let head_len = out.len() as u32;
     let mut start = head_len;
     for message in messages {
-        encode_entry(out, message);
+        encode_entry(out, message, is_plain);
         entry(out.len() as u32 - start);
         start = out.len() as u32;
     }
     head_len
 }
 
-fn encode_entry(out: &mut Vec<u8>, message: &PublishMessage) {
+fn parts_of(head: &PublishHead<'_>) -> u8 {
+    let has = |there: bool, part: u8| if there { part } else { 0 };
+    has(!head.acks.is_empty(), PART_ACKS)
+        | has(head.schedule.is_some(), PART_SCHEDULE)
+        | has(!head.targets.is_empty(), PART_TARGETS)
+}
+
+fn encode_parts(out: &mut Vec<u8>, head: &PublishHead<'_>) {
+    if !head.acks.is_empty() {
+        put(out, head.acks.len() as u64);
+        head.acks.iter().for_each(|&id| put(out, id));
+    }
+    if let Some((schedule, fired)) = head.schedule {
+        put_text(out, schedule);
+        put(out, fired.0);
+    }
+    if !head.targets.is_empty() {
+        put(out, head.targets.len() as u64);
+        head.targets.iter().for_each(|queue| put_text(out, queue));
+    }
+}
+
+fn encode_entry(out: &mut Vec<u8>, message: &PublishMessage, is_plain: bool) {
     let header = &message.header;
     let options = [
         (header.delay_ms, HAS_DELAY),
@@ -84,6 +115,9 @@ fn encode_entry(out: &mut Vec<u8>, message: &PublishMessage) {
     ];
     let flags = options.iter().filter(|(value, _)| *value != 0).fold(0, |flags, (_, flag)| flags | flag);
     out.push(header.priority | flags);
+    if !is_plain {
+        out.push(if header.has_options { MORE_OPTIONS } else { 0 });
+    }
     put(out, u64::from(message.body_len));
     if flags != 0 {
         for (value, _) in options.iter().filter(|(value, _)| *value != 0) {
@@ -195,6 +229,23 @@ pub fn encode_mark(out: &mut Vec<u8>, mark: &MarkRecord<'_>) {
         put(out, sequence);
         put(out, first_id);
         put(out, u64::from(count));
+    }
+}
+
+/// Appends a settings record.
+pub fn encode_settings<'a>(
+    out: &mut Vec<u8>,
+    namespace: &str,
+    queue: &str,
+    settings: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+) {
+    begin(out, SETTINGS);
+    put_text(out, namespace);
+    put_text(out, queue);
+    put(out, settings.len() as u64);
+    for (key, value) in settings {
+        put_text(out, key);
+        put_text(out, value);
     }
 }
 

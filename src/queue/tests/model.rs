@@ -159,6 +159,7 @@ impl Run {
             due: Wall(if self.random.u8(..8) == 0 { self.world.now.wall.0 + 3_000 } else { 0 }),
             ttl_ms: if self.random.u8(..5) == 0 { self.random.u64(1..30_000) } else { 0 },
             attempts_max: self.random.u32(..3),
+            has_options: false,
         };
         // A re-send of what was answered, now and then.
         if self.random.u8(..6) == 0

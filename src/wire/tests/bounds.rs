@@ -5,9 +5,7 @@ use prost::Message;
 use crate::ids::{Boot, LeaseId, MessageId, SubscriptionId};
 use crate::limits;
 use crate::wire::proto::{self, Code};
-use crate::wire::{
-    ClientFrame, DeliverWriter, Fault, Kind, ServerFrame, Split, encode_publish, message_header, split,
-};
+use crate::wire::{ClientFrame, DeliverWriter, Fault, Kind, ServerFrame, Split, encode_publish, split};
 
 fn refused<M: Message>(kind: Kind, message: &M) -> Fault {
     ClientFrame::decode(kind, &message.encode_to_vec()).unwrap_err()
@@ -197,8 +195,9 @@ fn a_mebibyte_of_empty_submessages_is_counted_not_decoded() {
 
 #[test]
 fn a_message_is_bounded() {
-    let header =
-        |message: proto::Message| message_header(&message.encode_to_vec(), limits::MESSAGE_BYTES_MAX);
+    let header = |message: proto::Message| {
+        crate::message::message_header(&message.encode_to_vec(), limits::MESSAGE_BYTES_MAX)
+    };
     let attributes = |count: usize, value: usize| proto::Message {
         attributes: (0..count).map(|at| (format!("{at:02}"), "v".repeat(value))).collect(),
         ..Default::default()
@@ -218,11 +217,49 @@ fn a_message_is_bounded() {
     for message in wrong {
         assert_eq!(header(message).unwrap_err().code(), Code::Invalid);
     }
-    for field in 8..=16u8 {
-        let is_reserved = (9..=15).contains(&field);
-        let encoded = if field == 16 { vec![0x80, 0x01, 0] } else { vec![field << 3 | 2, 0] };
-        assert_eq!(message_header(&encoded, 100).is_err(), is_reserved, "field {field}");
+    for field in 13..=16u8 {
+        let is_reserved = (14..=15).contains(&field);
+        let encoded = if field == 16 { vec![0x80, 0x01, 0] } else { vec![field << 3, 0] };
+        assert_eq!(crate::message::message_header(&encoded, 100).is_err(), is_reserved, "field {field}");
     }
+}
+
+#[test]
+fn the_options_of_a_message_are_bounded_and_found_again() {
+    use std::time::Duration;
+    let header = |message: &proto::Message| crate::message::message_header(&message.encode_to_vec(), 1 << 20);
+    let text = |len: usize| "k".repeat(len);
+    let too_long = [
+        proto::Message { order_key: text(limits::ORDER_KEY_BYTES_MAX + 1), ..Default::default() },
+        proto::Message { fair_key: text(limits::FAIR_KEY_BYTES_MAX + 1), ..Default::default() },
+        proto::Message { dedup_id: text(limits::DEDUP_ID_BYTES_MAX + 1), ..Default::default() },
+    ];
+    for message in too_long {
+        assert_eq!(header(&message).unwrap_err().code(), Code::TooLarge);
+    }
+    let retry = |retry: proto::Retry| proto::Message { retry: Some(retry), ..Default::default() };
+    let out_of_bounds = [
+        proto::Message { lease_ms: limits::LEASE_MAX.as_millis() as u32 + 1, ..Default::default() },
+        retry(proto::Retry { initial_ms: Some(31 * 86_400_000), ..Default::default() }),
+        retry(proto::Retry { factor_percent: Some(99), ..Default::default() }),
+        retry(proto::Retry { jitter_percent: Some(101), ..Default::default() }),
+    ];
+    for message in out_of_bounds {
+        assert_eq!(header(&message).unwrap_err().code(), Code::Invalid);
+    }
+    let mut message = retry(proto::Retry { jitter_percent: Some(0), max_ms: Some(7), ..Default::default() });
+    message.order_key = text(limits::ORDER_KEY_BYTES_MAX);
+    message.fair_key = "f".into();
+    message.dedup_id = "d".into();
+    message.attributes.insert("kind".into(), "image".into());
+    assert!(header(&message).unwrap().has_options);
+    let body = message.encode_to_vec();
+    let options = crate::message::message_options(&body);
+    assert_eq!((options.order_key, options.fair_key, options.dedup_id), (&*message.order_key, "f", "d"));
+    assert_eq!((options.retry.max, options.retry.initial), (Some(Duration::from_millis(7)), None));
+    assert_eq!((options.retry.jitter_percent, options.lease), (Some(0), None));
+    assert_eq!(crate::message::message_attributes(&body).collect::<Vec<_>>(), [("kind", "image")]);
+    assert!(!header(&proto::Message::default()).unwrap().has_options);
 }
 
 #[test]

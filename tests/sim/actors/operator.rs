@@ -8,7 +8,7 @@ use relaymesh::mail::{
     Command, CommandBatch, DeadLetter, DeadSelection, Effect, MessageHeader, OperatorReply, OperatorRequest,
     QueueStats, RefusalCode,
 };
-use relaymesh::wire::message_header;
+use relaymesh::message::message_header;
 
 use super::client::key_of;
 use crate::scheduler::MS;
