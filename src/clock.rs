@@ -49,6 +49,14 @@ pub struct Now {
     pub wall: Wall,
 }
 
+impl Now {
+    /// What the wall clock would have shown at `time`, had it always gone as it goes now.
+    #[must_use]
+    pub const fn wall_at(self, time: Time) -> Wall {
+        Wall(self.wall.0.saturating_add(time.0).saturating_sub(self.time.0))
+    }
+}
+
 /// Reads the time. One per thread that needs it, all counting from the same origin when cloned.
 #[derive(Debug, Clone)]
 pub struct Clock {

@@ -91,6 +91,7 @@ fn row(namespace: &str, stats: QueueStats) -> QueueRow {
         ready: stats.ready,
         scheduled: stats.scheduled,
         leased: stats.leased,
+        blocked: stats.blocked,
         dead: stats.dead,
         oldest_ready_age_ms: stats.oldest_ready_age_ms,
     }

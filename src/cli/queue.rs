@@ -70,8 +70,18 @@ enum Verb {
     },
 }
 
-const HEAD: [&str; 9] =
-    ["QUEUE", "READY", "SCHEDULED", "LEASED", "DEAD", "PARKED", "CONSUMERS", "SIZE", "OLDEST READY"];
+const HEAD: [&str; 10] = [
+    "QUEUE",
+    "READY",
+    "SCHEDULED",
+    "LEASED",
+    "BLOCKED",
+    "DEAD",
+    "PARKED",
+    "CONSUMERS",
+    "SIZE",
+    "OLDEST READY",
+];
 /// Longest name in a table; JSON has all of it.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -145,6 +155,7 @@ fn cells(row: &Value) -> Vec<String> {
         count("ready"),
         count("scheduled"),
         count("leased"),
+        count("blocked"),
         count("dead"),
         count("parked"),
         count("consumers"),

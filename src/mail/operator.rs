@@ -139,6 +139,8 @@ pub struct QueueStats {
     pub scheduled: u64,
     /// Messages being worked on.
     pub leased: u64,
+    /// Messages that wait for another of their ordering key.
+    pub blocked: u64,
     /// Dead letters.
     pub dead: u64,
     /// Bytes of encoded messages, dead letters included.

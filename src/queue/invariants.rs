@@ -14,6 +14,7 @@ impl Brain {
         self.check_queues();
         self.check_leases();
         self.check_parked();
+        self.check_lanes();
         self.directory.check();
         let connected = self.directory.clients.iter().filter(|(_, client)| client.is_connected);
         let on = |(at, client): (u32, &crate::queue::directory::Client)| (at, client.conn().loop_id);
@@ -53,7 +54,7 @@ impl Brain {
             );
             assert!(message.id < self.next_id, "message {} comes from the future", message.id);
             let wants_timer = match message.state {
-                State::Ready => message.expires != Time(0),
+                State::Ready | State::Blocked => message.expires != Time(0),
                 State::Scheduled | State::Leased => true,
                 State::Dead | State::Free => false,
             };
@@ -71,7 +72,7 @@ impl Brain {
 
     fn check_queues(&self) {
         #[derive(Default, Debug, PartialEq, Eq)]
-        struct Sums(u64, u64, u64, u64, u64, u64);
+        struct Sums(u64, u64, u64, u64, u64, u64, u64);
         let mut sums: HashMap<u32, Sums> = HashMap::new();
         for (_, message) in self.messages.iter() {
             let sum = sums.entry(message.queue).or_default();
@@ -84,6 +85,7 @@ impl Brain {
                     sum.3 += 1;
                     sum.5 += u64::from(message.body_len);
                 }
+                State::Blocked => sum.6 += 1,
                 State::Free => {}
             }
         }
@@ -97,8 +99,9 @@ impl Brain {
                 dead,
                 queue.bytes,
                 queue.dead_bytes,
+                queue.blocked_count,
             );
-            let counted = Sums(counted.0, counted.1, counted.2, counted.3, counted.4, counted.5);
+            let counted = Sums(counted.0, counted.1, counted.2, counted.3, counted.4, counted.5, counted.6);
             assert_eq!(counted, expected, "counts of queue {}", queue.name);
             assert_eq!(
                 queue.is_held_back,
@@ -126,6 +129,40 @@ impl Brain {
             }
         }
         assert!(sums.is_empty(), "messages of no queue");
+    }
+
+    fn check_lanes(&self) {
+        let mut messages: HashMap<u32, u32> = HashMap::new();
+        let mut unblocked: HashMap<u32, u32> = HashMap::new();
+        for (slot, message) in self.messages.iter().filter(|(_, message)| message.lane != NIL) {
+            let lane = self.lanes.at(message.lane);
+            assert_eq!(lane.queue, message.queue, "message {} in a lane of another queue", message.id);
+            *messages.entry(message.lane).or_default() += 1;
+            let holds = self.messages.rare(slot).is_some_and(|rare| rare.holds_key);
+            if lane.is_ordered() && message.state != State::Blocked && (message.state != State::Dead || holds)
+            {
+                let other = unblocked.insert(message.lane, slot);
+                assert_eq!(other, None, "two messages of one ordering key go on");
+            }
+        }
+        assert_eq!(messages.len(), self.lanes.slab.len(), "lanes without a message");
+        for (index, lane) in &self.lanes.slab {
+            assert_eq!(messages[&(index as u32)], lane.messages(), "{lane:?} is miscounted");
+            let head = unblocked.get(&(index as u32)).copied().unwrap_or(NIL);
+            assert_eq!(lane.head, head, "the head of {lane:?}");
+            assert!(head != NIL || lane.blocked == (NIL, NIL), "{lane:?} waits for nobody");
+            let (mut at, mut prev) = (lane.blocked.0, NIL);
+            let mut last = if head == NIL { (0, 0) } else { self.order_of(head) };
+            while at != NIL {
+                let message = self.messages.at(at);
+                assert!(message.state == State::Blocked && message.prev == prev, "list of {lane:?}");
+                let order = self.order_of(at);
+                assert!(order > last, "{lane:?} is out of order");
+                last = order;
+                (prev, at) = (at, message.next);
+            }
+            assert_eq!(lane.blocked.1, prev, "the last of {lane:?}");
+        }
     }
 
     fn check_leases(&self) {

@@ -193,8 +193,12 @@ impl Brain {
                 break;
             }
             let time = turn.now.time;
-            self.append_amendment(turn, |out| record::encode_redriven(out, id, time, to.as_str()));
-            self.bring_back(slot, target, time);
+            let order = self.order_again(slot, target);
+            self.append_amendment(turn, |out| record::encode_redriven(out, id, time, to.as_str(), order));
+            if target != from {
+                self.release_key(slot, turn);
+            }
+            self.bring_back(slot, target, time, order);
             moved += 1;
         }
         self.metrics.redriven.add(moved as u64);

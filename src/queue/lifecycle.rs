@@ -53,7 +53,9 @@ impl Brain {
                 self.metrics.leases_expired.inc();
                 self.fail(slot, "lease expired", Retry::Backoff, turn);
             }
-            State::Ready | State::Scheduled if is_expired => self.die(slot, Reason::Expired, turn),
+            State::Ready | State::Scheduled | State::Blocked if is_expired => {
+                self.die(slot, Reason::Expired, turn);
+            }
             State::Scheduled => {
                 // The wall clock may have jumped since this was timed.
                 let due = self.messages.rare(slot).map_or(Wall(0), |rare| rare.due);
@@ -70,7 +72,7 @@ impl Brain {
                     self.mark_dirty(queue);
                 }
             }
-            State::Ready | State::Dead | State::Free => {}
+            State::Ready | State::Blocked | State::Dead | State::Free => {}
         }
     }
 
@@ -82,10 +84,10 @@ impl Brain {
         self.messages.at_mut(slot).attempt_open = false;
         let message = self.messages.at(slot);
         let (id, attempt, queue) = (message.id, message.attempt, message.queue);
-        let next = if retry == Retry::Reject {
-            Standing::Dead(Reason::Rejected)
-        } else if u32::from(message.spent) >= self.attempts_max(slot) {
-            Standing::Dead(Reason::Attempts)
+        let is_spent = u32::from(message.spent) >= self.attempts_max(slot);
+        let next = if retry == Retry::Reject || is_spent {
+            let reason = if retry == Retry::Reject { Reason::Rejected } else { Reason::Attempts };
+            if self.holds_key(slot) { Standing::Holding(reason) } else { Standing::Dead(reason) }
         } else {
             match self.retry_delay_ms(slot, retry) {
                 0 => Standing::Ready,
@@ -100,6 +102,10 @@ impl Brain {
         self.keep_failure(slot, FailureKept { attempt, wall, client: holder, error: error.into() });
         match next {
             Standing::Dead(reason) => self.place_dead(slot, reason, wall, turn),
+            Standing::Holding(reason) => {
+                self.messages.rare_mut(slot).holds_key = true;
+                self.place_dead(slot, reason, wall, turn);
+            }
             Standing::Scheduled(until) => self.place_scheduled(slot, until),
             Standing::Ready | Standing::AttemptOpen => self.place_ready(slot, End::Front),
         }
@@ -120,6 +126,8 @@ impl Brain {
     /// the engine.
     pub(super) fn finish_message(&mut self, slot: u32, turn: &mut Turn<'_>) {
         self.leave(slot);
+        self.release_key(slot, turn);
+        self.part_lane(slot);
         self.set_timer(slot, None);
         let message = self.messages.at(slot);
         let (id, queue) = (message.id, message.queue);
@@ -135,13 +143,18 @@ impl Brain {
         let message = self.messages.at(slot);
         let (id, state, lease, bytes) =
             (message.id, message.state, message.next, u64::from(message.body_len));
+        let flow = self.lanes.flow_of(message.lane);
         let queue = self.queues.at_mut(message.queue);
         match state {
             State::Ready => {
-                queue.ready.unlink(&mut self.messages, slot);
+                queue.ready.unlink(&mut self.messages, slot, flow);
                 queue.ready_count -= 1;
             }
             State::Scheduled => queue.scheduled_count -= 1,
+            State::Blocked => {
+                queue.blocked_count -= 1;
+                self.unlink_blocked(slot);
+            }
             State::Leased => {
                 queue.leased_count -= 1;
                 self.end_lease(lease);
@@ -156,12 +169,12 @@ impl Brain {
 
     pub(super) fn place_ready(&mut self, slot: u32, end: End) {
         let message = self.messages.at(slot);
-        let expires = message.expires;
+        let (expires, flow) = (message.expires, self.lanes.flow_of(message.lane));
         let queue = self.queues.at_mut(message.queue);
         queue.ready_count += 1;
         match end {
-            End::Front => queue.ready.push_front(&mut self.messages, slot),
-            End::Back => queue.ready.push_back(&mut self.messages, slot),
+            End::Front => queue.ready.push_front(&mut self.messages, slot, flow),
+            End::Back => queue.ready.push_back(&mut self.messages, slot, flow),
         }
         self.set_timer(slot, (expires != Time(0)).then_some(expires));
     }
@@ -178,6 +191,9 @@ impl Brain {
     /// Dead letters are bounded like the queue itself; beyond it the oldest is forgotten.
     pub(super) fn place_dead(&mut self, slot: u32, reason: Reason, wall: Wall, turn: &mut Turn<'_>) {
         self.set_dead(slot, reason, wall);
+        if !self.messages.rare(slot).is_some_and(|rare| rare.holds_key) {
+            self.release_key(slot, turn);
+        }
         self.set_timer(slot, None);
         match reason {
             Reason::Attempts => self.metrics.dead_attempts.inc(),

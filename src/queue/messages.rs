@@ -10,7 +10,6 @@ use hashbrown::HashTable;
 
 use crate::clock::{Time, Wall};
 use crate::ids::{Boot, LeaseId, MessageId};
-use crate::limits::PRIORITIES;
 use crate::log::Position;
 use crate::message::RetryOptions;
 use crate::queue::bodies::{Bodies, Place};
@@ -23,15 +22,19 @@ pub(super) const NIL: u32 = u32::MAX;
 /// Where a message is in its life:
 ///
 /// ```text
-///  publish ─▶ Scheduled ─▶ Ready ─▶ Leased ─▶ done (the entry is gone)
-///                 ▲          ▲        │
-///                 └──────────┴────────┴────▶ Dead ─▶ Ready (redriven) or gone (purged, acked late)
+///  publish ─▶ Blocked ─▶ Scheduled ─▶ Ready ─▶ Leased ─▶ done (the entry is gone)
+///                            ▲          ▲        │
+///                            └──────────┴────────┴────▶ Dead ─▶ Ready (redriven) or gone (purged, acked late)
 /// ```
+///
+/// Only a message behind another of its ordering key is ever blocked. A redriven one may be, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// The slot is free; `next` is the next free one.
     Free,
-    /// In its queue's list of its priority.
+    /// In its lane's list, behind the message that the lane waits for.
+    Blocked,
+    /// In its queue's list of its flow and priority.
     Ready,
     /// Waits for its timer; `next` and `prev` hold the time it waits for.
     Scheduled,
@@ -49,12 +52,14 @@ pub(super) struct Message {
     pub(super) body: Place,
     /// The record that holds its body.
     pub(super) position: Position,
-    pub(super) published: Wall,
+    pub(super) published: Time,
     /// When it expires, if not leased or dead then; `Time(0)` for never.
     pub(super) expires: Time,
     pub(super) next: u32,
     pub(super) prev: u32,
     pub(super) queue: u32,
+    /// What it shares with the messages of the same keys; [`NIL`] without a key.
+    pub(super) lane: u32,
     /// Offset of the body in its record.
     pub(super) body_offset: u32,
     pub(super) body_len: u32,
@@ -109,6 +114,12 @@ pub(super) struct Rare {
     pub(super) failures: Vec<FailureKept>,
     /// How it died.
     pub(super) dead: Option<(Reason, Wall)>,
+    /// It died, and its ordering key waits for it.
+    pub(super) holds_key: bool,
+    /// Its place among the messages of its ordering key, where that is not its id's: it was redriven. 0 otherwise.
+    pub(super) order: u64,
+    /// Until when it has to wait once it is not blocked any more.
+    pub(super) until: Time,
     /// How it is to be retried, as far as it does not leave that to its queue.
     pub(super) retry: RetryOptions,
     /// How long its leases last, if it does not leave that to its queue.
@@ -277,72 +288,4 @@ fn hash(id: u64) -> u64 {
     let group = (id >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let tag = id.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 57;
     (group << 4 | id & 15) & !(0x7f << 57) | tag << 57
-}
-
-/// The ready messages of one queue: a list per priority.
-#[derive(Debug)]
-pub(super) struct ReadyLists {
-    heads: [u32; PRIORITIES],
-    tails: [u32; PRIORITIES],
-    occupied: u16,
-}
-
-impl ReadyLists {
-    pub(super) fn new() -> Self {
-        Self { heads: [NIL; PRIORITIES], tails: [NIL; PRIORITIES], occupied: 0 }
-    }
-
-    /// The message to serve next: of the highest priority, the one longest in its list.
-    pub(super) fn first(&self) -> Option<u32> {
-        let top = (u16::BITS - self.occupied.leading_zeros()).checked_sub(1)?;
-        Some(self.heads[top as usize])
-    }
-
-    pub(super) fn heads(&self) -> impl Iterator<Item = u32> + '_ {
-        self.heads.iter().copied().filter(|&head| head != NIL)
-    }
-
-    pub(super) fn push_back(&mut self, messages: &mut Messages, slot: u32) {
-        let priority = messages.at(slot).priority as usize;
-        let tail = std::mem::replace(&mut self.tails[priority], slot);
-        let message = messages.at_mut(slot);
-        message.state = State::Ready;
-        message.prev = tail;
-        message.next = NIL;
-        match tail {
-            NIL => self.heads[priority] = slot,
-            _ => messages.at_mut(tail).next = slot,
-        }
-        self.occupied |= 1 << priority;
-    }
-
-    pub(super) fn push_front(&mut self, messages: &mut Messages, slot: u32) {
-        let priority = messages.at(slot).priority as usize;
-        let head = std::mem::replace(&mut self.heads[priority], slot);
-        let message = messages.at_mut(slot);
-        message.state = State::Ready;
-        message.prev = NIL;
-        message.next = head;
-        match head {
-            NIL => self.tails[priority] = slot,
-            _ => messages.at_mut(head).prev = slot,
-        }
-        self.occupied |= 1 << priority;
-    }
-
-    pub(super) fn unlink(&mut self, messages: &mut Messages, slot: u32) {
-        let message = messages.at(slot);
-        let (priority, prev, next) = (message.priority as usize, message.prev, message.next);
-        match prev {
-            NIL => self.heads[priority] = next,
-            _ => messages.at_mut(prev).next = next,
-        }
-        match next {
-            NIL => self.tails[priority] = prev,
-            _ => messages.at_mut(next).prev = prev,
-        }
-        if self.heads[priority] == NIL {
-            self.occupied &= !(1 << priority);
-        }
-    }
 }

@@ -11,6 +11,7 @@ mod config;
 mod directory;
 mod invariants;
 mod jobs;
+mod lanes;
 mod lifecycle;
 mod marks;
 mod messages;
@@ -20,6 +21,7 @@ mod outbox;
 mod parked;
 mod publish;
 mod queues;
+mod ready;
 pub mod record;
 mod replay;
 mod service;
@@ -52,6 +54,7 @@ use crate::wheel::Wheel;
 
 use directory::{Directory, Lease, Subscription};
 use jobs::Job;
+use lanes::Lanes;
 use lifecycle::Forgotten;
 use marks::Marks;
 use messages::Messages;
@@ -131,6 +134,7 @@ pub struct Brain {
     random: fastrand::Rng,
     queues: Queues,
     messages: Messages,
+    lanes: Lanes,
     directory: Directory,
     subscriptions: Slab<Subscription>,
     topics: Topics,
@@ -157,6 +161,8 @@ pub struct Brain {
     forgotten: Forgotten,
     boot: Boot,
     boot_held: Held,
+    /// The replay is over.
+    is_started: bool,
     /// Sessions of an earlier boot may still be resumed.
     is_grace_after_start: bool,
     /// Epochs given in this boot.
@@ -196,6 +202,7 @@ impl Brain {
             random: fastrand::Rng::with_seed(seed),
             queues: Queues::default(),
             messages: Messages::new(body_memory_bytes_max),
+            lanes: Lanes::default(),
             directory: Directory::default(),
             subscriptions: Slab::new(),
             topics: Topics::default(),
@@ -214,6 +221,7 @@ impl Brain {
             forgotten: Forgotten::default(),
             boot: Boot(0),
             boot_held: Held::default(),
+            is_started: false,
             is_grace_after_start: false,
             epochs: 0,
             next_id: 1,

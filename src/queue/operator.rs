@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use crate::clock::Time;
+use crate::clock::{Now, Time};
 use crate::ids::{ConnKey, MessageId, Namespace, QueueName};
 use crate::limits::PAGE_ROWS_MAX;
 use crate::mail::{
@@ -67,7 +67,9 @@ impl Brain {
                 let found = self.find_queue(&namespace, &queue);
                 let rows = found.map_or_else(Vec::new, |queue| {
                     let dead = self.queues.at(queue).dead.range((after, Bound::Unbounded));
-                    dead.take(limit.min(PAGE_ROWS_MAX)).map(|(_, &slot)| self.dead_letter(slot)).collect()
+                    dead.take(limit.min(PAGE_ROWS_MAX))
+                        .map(|(_, &slot)| self.dead_letter(slot, turn.now))
+                        .collect()
                 });
                 OperatorReply::Dead(rows)
             }
@@ -118,22 +120,23 @@ impl Brain {
 
     pub(super) fn stats(&self, queue: u32, turn: &Turn<'_>) -> QueueStats {
         let entry = self.queues.at(queue);
-        let published = entry.ready.heads().map(|slot| self.messages.at(slot).published.0).min();
+        let published = entry.ready.heads().map(|slot| self.messages.at(slot).published).min();
         let mailbox_consumers = u64::from(entry.owner != crate::queue::messages::NIL);
         QueueStats {
             queue: entry.name.to_string(),
             ready: entry.ready_count,
             scheduled: entry.scheduled_count,
             leased: entry.leased_count,
+            blocked: entry.blocked_count,
             dead: entry.dead.len() as u64,
             bytes: entry.bytes,
             parked: entry.parked_count,
             consumers: entry.subscriptions + mailbox_consumers,
-            oldest_ready_age_ms: published.map_or(0, |published| turn.now.wall.0.saturating_sub(published)),
+            oldest_ready_age_ms: published.map_or(0, |published| published.millis_until(turn.now.time)),
         }
     }
 
-    fn dead_letter(&self, slot: u32) -> DeadLetter {
+    fn dead_letter(&self, slot: u32, now: Now) -> DeadLetter {
         let message = self.messages.at(slot);
         let rare = self.messages.rare(slot);
         let history: Vec<FailedAttempt> = rare.map_or_else(Vec::new, |rare| {
@@ -153,7 +156,7 @@ impl Brain {
             reason: reason.as_str(),
             last_error: history.last().map_or_else(String::new, |failure| failure.error.clone()),
             attempts: u32::from(message.spent),
-            published_unix_ms: message.published.0,
+            published_unix_ms: now.wall_at(message.published).0,
             died_unix_ms: died.0,
             bytes: u64::from(message.body_len),
             history,
@@ -184,32 +187,41 @@ impl Brain {
             self.reads.insert(read, Reading::Show { conn, message: id });
             return None;
         };
-        let row = DeadLetter { body: Some(body.to_vec()), ..self.dead_letter(slot) };
+        let row = DeadLetter { body: Some(body.to_vec()), ..self.dead_letter(slot, turn.now) };
         Some(OperatorReply::Dead(vec![row]))
     }
 
     pub(super) fn show_read(&mut self, conn: ConnKey, id: MessageId, bytes: &[u8], turn: &mut Turn<'_>) {
         let dead = self.messages.find(id).filter(|&slot| self.messages.at(slot).state == State::Dead);
-        let row = dead.map(|slot| DeadLetter { body: Some(bytes.to_vec()), ..self.dead_letter(slot) });
+        let row =
+            dead.map(|slot| DeadLetter { body: Some(bytes.to_vec()), ..self.dead_letter(slot, turn.now) });
         let reply = Box::new(OperatorReply::Dead(row.into_iter().collect()));
         turn.push_now(Effect::Operator { conn, reply });
     }
 
-    /// A dead letter is ready again, in `queue`, with its attempts and its time to live anew.
-    pub(super) fn bring_back(&mut self, slot: u32, queue: u32, time: Time) {
+    /// A dead letter is ready again, in `queue`, with its attempts and its time to live anew; with an ordering key behind the
+    /// others, unless they wait for it. `order` is its new place among them, 0 for the one it had.
+    pub(super) fn bring_back(&mut self, slot: u32, queue: u32, time: Time, order: u64) {
         self.leave(slot);
         let rare = self.messages.rare_mut(slot);
         rare.failures.clear();
         rare.dead = None;
+        rare.holds_key = false;
+        if order != 0 {
+            rare.order = order;
+        }
         let ttl = self.queues.at(queue).rules(&self.config).ttl;
         let message = self.messages.at_mut(slot);
         message.spent = 0;
         message.attempt_open = false;
         message.expires = ttl.map_or(Time(0), |ttl| time + ttl);
-        let bytes = u64::from(message.body_len);
-        let from = std::mem::replace(&mut message.queue, queue);
-        self.queues.at_mut(from).bytes -= bytes;
-        self.queues.at_mut(queue).bytes += bytes;
-        self.place_ready(slot, End::Back);
+        if message.queue != queue {
+            self.change_queue(slot, queue);
+        }
+        if self.is_head(slot) {
+            self.place_ready(slot, End::Back);
+        } else {
+            self.place_new(slot, None);
+        }
     }
 }

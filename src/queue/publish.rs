@@ -12,7 +12,6 @@ use crate::mail::{
 use crate::message::{RetryOptions, message_options};
 use crate::queue::bodies::Place;
 use crate::queue::config::WhenFull;
-use crate::queue::lifecycle::End;
 use crate::queue::marks::{Run, SEQUENCES_AHEAD_MAX, Verdict};
 use crate::queue::messages::{Message, NIL, State};
 use crate::queue::queues::{NamesFull, NamespaceId};
@@ -28,7 +27,6 @@ pub(super) struct Placed {
     pub(super) body_offset: u32,
     pub(super) charge: u32,
     pub(super) time: Time,
-    pub(super) wall: Wall,
 }
 
 impl Brain {
@@ -260,12 +258,10 @@ impl Brain {
             let body_len = message.body_len as usize;
             let charge = self.entry_lens[at] + message.body_len + std::mem::take(&mut head_charge);
             let id = first_id + at as u64;
-            let placed = Placed { id, queue, position, body_offset, charge, time, wall };
+            let placed = Placed { id, queue, position, body_offset, charge, time };
             let slot = self.enter(&placed, &message.header, &bodies[start..start + body_len]);
-            match self.until(slot, &message.header, time, wall) {
-                Some(until) => self.place_scheduled(slot, until),
-                None => self.place_ready(slot, End::Back),
-            }
+            let until = self.until(slot, &message.header, time, wall);
+            self.place_new(slot, until);
             start += body_len;
             body_offset += message.body_len;
         }
@@ -307,11 +303,12 @@ impl Brain {
             id: placed.id,
             body: Place::LOG,
             position: placed.position,
-            published: placed.wall,
+            published: placed.time,
             expires,
             next: NIL,
             prev: NIL,
             queue: placed.queue,
+            lane: NIL,
             body_offset: placed.body_offset,
             body_len: body.len() as u32,
             charge: placed.charge,
@@ -339,6 +336,7 @@ impl Brain {
             let rare = self.messages.rare_mut(slot);
             (rare.retry, rare.lease) = (options.retry, options.lease);
         }
+        self.join_lane(slot, options.order_key, options.fair_key);
     }
 
     /// Until when a message that was published at `time` has to wait. Notes a due time on the wall clock, for the

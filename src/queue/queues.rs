@@ -8,7 +8,8 @@ use slab::Slab;
 
 use crate::ids::QueueName;
 use crate::queue::config::{QueueConfig, QueueRules};
-use crate::queue::messages::{NIL, ReadyLists};
+use crate::queue::messages::NIL;
+use crate::queue::ready::Ready;
 use crate::queue::settings::Own;
 
 /// A tenant's small number.
@@ -36,8 +37,10 @@ pub(super) struct Queue {
     pub(super) is_held_back: bool,
     /// Among the queues that wait for a free place among the reads.
     pub(super) is_starved: bool,
-    pub(super) ready: ReadyLists,
+    pub(super) ready: Ready,
     pub(super) ready_count: u64,
+    /// Messages that wait for another of their ordering key.
+    pub(super) blocked_count: u64,
     pub(super) scheduled_count: u64,
     pub(super) leased_count: u64,
     /// Of messages in any state.
@@ -61,7 +64,12 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn messages(&self) -> u64 {
-        self.ready_count + self.scheduled_count + self.leased_count + self.dead.len() as u64
+        self.waiting() + self.dead.len() as u64
+    }
+
+    /// Messages that are not dead.
+    pub(super) fn waiting(&self) -> u64 {
+        self.ready_count + self.scheduled_count + self.leased_count + self.blocked_count
     }
 
     pub(super) fn rules<'a>(&'a self, config: &'a QueueConfig) -> &'a QueueRules {
@@ -84,8 +92,8 @@ impl Queue {
     /// Whether so much more fits. Dead letters have a bound of their own: they must not keep new work out.
     pub(super) fn has_room(&self, config: &QueueConfig, messages: u64, bytes: u64) -> bool {
         let rules = self.rules(config);
-        let waiting = self.ready_count + self.scheduled_count + self.leased_count;
-        waiting + messages <= rules.messages_max && self.bytes - self.dead_bytes + bytes <= rules.bytes_max
+        self.waiting() + messages <= rules.messages_max
+            && self.bytes - self.dead_bytes + bytes <= rules.bytes_max
     }
 }
 
@@ -195,8 +203,9 @@ impl Queues {
             is_dirty: false,
             is_held_back: false,
             is_starved: false,
-            ready: ReadyLists::new(),
+            ready: Ready::default(),
             ready_count: 0,
+            blocked_count: 0,
             scheduled_count: 0,
             leased_count: 0,
             bytes: 0,

@@ -17,13 +17,15 @@
 //!              behind each u8 priority | options a u8: 1 the message has options
 //!  4 leased    v count, count × (v message, v attempt)             boot: that of the last boot record
 //!  5 done      v count, count × v message                          acked or purged
-//!  6 failed    v message, v attempt, v wall, u8 next (0 ready, 1 scheduled, 2 dead), v argument (time or reason),
+//!  6 failed    v message, v attempt, v wall, u8 next (0 ready, 1 scheduled, 2 dead, 3 dead and holds its ordering key),
+//!              v argument (time or reason),
 //!              text client, text error
 //!  7 returned  v count, count × v message                          the newest attempt does not count
 //!  8 died      v message, u8 reason, v wall                        without an attempt that failed
-//!  9 redriven  v message, v time, text queue
+//!  9 redriven  v message, v time, text queue; version 2: [v order], its place among the messages of its ordering key
 //! 10 snapshot  v message, v published wall, v attempt, v boot, v spent, v attempts max, u8 priority,
-//!              u8 state (0 ready, 1 scheduled, 2 attempt open, 3 dead), v argument (time or reason), v died wall,
+//!              u8 state (0 ready, 1 scheduled, 2 attempt open, 3 dead, 4 dead and holds its ordering key; 128 with an
+//!              order), v argument (time or reason), [v order], v died wall,
 //!              v expires (0: never), v due wall (0: none), v failures × (v attempt, v wall, text client, text error),
 //!              text namespace, text queue, v body length, body
 //! 11 mark      text namespace, u64le producer, v unanswered from, v count, count × (v sequence, v first id, v count)
@@ -57,6 +59,10 @@ use crate::mail::{ProducerSequence, PublishMessage};
 const VERSION: u8 = 1;
 /// Of a publish that has parts, or messages with options.
 const VERSION_WITH_PARTS: u8 = 2;
+/// Of a redrive that gives a message another place in its order.
+const VERSION_WITH_ORDER: u8 = 2;
+/// In a snapshot's state: it has an order.
+const HAS_ORDER: u8 = 0x80;
 const KIND_MASK: u8 = 0x1f;
 const BOOT: u8 = 1;
 const CLOCK: u8 = 2;
@@ -130,6 +136,8 @@ pub enum Standing {
     AttemptOpen,
     /// It died.
     Dead(Reason),
+    /// It died, and the others of its ordering key wait for it.
+    Holding(Reason),
 }
 
 /// Bytes that are no record of this version.
@@ -196,6 +204,8 @@ pub enum Record<'a> {
         time: Time,
         /// In this queue.
         queue: &'a str,
+        /// Its place among the messages of its ordering key, as if that were its id; 0 where it has the one it had.
+        order: u64,
     },
     /// A whole message.
     Snapshot(Box<SnapshotRecord<'a>>),
@@ -318,6 +328,8 @@ pub struct SnapshotRecord<'a> {
     pub expires: Time,
     /// The wall clock it waits for; 0 for none.
     pub due: Wall,
+    /// Its place among the messages of its ordering key; 0 for that of its id.
+    pub order: u64,
     /// Attempts that failed, oldest first.
     pub failures: Vec<Failure<'a>>,
     /// The tenant.

@@ -1,6 +1,6 @@
 //! From the log back to where the shard stood: replay, start, and the writing anew of what an old segment holds.
 
-use crate::clock::{Time, Wall};
+use crate::clock::{Now, Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::log::Position;
 use crate::mail::MessageHeader;
@@ -61,11 +61,12 @@ impl Brain {
                     self.place_again(slot, Standing::Dead(reason), wall);
                 }
             }
-            Record::Redriven { id, time, queue } => {
+            Record::Redriven { id, time, queue, order } => {
+                self.next_id = self.next_id.max(order.saturating_add(1));
                 if let Some(slot) = self.messages.find(MessageId(id)) {
                     let namespace = self.queues.at(self.messages.at(slot).queue).namespace;
                     let target = self.reopen(namespace, queue);
-                    self.bring_back(slot, target, time);
+                    self.bring_back(slot, target, time, order);
                 }
             }
             Record::Snapshot(snapshot) => self.replay_snapshot(position, bytes.len(), &snapshot),
@@ -107,7 +108,9 @@ impl Brain {
         self.boot = Boot(self.boot.0 + 1);
         self.append_clock(turn);
         self.append_boot(turn);
+        self.line_up();
         self.sort_ready();
+        self.is_started = true;
         self.wheel.insert(turn.now.time + self.config.grace, START_GRACE_TIMER);
         self.is_grace_after_start = true;
         let open: Vec<u32> = self.queues.slab.iter().map(|(queue, _)| queue as u32).collect();
@@ -160,7 +163,7 @@ impl Brain {
         let old = Held { position, len: message.charge };
         let mut head = std::mem::take(&mut self.scratch);
         head.clear();
-        record::encode_snapshot(&mut head, &self.snapshot(slot, body));
+        record::encode_snapshot(&mut head, &self.snapshot(slot, body, turn.now));
         let position = turn.journal.append(&[&head, body]);
         let message = self.messages.at_mut(slot);
         message.position = position;
@@ -170,14 +173,20 @@ impl Brain {
         release(turn, old);
     }
 
-    fn snapshot<'a>(&'a self, slot: u32, body: &'a [u8]) -> SnapshotRecord<'a> {
+    fn snapshot<'a>(&'a self, slot: u32, body: &'a [u8], now: Now) -> SnapshotRecord<'a> {
         let message = self.messages.at(slot);
         let queue = self.queues.at(message.queue);
         let rare = self.messages.rare(slot);
         let dead = rare.and_then(|rare| rare.dead);
         let standing = match (message.state, dead) {
+            (State::Dead, Some((reason, _))) if rare.is_some_and(|rare| rare.holds_key) => {
+                Standing::Holding(reason)
+            }
             (State::Dead, Some((reason, _))) => Standing::Dead(reason),
             (State::Scheduled, _) => Standing::Scheduled(message.until()),
+            (State::Blocked, _) if rare.is_some_and(|rare| rare.until != Time(0)) => {
+                Standing::Scheduled(rare.map_or(Time(0), |rare| rare.until))
+            }
             (State::Leased, _) => Standing::AttemptOpen,
             _ if message.attempt_open => Standing::AttemptOpen,
             _ => Standing::Ready,
@@ -193,7 +202,7 @@ impl Brain {
         });
         SnapshotRecord {
             id: message.id,
-            published: message.published,
+            published: now.wall_at(message.published),
             attempt: message.attempt,
             boot: message.boot,
             spent: u32::from(message.spent),
@@ -203,6 +212,7 @@ impl Brain {
             died: dead.map_or(Wall(0), |(_, wall)| wall),
             expires: message.expires,
             due: rare.map_or(Wall(0), |rare| rare.due),
+            order: rare.map_or(0, |rare| rare.order),
             failures,
             namespace: &self.queues.tenant(queue.namespace).name,
             queue: &queue.name,
@@ -249,6 +259,12 @@ impl Brain {
         self.queues.open(namespace, queue, None).unwrap_or_default()
     }
 
+    /// When it was this time by the wall clock, as far as the newest clock of the log tells.
+    fn time_at(&self, wall: Wall) -> Time {
+        let (time, at) = self.clock;
+        Time((time.0 + wall.0.saturating_sub(at.0)).saturating_sub(at.0.saturating_sub(wall.0)))
+    }
+
     fn replay_clock(&mut self, time: Time, wall: Wall) {
         if time >= self.clock.0 {
             self.clock = (time, wall);
@@ -285,7 +301,7 @@ impl Brain {
             let (body, rest) = bodies.split_at(message.body_len as usize);
             bodies = rest;
             let (time, wall) = (publish.time, publish.wall);
-            let placed = Placed { id, queue, position, body_offset, charge, time, wall };
+            let placed = Placed { id, queue, position, body_offset, charge, time };
             body_offset += message.body_len;
             if self.messages.find(MessageId(id)).is_some() {
                 continue;
@@ -333,8 +349,7 @@ impl Brain {
             position,
             body_offset: (len - snapshot.body.len()) as u32,
             charge: len as u32,
-            time: Time(0),
-            wall: snapshot.published,
+            time: self.time_at(snapshot.published),
         };
         let (priority, attempts_max) = (snapshot.priority, snapshot.attempts_max);
         // Whether the message says more is in the message.
@@ -347,6 +362,9 @@ impl Brain {
         message.expires = snapshot.expires;
         if snapshot.due != Wall(0) {
             self.messages.rare_mut(slot).due = snapshot.due;
+        }
+        if snapshot.order != 0 {
+            self.messages.rare_mut(slot).order = snapshot.order;
         }
         for failure in &snapshot.failures {
             let (client, error) = (failure.client.into(), failure.error.into());
@@ -384,8 +402,9 @@ impl Brain {
         match standing {
             Standing::Ready | Standing::AttemptOpen => self.place_ready(slot, End::Back),
             Standing::Scheduled(until) => self.place_scheduled(slot, until),
-            Standing::Dead(reason) => {
+            Standing::Dead(reason) | Standing::Holding(reason) => {
                 self.set_dead(slot, reason, died);
+                self.messages.rare_mut(slot).holds_key = matches!(standing, Standing::Holding(_));
                 self.set_timer(slot, None);
             }
         }
@@ -393,6 +412,7 @@ impl Brain {
 
     fn forget(&mut self, slot: u32) {
         self.leave(slot);
+        self.part_lane(slot);
         self.set_timer(slot, None);
         let message = self.messages.at(slot);
         let (queue, bytes) = (message.queue, u64::from(message.body_len));

@@ -23,8 +23,9 @@ impl Brain {
     /// Does for a queue what its last changes made possible, and closes it when nothing is left of it.
     pub(super) fn serve(&mut self, queue: u32, turn: &mut Turn<'_>) {
         self.admit_parked(queue, turn);
-        while let Some(slot) = self.queues.at(queue).ready.first() {
+        while self.queues.at(queue).ready_count > 0 {
             let Some(consumer) = self.next_consumer(queue) else { break };
+            let Some(slot) = self.choose(queue, turn.now.time) else { break };
             let message = self.messages.at(slot);
             if message.expires != Time(0) && message.expires <= turn.now.time {
                 self.die(slot, Reason::Expired, turn);
@@ -59,6 +60,14 @@ impl Brain {
             }
             self.queues.close(queue);
         }
+    }
+
+    /// The message to be served next.
+    fn choose(&mut self, queue: u32, now: Time) -> Option<u32> {
+        let Self { queues, messages, config, .. } = self;
+        let entry = queues.at_mut(queue);
+        let ageing = entry.rules(config).ageing;
+        entry.ready.next(messages, now, ageing)
     }
 
     fn loop_of(&self, consumer: Consumer) -> LoopId {
@@ -135,6 +144,9 @@ impl Brain {
             }
         };
         self.leave(slot);
+        let flow = self.lanes.flow_of(self.messages.at(slot).lane);
+        let queue = self.messages.at(slot).queue;
+        self.queues.at_mut(queue).ready.served(flow, body_len);
         let message = self.messages.at_mut(slot);
         message.attempt += 1;
         message.spent = message.spent.saturating_add(1);

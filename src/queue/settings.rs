@@ -346,6 +346,7 @@ impl Brain {
             .open(namespace, name.as_str(), Some(&self.config))
             .map_err(|full| self.names_full(full))?;
         self.mark_dirty(queue);
+        self.queues.at_mut(queue).ready.weigh(&rules.weights);
         self.replace_own(queue, settings, rules, turn);
         Ok(self.setting_rows(queue))
     }

@@ -1,5 +1,6 @@
 //! A brain over a journal in memory, with time and commits in the test's hand.
 
+mod keys;
 mod model;
 mod operator;
 mod outbox;
@@ -17,8 +18,11 @@ use crate::clock::{Now, Time, Wall};
 use crate::ids::*;
 use crate::log::{Journal, Position, ReadTicket, Room, Ticket};
 use crate::mail::*;
+use crate::message::message_header;
 use crate::queue::{Brain, Outbox, QueueConfig, Turn};
 use crate::telemetry::ShardMetrics;
+use crate::wire::proto;
+use prost::Message as _;
 
 /// Remembers records and checks what the brain says of them.
 #[derive(Debug)]
@@ -318,6 +322,12 @@ impl World {
         self.publish_with(conn, queue, None, &messages)
     }
 
+    /// Publishes one message as a client encodes it.
+    pub(super) fn publish_message(&mut self, conn: ConnKey, queue: &str, message: &proto::Message) -> u64 {
+        let (header, body) = encoded(message);
+        self.publish_with(conn, queue, None, &[(header, &body)])
+    }
+
     pub(super) fn subscribe(&mut self, conn: ConnKey, id: u16, queue: &str, credit_messages: u32) {
         let seq = self.seq();
         self.command(Command::Subscribe {
@@ -376,6 +386,12 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A message as a client encodes it, with its header.
+pub(super) fn encoded(message: &proto::Message) -> (MessageHeader, Vec<u8>) {
+    let body = message.encode_to_vec();
+    (message_header(&body, body.len()).unwrap(), body)
 }
 
 pub(super) fn deliveries(effects: &[(Effect, Vec<u8>)]) -> Vec<(Deliver, String)> {

@@ -517,7 +517,7 @@ impl Scrape {
         let known = u64::from(self.queues.is_some());
         page.gauge("queues_known", "0 when the shard did not list its queues in time", None, count(known))?;
         let rows = self.queues.as_deref().unwrap_or_default();
-        let mut depth = Vec::with_capacity(4 * rows.len());
+        let mut depth = Vec::with_capacity(5 * rows.len());
         for row in rows {
             for (state, messages) in row.depth() {
                 depth.push((

@@ -19,6 +19,8 @@ pub struct QueueRow {
     pub scheduled: u64,
     /// Messages being worked on.
     pub leased: u64,
+    /// Messages that wait for another of their ordering key.
+    pub blocked: u64,
     /// Dead letters.
     pub dead: u64,
     /// Age of the oldest ready message, in milliseconds.
@@ -34,14 +36,21 @@ impl QueueRow {
         &self.name.1
     }
 
-    pub(super) fn depth(&self) -> [(&'static str, u64); 4] {
-        [("ready", self.ready), ("scheduled", self.scheduled), ("leased", self.leased), ("dead", self.dead)]
+    pub(super) fn depth(&self) -> [(&'static str, u64); 5] {
+        [
+            ("ready", self.ready),
+            ("scheduled", self.scheduled),
+            ("leased", self.leased),
+            ("blocked", self.blocked),
+            ("dead", self.dead),
+        ]
     }
 
     fn join(&mut self, row: &Self) {
         self.ready += row.ready;
         self.scheduled += row.scheduled;
         self.leased += row.leased;
+        self.blocked += row.blocked;
         self.dead += row.dead;
         self.oldest_ready_age_ms = self.oldest_ready_age_ms.max(row.oldest_ready_age_ms);
     }

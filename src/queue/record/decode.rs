@@ -4,10 +4,11 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
 use crate::mail::{MessageHeader, ProducerSequence, PublishMessage};
 use crate::queue::record::{
-    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_TTL,
-    KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_SCHEDULE, PART_TARGETS, PARTS,
-    PUBLISH, PublishRecord, PublishedMessage, REDRIVEN, RETIRED, RETURNED, Reason, Record, RecordError,
-    SETTINGS, SNAPSHOT, SettingsRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_PARTS,
+    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER,
+    HAS_TTL, KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_SCHEDULE, PART_TARGETS,
+    PARTS, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN, RETIRED, RETURNED, Reason, Record,
+    RecordError, SETTINGS, SNAPSHOT, SettingsRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER,
+    VERSION_WITH_PARTS,
 };
 
 /// Takes a record apart.
@@ -18,7 +19,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     let mut reader = Reader { bytes, at: 0 };
     let tag = reader.byte()?;
     match (tag >> 5, tag & KIND_MASK) {
-        (VERSION, _) | (VERSION_WITH_PARTS, PUBLISH) => {}
+        (VERSION, _) | (VERSION_WITH_PARTS, PUBLISH) | (VERSION_WITH_ORDER, REDRIVEN) => {}
         _ => return Err(RecordError::Version),
     }
     let record = match tag & KIND_MASK {
@@ -34,7 +35,12 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
             let reason = Reason::of(u64::from(reader.byte()?))?;
             Record::Died { id, reason, wall: Wall(reader.v()?) }
         }
-        REDRIVEN => Record::Redriven { id: reader.v()?, time: Time(reader.v()?), queue: reader.text()? },
+        REDRIVEN => Record::Redriven {
+            id: reader.v()?,
+            time: Time(reader.v()?),
+            queue: reader.text()?,
+            order: if tag >> 5 == VERSION_WITH_ORDER { reader.v()? } else { 0 },
+        },
         SNAPSHOT => Record::Snapshot(Box::new(reader.snapshot()?)),
         MARK => Record::Mark(MarkRecord {
             namespace: reader.text()?,
@@ -200,6 +206,7 @@ impl<'a> Reader<'a> {
             0 => Standing::Ready,
             1 => Standing::Scheduled(Time(argument)),
             2 => Standing::Dead(Reason::of(argument)?),
+            3 => Standing::Holding(Reason::of(argument)?),
             _ => return Err(RecordError::Value),
         };
         Ok(FailedRecord { id, attempt, wall, next, client: self.text()?, error: self.text()? })
@@ -209,11 +216,13 @@ impl<'a> Reader<'a> {
         let (id, published) = (self.v()?, Wall(self.v()?));
         let (attempt, boot, spent, attempts_max) = (self.u32()?, Boot(self.u32()?), self.u32()?, self.u32()?);
         let (priority, state, argument) = (self.byte()?, self.byte()?, self.v()?);
-        let standing = match state {
+        let order = if state & HAS_ORDER == 0 { 0 } else { self.v()? };
+        let standing = match state & !HAS_ORDER {
             0 => Standing::Ready,
             1 => Standing::Scheduled(Time(argument)),
             2 => Standing::AttemptOpen,
             3 => Standing::Dead(Reason::of(argument)?),
+            4 => Standing::Holding(Reason::of(argument)?),
             _ => return Err(RecordError::Value),
         };
         if priority > 9 {
@@ -239,6 +248,7 @@ impl<'a> Reader<'a> {
             died,
             expires,
             due,
+            order,
             failures,
             namespace,
             queue,

@@ -4,9 +4,10 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::mail::PublishMessage;
 use crate::queue::record::{
-    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_TTL, LEASED, MARK,
-    MORE_OPTIONS, MarkRecord, PART_ACKS, PART_SCHEDULE, PART_TARGETS, PUBLISH, PublishHead, REDRIVEN,
-    RETIRED, RETURNED, Reason, SETTINGS, SNAPSHOT, SnapshotRecord, Standing, VERSION, VERSION_WITH_PARTS,
+    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL,
+    LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_SCHEDULE, PART_TARGETS, PUBLISH, PublishHead,
+    REDRIVEN, RETIRED, RETURNED, Reason, SETTINGS, SNAPSHOT, SnapshotRecord, Standing, VERSION,
+    VERSION_WITH_ORDER, VERSION_WITH_PARTS,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -162,6 +163,7 @@ pub fn encode_failed(out: &mut Vec<u8>, failed: &FailedRecord<'_>) {
         Standing::Ready | Standing::AttemptOpen => (0, 0),
         Standing::Scheduled(until) => (1, until.0),
         Standing::Dead(reason) => (2, reason as u64),
+        Standing::Holding(reason) => (3, reason as u64),
     };
     out.push(next);
     put(out, argument);
@@ -178,11 +180,15 @@ pub fn encode_died(out: &mut Vec<u8>, id: MessageId, reason: Reason, wall: Wall)
 }
 
 /// Appends a redriven record.
-pub fn encode_redriven(out: &mut Vec<u8>, id: MessageId, time: Time, queue: &str) {
-    begin(out, REDRIVEN);
+pub fn encode_redriven(out: &mut Vec<u8>, id: MessageId, time: Time, queue: &str, order: u64) {
+    let version = if order == 0 { VERSION } else { VERSION_WITH_ORDER };
+    out.push(REDRIVEN | version << 5);
     put(out, id.0);
     put(out, time.0);
     put_text(out, queue);
+    if order != 0 {
+        put(out, order);
+    }
 }
 
 /// Appends all of a snapshot record but the body, which follows as it is.
@@ -202,9 +208,15 @@ pub fn encode_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
         Standing::Scheduled(until) => (1, until.0),
         Standing::AttemptOpen => (2, 0),
         Standing::Dead(reason) => (3, reason as u64),
+        Standing::Holding(reason) => (4, reason as u64),
     };
-    out.extend_from_slice(&[snapshot.priority, state]);
-    let numbers = [argument, snapshot.died.0, snapshot.expires.0, snapshot.due.0];
+    let has_order = if snapshot.order == 0 { 0 } else { HAS_ORDER };
+    out.extend_from_slice(&[snapshot.priority, state | has_order]);
+    put(out, argument);
+    if snapshot.order != 0 {
+        put(out, snapshot.order);
+    }
+    let numbers = [snapshot.died.0, snapshot.expires.0, snapshot.due.0];
     numbers.into_iter().for_each(|number| put(out, number));
     put(out, snapshot.failures.len() as u64);
     for failure in &snapshot.failures {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::queue::messages::State;
+use crate::queue::DeadHead;
+use crate::queue::messages::{NIL, State};
 
 #[derive(Default)]
 struct Account {
@@ -62,6 +63,8 @@ fn run(seed: u64, steps: usize) {
     config.work_queue.attempts_max = 3;
     config.parked_bytes_per_namespace_max = 60;
     config.reads_max = 2;
+    config.work_queue.ageing = random.bool().then_some(Duration::from_secs(5));
+    config.work_queue.dead_head = if random.bool() { DeadHead::Release } else { DeadHead::Hold };
     config.body_memory_bytes_max = random.choice([0, 100, 1 << 20]).unwrap();
     let peers = (0..3)
         .map(|at| Peer { name: format!("p{at}"), conn: None, resume: None, leases: vec![], returned: vec![] })
@@ -161,6 +164,7 @@ impl Run {
             attempts_max: self.random.u32(..3),
             has_options: false,
         };
+        let (order_key, fair_key) = (self.key(&["x", "y"]), self.key(&["f", "g"]));
         // A re-send of what was answered, now and then.
         if self.random.u8(..6) == 0
             && let Some((&sequence, &(first_id, count))) = self.account.sequences.last_key_value()
@@ -179,7 +183,9 @@ impl Run {
         let bodies: Vec<Vec<u8>> = (0..self.random.u64(1..4))
             .map(|_| {
                 self.bodies += 1;
-                format!("body {}", self.bodies).into_bytes()
+                let payload = format!("body {}", self.bodies).into_bytes();
+                let (order_key, fair_key) = (order_key.clone(), fair_key.clone());
+                proto::Message { payload, order_key, fair_key, ..Default::default() }.encode_to_vec()
             })
             .collect();
         if self.random.bool() {
@@ -195,6 +201,12 @@ impl Run {
         }
     }
 
+    /// One of `keys`, or none.
+    fn key(&mut self, keys: &[&str]) -> String {
+        let key = self.random.usize(..keys.len() + 2);
+        keys.get(key).copied().unwrap_or_default().to_owned()
+    }
+
     fn send(
         &mut self,
         conn: ConnKey,
@@ -208,7 +220,11 @@ impl Run {
             sequence,
             unanswered_from,
         });
-        let messages: Vec<_> = bodies.iter().map(|body| (*header, body.as_slice())).collect();
+        let header_of = |body: &[u8]| match message_header(body, body.len()) {
+            Ok(own) => MessageHeader { has_options: own.has_options, ..*header },
+            Err(_) => *header,
+        };
+        let messages: Vec<_> = bodies.iter().map(|body| (header_of(body), body.as_slice())).collect();
         self.world.publish_with(conn, queue, producer, &messages)
     }
 
@@ -348,6 +364,7 @@ impl Run {
             }
         }
         let before = is_clean.then(|| picture(&self.world.brain));
+        let lines_before = is_clean.then(|| lines(&self.world.brain));
         let torn = if is_clean { 0 } else { self.random.usize(..6) };
         self.world.restart(torn, Duration::from_millis(self.random.u64(..2_000)));
         if let Some(before) = before {
@@ -356,6 +373,11 @@ impl Run {
                 assert_eq!(after.get(id), Some(was), "message {id} before and after a restart");
             }
             assert_eq!(before.len(), after.len(), "messages came out of nowhere");
+            assert_eq!(
+                lines_before,
+                Some(lines(&self.world.brain)),
+                "ordering keys before and after a restart"
+            );
         }
         let there: BTreeSet<u64> = self.world.brain.messages.iter().map(|(_, message)| message.id).collect();
         for id in self.account.published.keys() {
@@ -377,6 +399,23 @@ impl Run {
         let brain = &self.world.brain;
         brain.queues.slab.iter().any(|(_, queue)| queue.messages() >= queue.rules(&brain.config).messages_max)
     }
+}
+
+/// The ids of the messages of each ordering key, in the order in which they go on.
+fn lines(brain: &Brain) -> BTreeSet<Vec<u64>> {
+    let line = |lane: &crate::queue::lanes::Lane| {
+        let mut ids: Vec<u64> = Vec::new();
+        if lane.head != NIL {
+            ids.push(brain.messages.at(lane.head).id);
+        }
+        let mut at = lane.blocked.0;
+        while at != NIL {
+            ids.push(brain.messages.at(at).id);
+            at = brain.messages.at(at).next;
+        }
+        ids
+    };
+    brain.lanes.slab.iter().filter(|(_, lane)| lane.is_ordered()).map(|(_, lane)| line(lane)).collect()
 }
 
 /// What a restart must not change, message by message. Leased ones become ready, and scheduled ones may be due.

@@ -28,6 +28,7 @@ fn standing() -> impl Strategy<Value = Standing> {
         Just(Standing::Dead(Reason::Expired)),
         Just(Standing::Dead(Reason::Overflow)),
         Just(Standing::Dead(Reason::Rejected)),
+        Just(Standing::Holding(Reason::Attempts)),
     ]
 }
 
@@ -101,6 +102,7 @@ proptest! {
             died: Wall(numbers[2]),
             expires: Time(numbers[3]),
             due: Wall(numbers[0] / 3),
+            order: numbers[1] % 3,
             failures: failures
                 .iter()
                 .map(|(attempt, wall, client, error)| Failure { attempt: *attempt, wall: Wall(*wall), client, error })
@@ -129,8 +131,9 @@ proptest! {
         again(|out| encode_returned(out, &ids), &Record::Returned(ids.clone()));
         let reason = Reason::Expired;
         again(|out| encode_died(out, MessageId(id), reason, wall), &Record::Died { id, reason, wall });
-        again(|out| encode_redriven(out, MessageId(id), time, "q"), &Record::Redriven { id, time, queue: "q" });
-        for next in [Standing::Ready, Standing::Scheduled(time), Standing::Dead(Reason::Rejected)] {
+        again(|out| encode_redriven(out, MessageId(id), time, "q", 0), &Record::Redriven { id, time, queue: "q", order: 0 });
+        again(|out| encode_redriven(out, MessageId(id), time, "q", 7), &Record::Redriven { id, time, queue: "q", order: 7 });
+        for next in [Standing::Ready, Standing::Scheduled(time), Standing::Dead(Reason::Rejected), Standing::Holding(Reason::Attempts)] {
             let failed = FailedRecord { id, attempt: boot, wall, next, client: "c", error: &error };
             again(|out| encode_failed(out, &failed), &Record::Failed(failed.clone()));
         }

@@ -1,16 +1,6 @@
 //! What a queue has of its own, and what messages say of themselves.
 
-use prost::Message as _;
-
 use super::*;
-use crate::message::message_header;
-use crate::wire::proto;
-
-/// A message as a client encodes it, with its header.
-fn encoded(message: &proto::Message) -> (MessageHeader, Vec<u8>) {
-    let body = message.encode_to_vec();
-    (message_header(&body, body.len()).unwrap(), body)
-}
 
 fn own(world: &mut World, queue: &str) -> Vec<(String, String)> {
     let reply = world.operate(OperatorRequest::QueueSettings { namespace: tenant(), queue: name(queue) });
