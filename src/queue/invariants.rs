@@ -20,7 +20,7 @@ impl Brain {
         let on = |(at, client): (u32, &crate::queue::directory::Client)| (at, client.conn().loop_id);
         self.topics.check(&connected.map(on).collect::<Vec<_>>());
         assert!(
-            self.done.is_empty() && self.leased.is_empty() && self.dirty.is_empty(),
+            self.done.is_empty() && self.leased.is_empty() && self.turns.is_empty(),
             "a call left work behind"
         );
         let timed = self.messages.iter().filter(|(_, message)| message.timer.is_some()).count();

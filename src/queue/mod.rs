@@ -24,6 +24,7 @@ mod queues;
 mod ready;
 pub mod record;
 mod replay;
+mod ring;
 mod service;
 mod sessions;
 mod settings;
@@ -31,6 +32,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod turns;
 
 pub use config::{DeadHead, QueueConfig, QueueRules, WhenFull};
 pub use directory::{CLIENT_BY_CONNECTION_BYTES, CLIENT_BY_NAME_BYTES, CLIENT_BYTES};
@@ -61,6 +63,7 @@ use messages::Messages;
 use parked::{LoopParked, Parked};
 use queues::Queues;
 use topics::Topics;
+use turns::Turns;
 
 /// What a call of the brain works with.
 pub struct Turn<'a> {
@@ -155,7 +158,7 @@ pub struct Brain {
     /// When memory was last given back to the system.
     trimmed: Time,
     /// Queues to serve before this call returns.
-    dirty: Vec<u32>,
+    turns: Turns,
     /// Requests of operators that take more than one call; at most [`crate::limits::OPERATOR_JOBS_MAX`].
     jobs: VecDeque<Job>,
     forgotten: Forgotten,
@@ -216,7 +219,7 @@ impl Brain {
             starved: VecDeque::new(),
             held_back: Vec::new(),
             trimmed: Time(0),
-            dirty: Vec::new(),
+            turns: Turns::default(),
             jobs: VecDeque::new(),
             forgotten: Forgotten::default(),
             boot: Boot(0),
@@ -318,7 +321,12 @@ impl Brain {
             self.trimmed = turn.now.time;
             self.messages.bodies.trim();
         }
-        for queue in std::mem::take(&mut self.held_back) {
+        // Who was first comes last, so that room for a single delivery goes round as well.
+        let mut held_back = std::mem::take(&mut self.held_back);
+        if !held_back.is_empty() {
+            held_back.rotate_left(1);
+        }
+        for queue in held_back {
             self.queues.at_mut(queue).is_held_back = false;
             self.mark_dirty(queue);
         }
@@ -360,7 +368,7 @@ impl Brain {
     /// Serves the queues that changed and appends what this call gathered.
     fn finish(&mut self, turn: &mut Turn<'_>) {
         loop {
-            while let Some(queue) = self.dirty.pop() {
+            while let Some(queue) = self.turns.next() {
                 self.queues.at_mut(queue).is_dirty = false;
                 self.serve(queue, turn);
             }
@@ -440,7 +448,7 @@ impl Brain {
         let entry = self.queues.at_mut(queue);
         if !entry.is_dirty {
             entry.is_dirty = true;
-            self.dirty.push(queue);
+            self.turns.push(entry.namespace, queue);
         }
     }
 

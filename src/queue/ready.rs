@@ -1,13 +1,12 @@
 //! The ready messages of one queue, and whose turn it is.
 //!
-//! Messages with a fairness key are in the flow of that key, the others are in one of their own. Flows with messages stand
-//! in a ring and are served by deficit round robin: on its turn a flow is given its weight, a delivery costs 1 and as much
-//! again for each further [`COST_BYTES`] of the message, and the turn ends when nothing is left. What a large message cost
-//! beyond that is owed. Within a flow the highest priority comes first, and of one priority whatever became ready first.
+//! Messages with a fairness key are in the flow of that key, the others are in one of their own. Flows take turns
+//! ([`Ring`]): a delivery costs 1, and as much again for each further [`COST_BYTES`] of the message. Within a flow the highest
+//! priority comes first, and of one priority whatever became ready first.
 //!
 //! A queue without fairness keys has one list a priority and no ring.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use slab::Slab;
@@ -15,6 +14,7 @@ use slab::Slab;
 use crate::clock::Time;
 use crate::limits::PRIORITIES;
 use crate::queue::messages::{Messages, NIL, State};
+use crate::queue::ring::{Flows, Ring, Share};
 
 /// The flow of the messages without a fairness key.
 pub(super) const PLAIN: u32 = u32::MAX;
@@ -31,15 +31,18 @@ pub(super) struct Ready {
 }
 
 /// The turns of the flows of one queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shares {
+    keyed: Keyed,
+    plain: Share,
+    ring: Ring,
+}
+
+/// The flows of fairness keys.
+#[derive(Debug, Default)]
+struct Keyed {
     flows: Slab<Flow>,
     by_key: HashMap<Box<str>, u32>,
-    plain: Share,
-    /// Flows with messages, whose turn it is first; also some that were emptied since.
-    ring: VecDeque<u32>,
-    /// The first of the ring was given its weight.
-    is_turn_begun: bool,
     /// Of all flows.
     lanes: u32,
 }
@@ -53,19 +56,10 @@ struct Flow {
     lanes: u32,
 }
 
-/// What a flow may take.
-#[derive(Debug)]
-struct Share {
-    /// What it may still take in this turn; below zero what it owes.
-    deficit: i64,
-    weight: u32,
-    in_ring: bool,
-}
-
-impl Default for Share {
-    fn default() -> Self {
-        Self { deficit: 0, weight: 1, in_ring: false }
-    }
+/// The flows of a queue as its ring sees them.
+struct All<'a> {
+    keyed: &'a mut Keyed,
+    plain: (&'a mut Share, &'a Lists),
 }
 
 impl Ready {
@@ -82,7 +76,7 @@ impl Ready {
     /// A message of this flow with `bytes` bytes is being delivered.
     pub(super) fn served(&mut self, flow: u32, bytes: u32) {
         if let Some(shares) = &mut self.shares {
-            shares.share_mut(flow).deficit -= i64::from(bytes.div_ceil(COST_BYTES).max(1));
+            shares.share_mut(flow).take(cost(bytes));
         }
     }
 
@@ -102,7 +96,8 @@ impl Ready {
 
     /// The first of each list.
     pub(super) fn heads(&self) -> impl Iterator<Item = u32> + '_ {
-        let keyed = self.shares.iter().flat_map(|shares| shares.flows.iter().map(|(_, flow)| &flow.lists));
+        let keyed =
+            self.shares.iter().flat_map(|shares| shares.keyed.flows.iter().map(|(_, flow)| &flow.lists));
         std::iter::once(&self.plain).chain(keyed).flat_map(Lists::heads)
     }
 
@@ -112,39 +107,22 @@ impl Ready {
             return PLAIN;
         }
         let has_plain = !self.plain.is_empty();
-        let shares = self.shares.get_or_insert_with(|| {
-            let mut shares = Box::new(Shares::default());
-            if has_plain {
-                shares.enter_ring(PLAIN);
-            }
-            shares
-        });
-        let flow = shares.by_key.get(key).copied().unwrap_or_else(|| {
-            let share = Share { weight, ..Share::default() };
-            let flow = Flow { key: key.into(), lists: Lists::default(), share, lanes: 0 };
-            let flow = shares.flows.insert(flow) as u32;
-            shares.by_key.insert(key.into(), flow);
-            flow
-        });
-        shares.flows[flow as usize].lanes += 1;
-        shares.lanes += 1;
-        flow
+        let shares = self.shares.get_or_insert_with(|| Box::new(Shares::new(has_plain)));
+        shares.keyed.open(key, weight)
     }
 
     /// A lane of this flow is gone.
     pub(super) fn close_flow(&mut self, flow: u32) {
         let Some(shares) = self.shares.as_mut().filter(|_| flow != PLAIN) else { return };
-        shares.flows[flow as usize].lanes -= 1;
-        shares.lanes -= 1;
-        shares.forget_if_unused(flow);
-        if shares.lanes == 0 {
+        shares.keyed.close(flow);
+        if shares.keyed.lanes == 0 {
             self.shares = None;
         }
     }
 
     /// The weights were set anew.
     pub(super) fn weigh(&mut self, weights: &BTreeMap<Box<str>, u32>) {
-        for (_, flow) in self.shares.iter_mut().flat_map(|shares| &mut shares.flows) {
+        for (_, flow) in self.shares.iter_mut().flat_map(|shares| &mut shares.keyed.flows) {
             flow.share.weight = weights.get(&flow.key).copied().unwrap_or(1);
         }
     }
@@ -157,58 +135,82 @@ impl Ready {
 
     fn lists(&self, flow: u32) -> &Lists {
         match &self.shares {
-            Some(shares) if flow != PLAIN => &shares.flows[flow as usize].lists,
+            Some(shares) if flow != PLAIN => &shares.keyed.flows[flow as usize].lists,
             _ => &self.plain,
         }
     }
 
     fn lists_mut(&mut self, flow: u32) -> &mut Lists {
         match &mut self.shares {
-            Some(shares) if flow != PLAIN => &mut shares.flows[flow as usize].lists,
+            Some(shares) if flow != PLAIN => &mut shares.keyed.flows[flow as usize].lists,
             _ => &mut self.plain,
         }
     }
 }
 
+/// What a delivery of so many bytes takes of its flow's turn.
+pub(super) fn cost(bytes: u32) -> u64 {
+    u64::from(bytes.div_ceil(COST_BYTES).max(1))
+}
+
 impl Shares {
+    fn new(has_plain: bool) -> Self {
+        let mut shares = Self { keyed: Keyed::default(), plain: Share::new(1), ring: Ring::default() };
+        if has_plain {
+            shares.enter_ring(PLAIN);
+        }
+        shares
+    }
+
     fn share_mut(&mut self, flow: u32) -> &mut Share {
-        if flow == PLAIN { &mut self.plain } else { &mut self.flows[flow as usize].share }
+        if flow == PLAIN { &mut self.plain } else { &mut self.keyed.flows[flow as usize].share }
     }
 
     fn enter_ring(&mut self, flow: u32) {
-        let share = self.share_mut(flow);
-        if !share.in_ring {
-            share.in_ring = true;
-            self.ring.push_back(flow);
-        }
+        let Self { keyed, plain, ring } = self;
+        let share = if flow == PLAIN { plain } else { &mut keyed.flows[flow as usize].share };
+        ring.enter(flow, share);
     }
 
-    /// The flow to be served; it has messages.
-    fn whose_turn(&mut self, plain: &Lists) -> Option<u32> {
-        loop {
-            let flow = *self.ring.front()?;
-            let lists = if flow == PLAIN { plain } else { &self.flows[flow as usize].lists };
-            if lists.is_empty() {
-                self.ring.pop_front();
-                self.is_turn_begun = false;
-                let share = self.share_mut(flow);
-                share.in_ring = false;
-                // What is left of a turn is not saved up; what is owed stays owed.
-                share.deficit = share.deficit.min(0);
-                self.forget_if_unused(flow);
-                continue;
-            }
-            let is_turn_begun = std::mem::replace(&mut self.is_turn_begun, true);
-            let share = self.share_mut(flow);
-            if !is_turn_begun {
-                share.deficit += i64::from(share.weight);
-            }
-            if share.deficit > 0 {
-                return Some(flow);
-            }
-            self.ring.rotate_left(1);
-            self.is_turn_begun = false;
-        }
+    fn whose_turn(&mut self, lists: &Lists) -> Option<u32> {
+        let Self { keyed, plain, ring } = self;
+        ring.whose_turn(&mut All { keyed, plain: (plain, lists) })
+    }
+}
+
+impl Flows for All<'_> {
+    fn share_mut(&mut self, flow: u32) -> &mut Share {
+        if flow == PLAIN { self.plain.0 } else { &mut self.keyed.flows[flow as usize].share }
+    }
+
+    fn is_empty(&self, flow: u32) -> bool {
+        let lists = if flow == PLAIN { self.plain.1 } else { &self.keyed.flows[flow as usize].lists };
+        lists.is_empty()
+    }
+
+    fn left(&mut self, flow: u32) {
+        self.keyed.forget_if_unused(flow);
+    }
+}
+
+impl Keyed {
+    /// The flow of this key, for one lane more.
+    fn open(&mut self, key: &str, weight: u32) -> u32 {
+        let flow = self.by_key.get(key).copied().unwrap_or_else(|| {
+            let flow = Flow { key: key.into(), lists: Lists::default(), share: Share::new(weight), lanes: 0 };
+            let flow = self.flows.insert(flow) as u32;
+            self.by_key.insert(key.into(), flow);
+            flow
+        });
+        self.flows[flow as usize].lanes += 1;
+        self.lanes += 1;
+        flow
+    }
+
+    fn close(&mut self, flow: u32) {
+        self.flows[flow as usize].lanes -= 1;
+        self.lanes -= 1;
+        self.forget_if_unused(flow);
     }
 
     fn forget_if_unused(&mut self, flow: u32) {

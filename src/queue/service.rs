@@ -8,7 +8,7 @@ use crate::mail::{Deliver, Effect};
 use crate::queue::directory::Lease;
 use crate::queue::messages::{NIL, State};
 use crate::queue::record::Reason;
-use crate::queue::{Brain, Reading, Turn};
+use crate::queue::{Brain, Reading, Turn, ready};
 
 /// Who takes the next message.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,13 @@ impl Brain {
                 self.starve(queue);
                 break;
             }
+            let (namespace, cost) = (self.queues.at(queue).namespace, ready::cost(message.body_len));
             self.deliver(slot, consumer, turn);
+            if !self.turns.take(namespace, cost) {
+                // Others first; it waits to go on.
+                self.mark_dirty(queue);
+                break;
+            }
         }
         let entry = self.queues.at(queue);
         if entry.is_idle() && !entry.is_dirty {

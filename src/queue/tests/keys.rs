@@ -334,3 +334,37 @@ fn a_low_priority_that_aged_is_not_starved() {
         assert_eq!(payloads(&take(&mut world, conn)), expected, "ageing {ageing}");
     }
 }
+
+/// As long as there is little room on the way to a loop, it goes round among the namespaces.
+#[test]
+fn a_namespace_with_a_backlog_leaves_room_for_the_others() {
+    let mut world = World::new();
+    let client = |world: &mut World, namespace: &str| {
+        let conn = world.conn();
+        let namespace = Namespace::parse(namespace).unwrap();
+        let client = ClientId::parse("worker").unwrap();
+        world.command(Command::Attach(Box::new(Attach { conn, namespace, client, resume: None })));
+        conn
+    };
+    let (hot, cold) = (client(&mut world, "hot"), client(&mut world, "cold"));
+    let large = "l".repeat(60_000);
+    for _ in 0..300 {
+        world.publish(hot, "jobs", &[&large]);
+    }
+    for _ in 0..20 {
+        world.publish(cold, "jobs", &["small"]);
+    }
+    world.commit();
+    world.subscribe(hot, 1, "jobs", 1_000);
+    world.subscribe(cold, 1, "jobs", 1_000);
+    // The hot one came first and has filled the outbox.
+    let count = |effects: &[(Effect, Vec<u8>)], conn: ConnKey| {
+        deliveries(effects).iter().filter(|(deliver, _)| deliver.conn == conn).count()
+    };
+    let effects = world.released();
+    assert_eq!((count(&effects, hot), count(&effects, cold)), (70, 0));
+    world.advance(Duration::ZERO);
+    let effects = world.released();
+    assert_eq!(count(&effects, cold), 20);
+    assert!(count(&effects, hot) > 60);
+}
