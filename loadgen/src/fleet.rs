@@ -25,10 +25,10 @@ use relaymesh::wire::proto;
 use crate::options::Target;
 use crate::report::Delays;
 
+pub(crate) use alarm::{ALARM, Alarm};
 pub(crate) use ending::Ending;
 pub(crate) use share::{Identity, Share};
 
-use alarm::{ALARM, Alarm};
 use share::moment;
 
 const READ_BUFFER_BYTES: usize = 256 * 1024;

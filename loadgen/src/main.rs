@@ -1,18 +1,21 @@
 //! The load generator: holds connections, plays ping-pong, publishes and works, and says how fast and how late.
 //!
 //! One event loop a thread drives its connections through the SDK's pure machine ([`fleet`]); a [`workload`] says what
-//! each of them does; [`server`] reads what that costs the server; [`report`] prints and writes what came out.
+//! each of them does; [`server`] reads what that costs the server; [`report`] prints and writes what came out. [`rival`]
+//! puts the same load on other queue servers, and [`compare`] the results side by side.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod compare;
 mod descriptors;
 mod fleet;
 mod options;
 mod plot;
 mod progress;
 mod report;
+mod rival;
 mod server;
 mod source;
 mod stamp;
@@ -57,6 +60,10 @@ enum Command {
     Broadcast(workload::broadcast::Args),
     /// Kill or drain a server with all its sessions on it, start it again, and see how they come back.
     Storm(workload::storm::Args),
+    /// Publish to another queue server, or lease and ack there, for a comparison.
+    Rival(rival::Args),
+    /// Put what scripts measured of several servers side by side: a table, and a drawing of it.
+    Compare(compare::Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +89,8 @@ fn run() -> anyhow::Result<()> {
         Command::Push(args) => workload::push::run(&args),
         Command::Broadcast(args) => workload::broadcast::run(&args),
         Command::Storm(args) => workload::storm::run(&args, limit),
+        Command::Rival(args) => rival::run(&args),
+        Command::Compare(args) => return compare::run(&args),
     }?;
     report.finish()
 }

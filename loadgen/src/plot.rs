@@ -1,5 +1,7 @@
 //! A run over time, drawn as SVG: sessions, memory and delay, one above the other over the same seconds.
 
+pub(crate) mod bars;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 

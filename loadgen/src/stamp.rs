@@ -32,7 +32,12 @@ pub(crate) fn stamp(us: u64) -> [u8; STAMP_BYTES] {
 
 /// What the payload of an encoded message is stamped with; `None` when it is not.
 pub(crate) fn stamp_of(message: &[u8]) -> Option<u64> {
-    let (magic, rest) = message.get(payload_of(message)?)?.split_first_chunk::<8>()?;
+    stamp_in(message.get(payload_of(message)?)?)
+}
+
+/// What a bare payload is stamped with; `None` when it is not.
+pub(crate) fn stamp_in(payload: &[u8]) -> Option<u64> {
+    let (magic, rest) = payload.split_first_chunk::<8>()?;
     let us = rest.first_chunk::<8>()?;
     (*magic == MAGIC).then_some(u64::from_le_bytes(*us))
 }

@@ -7,18 +7,18 @@ use std::time::Duration;
 use mio::{Registry, Token};
 
 /// What a poller says when the alarm rings.
-pub(super) const ALARM: Token = Token(usize::MAX);
+pub(crate) const ALARM: Token = Token(usize::MAX);
 
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
-pub(super) struct Alarm {
+pub(crate) struct Alarm {
     timer: std::os::fd::OwnedFd,
 }
 
 #[cfg(target_os = "linux")]
 impl Alarm {
     /// One that does not ring yet.
-    pub(super) fn new(registry: &Registry) -> io::Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> io::Result<Self> {
         use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
         use std::os::fd::AsRawFd as _;
 
@@ -31,7 +31,7 @@ impl Alarm {
 
     /// Rings once after `wait`, instead of when it was to ring before; not at all where the poller's own timeout is as
     /// good.
-    pub(super) fn ring_in(&self, wait: Duration) -> io::Result<()> {
+    pub(crate) fn ring_in(&self, wait: Duration) -> io::Result<()> {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 
         if wait.subsec_nanos().is_multiple_of(1_000_000) {
@@ -51,15 +51,15 @@ impl Alarm {
 /// Elsewhere the poller's timeout has to do.
 #[cfg(not(target_os = "linux"))]
 #[derive(Debug)]
-pub(super) struct Alarm;
+pub(crate) struct Alarm;
 
 #[cfg(not(target_os = "linux"))]
 impl Alarm {
-    pub(super) fn new(_registry: &Registry) -> io::Result<Self> {
+    pub(crate) fn new(_registry: &Registry) -> io::Result<Self> {
         Ok(Self)
     }
 
-    pub(super) fn ring_in(&self, _wait: Duration) -> io::Result<()> {
+    pub(crate) fn ring_in(&self, _wait: Duration) -> io::Result<()> {
         Ok(())
     }
 }
