@@ -1,13 +1,11 @@
-//! What an append and a commit cost on the disk below the given directory (default: the working directory).
-//! `cargo bench --bench commit -- [DIRECTORY]`
+//! How long commits take on the disk below the given directory (default: the working directory), the slow ones too, which
+//! a mean hides. `cargo bench --bench commit -- [DIRECTORY]`; what leads up to them: `cargo bench --bench log`.
 
 use relaymesh::clock::{Clock, Time};
 use relaymesh::limits::SEGMENT_BYTES;
 use relaymesh::log::{ChoreOutcome, DiskStorage, Durability, Journal, Log, LogConfig, LogError};
 
 const COMMITS: usize = 2000;
-const ROUNDS: u64 = 40;
-const APPENDS: u64 = 1000;
 
 fn main() -> Result<(), LogError> {
     let parent = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_else(|| ".".to_owned());
@@ -42,25 +40,6 @@ fn main() -> Result<(), LogError> {
         let (median, high) = (micros[COMMITS / 2], micros[COMMITS * 99 / 100]);
         println!("commit of {batch_bytes} bytes: median {median} us, 99 % below {high} us");
     }
-    appends(&mut log, &clock, &record)
-}
-
-/// Appends alone: what one segment takes, in batches that go nowhere.
-fn appends(log: &mut Log, clock: &Clock, record: &[u8]) -> Result<(), LogError> {
-    let mut spent = 0;
-    for _ in 0..ROUNDS {
-        let before = clock.micros();
-        for _ in 0..APPENDS {
-            let position = log.append(&[&record[..40], &record[40..]]);
-            log.release(position, record.len() as u32);
-        }
-        spent += clock.micros() - before;
-        while let Some(batch) = log.seal() {
-            log.batch_done(batch);
-        }
-    }
-    let nanos = spent * 1000 / (ROUNDS * APPENDS);
-    println!("append and release of {} bytes: {nanos} ns", record.len());
     Ok(())
 }
 

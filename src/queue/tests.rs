@@ -7,7 +7,6 @@ mod outbox;
 mod records;
 mod scenarios;
 mod settings;
-mod speed;
 mod topics;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
