@@ -60,6 +60,11 @@ enum Command {
     Broadcast(workload::broadcast::Args),
     /// Kill or drain a server with all its sessions on it, start it again, and see how they come back.
     Storm(workload::storm::Args),
+    /// Let many tenants publish, one of them far more than the others, and see how long those wait.
+    ///
+    /// Twice the same load: first spread evenly, then most of it one tenant's. Tells how long messages waited, from when
+    /// each was due to its delivery, and the ratio for those who publish little.
+    Fair(workload::fair::Args),
     /// Publish to another queue server, or lease and ack there, for a comparison.
     Rival(rival::Args),
     /// Put what scripts measured of several servers side by side: a table, and a drawing of it.
@@ -89,6 +94,7 @@ fn run() -> anyhow::Result<()> {
         Command::Push(args) => workload::push::run(&args),
         Command::Broadcast(args) => workload::broadcast::run(&args),
         Command::Storm(args) => workload::storm::run(&args, limit),
+        Command::Fair(args) => workload::fair::run(&args),
         Command::Rival(args) => rival::run(&args),
         Command::Compare(args) => return compare::run(&args),
     }?;

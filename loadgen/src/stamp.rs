@@ -32,7 +32,12 @@ pub(crate) fn stamp(us: u64) -> [u8; STAMP_BYTES] {
 
 /// What the payload of an encoded message is stamped with; `None` when it is not.
 pub(crate) fn stamp_of(message: &[u8]) -> Option<u64> {
-    stamp_in(message.get(payload_of(message)?)?)
+    stamp_in(payload(message)?)
+}
+
+/// The payload of an encoded message, when it is first in it, where every encoder puts it.
+pub(crate) fn payload(message: &[u8]) -> Option<&[u8]> {
+    message.get(payload_of(message)?)
 }
 
 /// What a bare payload is stamped with; `None` when it is not.

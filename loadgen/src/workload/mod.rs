@@ -4,6 +4,7 @@ pub(crate) mod broadcast;
 pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod echo;
+pub(crate) mod fair;
 mod heard;
 mod hold;
 pub(crate) mod hostile;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use relaymesh::client::Event;
 use relaymesh::clock::{Clock, Time};
-use relaymesh::ids::SubscriptionId;
+use relaymesh::ids::{MessageId, SubscriptionId};
 use serde_json::json;
 
 use super::{IDLE_TURN, Ticker, run_prefix};
@@ -34,6 +34,10 @@ struct Work<'a> {
     /// When each unanswered ack was sent, a connection.
     acked_us: Vec<VecDeque<u64>>,
     delivered: u64,
+    /// The newest message that each connection was given.
+    newest: Vec<MessageId>,
+    /// Messages that a connection was given after one that was published later.
+    out_of_order: u64,
     answered: u64,
     lost: u64,
     start_us: u64,
@@ -70,6 +74,9 @@ impl Workload for Work<'_> {
                     if self.delivered > self.args.load.count {
                         continue;
                     }
+                    let newest = &mut self.newest[link.number];
+                    self.out_of_order += u64::from(delivery.lease.message < *newest);
+                    *newest = delivery.lease.message.max(*newest);
                     if let Some(due_us) = stamp::stamp_of(delivery.message) {
                         self.under_way.record(stamp::now_us().saturating_sub(due_us));
                     }
@@ -116,6 +123,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
         args,
         acked_us: vec![VecDeque::new(); *connections],
         delivered: 0,
+        newest: vec![MessageId(0); *connections],
+        out_of_order: 0,
         answered: 0,
         lost: 0,
         start_us: 0,
@@ -133,6 +142,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     report.set("connections", json!(connections));
     report.set("in_flight", json!(in_flight));
     report.set("lost", json!(work.lost));
+    report.set("out_of_order", json!(work.out_of_order));
+    if work.out_of_order > 0 {
+        report.say(format!("{} came after a message that was published later", work.out_of_order));
+    }
     if work.under_way.count() > 0 {
         report.say(format!("from when a publish was due to its delivery, us: {}", work.under_way.to_line()));
         report.set("delivery_us", work.under_way.to_json());
