@@ -30,7 +30,7 @@ runs=target/queues.csv
 run() {
   local server=$1 size in_flight connections label count
   IFS=: read -r size in_flight connections <<< "$2"
-  label="$size B: $connections x $in_flight"
+  label="$size B: $connections x $in_flight in flight"
   local shape=(--in-flight "$in_flight" --connections "$connections")
   start "$server"
   load "$server" publish --size "$size" "${shape[@]}" --count $((500 + in_flight * 20 + connections * 20))

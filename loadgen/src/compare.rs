@@ -203,7 +203,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         println!("{note}");
     }
     let others = if runs.servers.len() > 1 {
-        format!("Medians; in brackets {} over that server.", runs.servers[0])
+        format!("Medians; in brackets {} over the column's.", runs.servers[0])
     } else {
         "Medians.".to_owned()
     };

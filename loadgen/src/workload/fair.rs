@@ -15,7 +15,7 @@ use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use relaymesh::client::{Event, Message};
 use relaymesh::clock::{Clock, Time};
-use relaymesh::ids::{Namespace, QueueName, SubscriptionId};
+use relaymesh::ids::{QueueName, SubscriptionId};
 use relaymesh::limits::MESSAGE_BYTES_MAX;
 use relaymesh::wire::{DeliverView, proto};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ const SUBSCRIPTION: SubscriptionId = SubscriptionId(1);
 /// What a payload has at least: when it was due, and whose it is.
 const PAYLOAD_BYTES_MIN: usize = STAMP_BYTES + 4;
 /// Messages that a tenant's agents hold at once, where each tenant has its own.
-const CREDIT_OF_OWN: u32 = 16;
+const CREDIT_OF_OWN: u32 = 256;
 /// Publishes of one tenant without an answer.
 const IN_FLIGHT_MAX: u32 = 1024;
 
@@ -67,13 +67,14 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "key")]
     by: By,
     /// Messages a second, of all tenants.
-    #[arg(long, default_value = "9500", value_name = "PER_S")]
+    #[arg(long, default_value = "9000", value_name = "PER_S")]
     rate: NonZeroU32,
     /// Messages a second that all agents together can work on.
     #[arg(long, default_value = "10000", value_name = "PER_S")]
     work_rate: NonZeroU32,
-    /// Agents, each with one message at a time; not with --by namespace.
-    #[arg(long, default_value = "64", value_name = "N")]
+    /// Agents, each with one message at a time; not with --by namespace. So many times the pace of all is how long each has
+    /// for the way of an ack and the next message; one that gets its message later has lost its turn.
+    #[arg(long, default_value = "128", value_name = "N")]
     agents: NonZeroUsize,
     /// How long messages are published, in each of the two runs.
     #[arg(long, value_parser = parse_duration, default_value = "10s", value_name = "TIME")]
@@ -174,7 +175,7 @@ impl Fair<'_> {
 impl Workload for Fair<'_> {
     fn hello(&mut self, number: usize, _now_us: u64, hello: &mut proto::Hello) {
         if self.args.by == By::Namespace {
-            hello.namespace = tenants::namespace(number % self.tenants.len());
+            hello.namespace = tenants::name((number % self.tenants.len()) as u32);
         }
     }
 
@@ -254,7 +255,9 @@ fn body(args: &Args, tenant: u32) -> anyhow::Result<Vec<u8>> {
     let mut payload = stamp::stamp(0).to_vec();
     payload.extend_from_slice(&tenant.to_le_bytes());
     payload.resize_with(args.size, || fastrand::u8(..));
-    Ok(Message::new(payload).encode(MESSAGE_BYTES_MAX)?)
+    let message = Message::new(payload);
+    let message = if args.by == By::Key { message.fair_key(tenants::name(tenant)) } else { message };
+    Ok(message.encode(MESSAGE_BYTES_MAX)?)
 }
 
 fn measure(args: &Args, spread: Spread) -> anyhow::Result<(Waits, Duration, u64)> {
@@ -297,9 +300,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Report> {
     ensure!(args.tenants.get() > 1, "--tenants must be at least 2: one is compared with the others");
     ensure!(args.size >= PAYLOAD_BYTES_MIN, "--size must be at least {PAYLOAD_BYTES_MIN}");
     ensure!(args.warm_up < args.duration, "--warm-up must be shorter than --duration");
-    for tenant in 0..args.tenants.get() as usize {
-        Namespace::parse(&tenants::namespace(tenant))?;
-    }
     let (even, _, _) = measure(args, Spread::Even)?;
     let (hot, elapsed, total) =
         measure(args, Spread::Hot { times: args.hot.get(), burst: args.burst.get() })?;

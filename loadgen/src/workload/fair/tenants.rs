@@ -123,8 +123,8 @@ pub(super) struct Worker {
     pub(super) holds: Option<LeaseId>,
 }
 
-/// The namespace of a tenant, where each has one.
-pub(super) fn namespace(tenant: usize) -> String {
+/// Its namespace or its fairness key.
+pub(super) fn name(tenant: u32) -> String {
     format!("tenant-{tenant}")
 }
 
