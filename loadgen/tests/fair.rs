@@ -33,6 +33,15 @@ fn in_order_of_arrival_the_small_ones_wait_behind_the_bursts_of_the_large_one() 
 }
 
 #[test]
+fn with_keys_the_small_ones_hardly_notice_the_large_one() {
+    let server = Server::start(&[]);
+    let (output, told) = server.load("fair", &[&LOAD[..], &["--by", "key"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let p50 = |class: &str| told[class]["p50"].as_u64().unwrap();
+    assert!(p50("hot") > 5 * p50("others"), "the bursts wait for themselves: {told}");
+}
+
+#[test]
 fn tenants_may_have_a_namespace_each() {
     let server = Server::start(&[]);
     let (output, told) = server.load("fair", &[&LOAD[..], &["--by", "namespace"]].concat());
