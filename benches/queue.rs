@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use relaymesh::client::Message;
 use relaymesh::clock::{Clock, Now, Time, Wall};
 use relaymesh::host::Block;
 use relaymesh::ids::{ClientId, ConnKey, LeaseId, LoopId, Namespace, QueueName, SubscriptionId};
@@ -28,6 +29,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Messages of one turn.
 const TURN: usize = 256;
 const BODY_BYTES: usize = 256;
+/// Tenants of a queue, where there are some, each with as many messages.
+const KEYS: usize = 100;
 const FEW: usize = 1_000;
 const MANY: usize = 1_000_000;
 const LOOP: LoopId = LoopId(0);
@@ -48,9 +51,10 @@ criterion_main!(queue);
 type Row = (&'static str, fn(&mut Shard) -> Duration);
 
 fn steps(criterion: &mut Criterion) {
-    for waiting in [FEW, MANY] {
-        let mut shard = Shard::with(waiting);
-        let mut group = criterion.benchmark_group(format!("{waiting} waiting"));
+    for (waiting, keys) in [(FEW, 0), (MANY, 0), (FEW, KEYS), (MANY, KEYS)] {
+        let mut shard = Shard::with(waiting, keys);
+        let name = if keys == 0 { String::new() } else { format!(" with {keys} fairness keys") };
+        let mut group = criterion.benchmark_group(format!("{waiting} waiting{name}"));
         group.throughput(Throughput::Elements(TURN as u64));
         let rows: [Row; 5] = [
             ("publish", publish),
@@ -124,6 +128,13 @@ fn retry(delay_ms: u64) -> Settlement {
     Settlement::Nack { delay_ms: Some(delay_ms), error: "".into(), reject: false }
 }
 
+/// An encoded message, of the tenant `key` where there are tenants.
+fn message(keys: usize, key: usize) -> Vec<u8> {
+    let message = Message::new(vec![7; BODY_BYTES]);
+    let message = if keys == 0 { message } else { message.fair_key(format!("tenant-{key}")) };
+    message.encode(limits::MESSAGE_BYTES_MAX).expect("a small message")
+}
+
 /// Counts batches and keeps nothing.
 #[derive(Debug, Default)]
 struct Nowhere {
@@ -167,13 +178,15 @@ struct Shard {
     clock: Clock,
     batch: CommandBatch,
     queue: QueueName,
-    body: Vec<u8>,
+    /// The encoded messages that are published, in turn.
+    bodies: Vec<Vec<u8>>,
+    has_keys: bool,
     leases: VecDeque<LeaseId>,
     seq: u64,
 }
 
 impl Shard {
-    fn with(waiting: usize) -> Self {
+    fn with(waiting: usize, keys: usize) -> Self {
         let brain = Brain::new(QueueConfig::default(), Arc::new(ShardMetrics::default()), 1);
         let mut shard = Self {
             brain,
@@ -183,7 +196,8 @@ impl Shard {
             clock: Clock::starting_at(Time(0)),
             batch: CommandBatch::default(),
             queue: QueueName::parse("load").expect("a name"),
-            body: vec![7; BODY_BYTES],
+            bodies: (0..keys.max(1)).map(|key| message(keys, key)).collect(),
+            has_keys: keys > 0,
             leases: VecDeque::new(),
             seq: 1,
         };
@@ -234,9 +248,11 @@ impl Shard {
 
     /// Asks for publishes, one message each.
     fn publish(&mut self, messages: usize) {
-        let header =
-            MessageHeader { priority: 4, attempts_max: limits::ATTEMPTS_MAX, ..MessageHeader::default() };
+        let attempts_max = limits::ATTEMPTS_MAX;
+        let has_options = self.has_keys;
+        let header = MessageHeader { priority: 4, attempts_max, has_options, ..MessageHeader::default() };
         for _ in 0..messages {
+            let body = &self.bodies[self.seq as usize % self.bodies.len()];
             self.seq += 1;
             self.batch.commands.push(Command::Publish(Publish {
                 conn: CONN,
@@ -245,8 +261,8 @@ impl Shard {
                 producer: None,
                 messages: 1,
             }));
-            self.batch.messages.push(PublishMessage { header, body_len: BODY_BYTES as u32 });
-            self.batch.bodies.extend_from_slice(&self.body);
+            self.batch.messages.push(PublishMessage { header, body_len: body.len() as u32 });
+            self.batch.bodies.extend_from_slice(body);
         }
     }
 
