@@ -223,7 +223,7 @@ fn show(
 }
 
 /// A time as people write it, in UTC.
-fn stamp(unix_ms: u64) -> String {
+pub(super) fn stamp(unix_ms: u64) -> String {
     let timestamp = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     timestamp.map_or_else(|| "-".to_owned(), |timestamp| timestamp.to_string())
 }

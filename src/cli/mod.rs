@@ -12,6 +12,7 @@ mod device;
 mod doctor;
 mod drain;
 mod exec;
+mod log;
 mod operator;
 mod out;
 mod payload;
@@ -55,6 +56,7 @@ enum Command {
     Queue(queue::Args),
     Dead(dead::Args),
     Drain(drain::Args),
+    Log(log::Args),
     Doctor(doctor::Args),
 }
 
@@ -71,6 +73,7 @@ pub fn run() -> ExitCode {
         Command::Queue(args) => queue::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Drain(args) => drain::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     match done {

@@ -6,11 +6,13 @@
 //! module knows neither sockets nor what a message goes through.
 
 mod config;
+mod rewrite;
 mod shard;
 #[cfg(test)]
 mod tests;
 mod threads;
 
 pub use config::EngineConfig;
+pub use rewrite::rewrite;
 pub use shard::{Shard, ShardError, Started};
 pub use threads::{Ended, Engine, EngineLanes};

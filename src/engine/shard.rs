@@ -78,9 +78,20 @@ impl Shard {
         metrics: Arc<ShardMetrics>,
         wall: Wall,
     ) -> Result<(Self, Started), ShardError> {
+        Self::recover_to(storage, config, metrics, wall, |_| {})
+    }
+
+    /// As [`Shard::recover`]; `begin` is handed the log before anything is appended to it.
+    pub(super) fn recover_to(
+        storage: &dyn Storage,
+        config: EngineConfig,
+        metrics: Arc<ShardMetrics>,
+        wall: Wall,
+        begin: impl FnOnce(&mut Log),
+    ) -> Result<(Self, Started), ShardError> {
         let mut brain = Brain::new(config.queue, Arc::clone(&metrics), config.seed);
         let mut refused = None;
-        let (log, recovery) = Log::recover(storage, config.log, &mut |position, record| {
+        let (mut log, recovery) = Log::recover(storage, config.log, &mut |position, record| {
             if refused.is_none()
                 && let Err(source) = brain.replay(position, record)
             {
@@ -90,6 +101,7 @@ impl Shard {
         if let Some(error) = refused {
             return Err(error);
         }
+        begin(&mut log);
         let time = brain.shard_time(wall);
         let mut shard = Self {
             brain,
@@ -239,6 +251,11 @@ impl Shard {
             self.metrics.effects_held.set(self.outbox.held() as u64);
         }
         released
+    }
+
+    /// Segments that are still to be written anew.
+    pub(super) fn left_to_rewrite(&self) -> u64 {
+        self.log.left_to_rewrite()
     }
 
     /// Panics when the brain contradicts itself; for tests.

@@ -1,3 +1,5 @@
+mod rewrite;
+
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;

@@ -16,6 +16,16 @@ pub(super) fn unfinished_name(segment: u64) -> String {
     format!("{segment:012}.new")
 }
 
+/// The number of the segment that a file is of, and whether it is finished; `None` for a name that the log does not give.
+pub(super) fn segment_of_file(name: &str) -> Option<(u64, bool)> {
+    let number = name.split_once('.')?.0.parse().ok()?;
+    if file_name(number) == name {
+        Some((number, true))
+    } else {
+        (unfinished_name(number) == name).then_some((number, false))
+    }
+}
+
 /// A segment that holds batches, or will hold those that are open.
 #[derive(Debug)]
 pub(super) struct Segment {

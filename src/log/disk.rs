@@ -52,7 +52,10 @@ impl DirectoryLock {
 pub struct DiskStorage {
     directory: PathBuf,
     is_direct: bool,
-    _lock: DirectoryLock,
+    /// Files are only read.
+    is_read_only: bool,
+    /// None where nobody can write.
+    _lock: Option<DirectoryLock>,
 }
 
 impl DiskStorage {
@@ -72,12 +75,33 @@ impl DiskStorage {
         sync(data_directory).map_err(failed("syncing the data directory"))?;
         let is_direct = durability == Durability::Sync
             && probe_direct(data_directory).map_err(failed("trying direct writes"))?;
-        Ok(Self { directory, is_direct, _lock: lock })
+        Ok(Self { directory, is_direct, is_read_only: false, _lock: Some(lock) })
+    }
+
+    /// Locks a data directory that has a log, to look at it: files are opened to be read only, and nothing is made but the
+    /// lock, which a file system that cannot be written does without.
+    ///
+    /// # Errors
+    /// [`LogError::Directory`] when there is no log, and as [`DirectoryLock::take`].
+    pub fn open_stopped(data_directory: &Path) -> Result<Self, LogError> {
+        let directory = data_directory.join("log");
+        fs::read_dir(&directory).map_err(|source| LogError::Directory {
+            directory: directory.display().to_string(),
+            what: "looking for a log",
+            source,
+        })?;
+        let lock = match DirectoryLock::take(data_directory) {
+            Err(LogError::Directory { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                None
+            }
+            lock => Some(lock?),
+        };
+        Ok(Self { directory, is_direct: false, is_read_only: true, _lock: lock })
     }
 
     fn options(&self) -> OpenOptions {
         let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        options.read(true).write(!self.is_read_only);
         if self.is_direct {
             // The bits of the flag are what the system defines, whatever their sign.
             options.custom_flags(OFlags::DIRECT.bits().cast_signed());

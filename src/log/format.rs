@@ -38,7 +38,10 @@
 //!
 //! Upgrade recipe: a change of any of this raises [`FORMAT_VERSION`]. The new program goes on reading the old
 //! version (keep its decoder beside the new one and choose by the segment header) and writes new segments only, so
-//! that a log is converted as it is recycled; `relaymesh log upgrade` relocates everything at once. An older program
+//! that a log is converted as it is recycled. `relaymesh log upgrade` does it at once on a stopped directory: it recovers
+//! the log with the old decoder and relocates every segment ([`Log::rewrite`](super::Log::rewrite)), so that what lives
+//! is written with the new encoders, of the records too; an old segment goes once what replaces it is durable, and an
+//! upgrade that was interrupted leaves a log that is whole, partly new, and may be upgraded again. An older program
 //! refuses what is newer.
 
 use super::Position;
@@ -245,6 +248,22 @@ pub(super) fn read_segment_header(bytes: &[u8]) -> Result<Identity, Flaw> {
         return Err(Flaw::Newer(version));
     }
     Ok(Identity { segment: u64_at(block, 16), salt: u64_at(block, 24), segment_bytes: u64_at(block, 32) })
+}
+
+/// The format version that the first block of a segment names.
+pub(super) fn segment_version(bytes: &[u8]) -> u32 {
+    bytes.get(..CRC_FIELD.start).map_or(0, |header| u32_at(header, 8))
+}
+
+/// The salt that the header of a batch names, checked or not, if there is one.
+pub(super) fn batch_salt(bytes: &[u8]) -> Option<u64> {
+    let bytes = bytes.first_chunk::<BATCH_HEADER_BYTES>()?;
+    (&bytes[0..8] == BATCH_MAGIC).then(|| u64_at(bytes, 24))
+}
+
+/// How long the data of the record at the start of `bytes` is, as it says itself.
+pub(super) fn record_len(bytes: &[u8]) -> usize {
+    bytes.first_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize)
 }
 
 /// What [`decode_segment`] found.

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::book::{Book, Segment, file_name, unfinished_name};
+use super::book::{Book, Segment, file_name, segment_of_file};
 use super::chore::{Done, Preparation, Prepared};
 use super::format::{self, BatchHeader, Flaw, Identity};
 use super::loading::{Piece, for_each_piece};
@@ -91,13 +91,10 @@ fn list(storage: &dyn Storage) -> Result<Vec<super::Entry>, LogError> {
 fn segment_numbers(storage: &dyn Storage, config: &LogConfig) -> Result<Vec<u64>, LogError> {
     let mut numbers = Vec::new();
     for entry in list(storage)? {
-        let (stem, ending) = entry.name.split_once('.').unwrap_or((&entry.name, ""));
-        let number =
-            stem.parse().ok().filter(|&n| file_name(n) == entry.name || unfinished_name(n) == entry.name);
-        match (number, ending) {
-            (Some(number), "seg") => numbers.push((number, entry.bytes)),
-            (Some(_), "new") => {}
-            _ => return Err(LogError::Foreign { file: entry.name }),
+        match segment_of_file(&entry.name) {
+            Some((number, true)) => numbers.push((number, entry.bytes)),
+            Some((_, false)) => {}
+            None => return Err(LogError::Foreign { file: entry.name }),
         }
     }
     numbers.sort_unstable();

@@ -1,6 +1,7 @@
 //! The log over the simulated storage, and once over a real directory.
 
 mod damage;
+mod inspect;
 mod interval;
 mod model;
 mod segments;

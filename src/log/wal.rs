@@ -1,5 +1,7 @@
 //! The log's bookkeeping. No file is touched here.
 
+mod relocation;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -72,6 +74,8 @@ pub struct Log {
     reads: VecDeque<Want>,
     next_read: u64,
     read_ahead: Option<ReadAhead>,
+    /// Segments below this one are relocated however little that frees.
+    rewrite_below: u64,
     /// How far the oldest segment was handed out, while that is under way.
     scanned_to: Option<u64>,
     scan_busy: bool,
@@ -114,6 +118,7 @@ impl Log {
             reads: VecDeque::new(),
             next_read: 0,
             read_ahead: Some(ReadAhead::default()),
+            rewrite_below: 0,
             scanned_to: None,
             scan_busy: false,
             relocating: false,
@@ -328,20 +333,6 @@ impl Log {
         ChoreOutcome::Quiet
     }
 
-    /// Takes back a slice whose records were dealt with.
-    pub fn relocated(&mut self, slice: Relocation) {
-        self.stats.relocated += slice.records().count() as u64;
-        self.scan_busy = false;
-        self.relocating = false;
-        self.scanned_to = Some(slice.next);
-        let oldest = self.book.oldest();
-        let segment = self.book.of_mut(oldest);
-        if slice.next >= segment.written_end {
-            segment.relocated = true;
-            self.scanned_to = None;
-        }
-    }
-
     /// Takes the next prepared segment into use. The reserve is left alone while there is hope for more.
     fn move_on(&mut self, segment: u64) -> bool {
         let reserve = if self.blocked { 0 } else { RESERVED_SEGMENTS };
@@ -447,30 +438,6 @@ impl Log {
                 && oldest < self.oldest_durable
                 && !self.scan_busy
         })
-    }
-
-    fn next_scan(&mut self) -> Option<Work> {
-        let oldest = self.book.oldest();
-        let segment = self.book.of(oldest)?;
-        if self.scan_busy || oldest >= self.writing || segment.live_bytes == 0 || segment.relocated {
-            return None;
-        }
-        let (total, allowed) = (self.segments_total(), self.segments_allowed());
-        let short = self.prepared.len() < RESERVED_SEGMENTS + self.ahead;
-        let soon = self.offset > self.config.segment_bytes / 4;
-        if self.scanned_to.is_none() {
-            // Moving what lives makes room only where something died: without that it would go on for ever.
-            let cost = segment.live_bytes + 2 * BLOCK;
-            if self.garbage < cost || (total <= allowed && !(total == allowed && short && soon)) {
-                return None;
-            }
-            self.garbage -= cost;
-        }
-        let (from, to) = (self.scanned_to.unwrap_or(BLOCK), segment.written_end);
-        let identity = self.book.identity(oldest);
-        self.scan_busy = true;
-        let durable = self.last.durable;
-        Some(Work::Scan { identity, from, to, durable })
     }
 
     fn next_reading(&mut self) -> Option<Work> {

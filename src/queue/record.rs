@@ -89,6 +89,12 @@ const HAS_DUE: u8 = 0x20;
 const HAS_TTL: u8 = 0x40;
 const HAS_ATTEMPTS: u8 = 0x80;
 
+/// Whether an older version of the program wrote this record; `relaymesh log upgrade` writes such ones anew.
+#[must_use]
+pub fn is_older(record: &[u8]) -> bool {
+    record.first().is_some_and(|tag| tag >> 5 < VERSION)
+}
+
 /// Why a message died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {

@@ -1,0 +1,104 @@
+//! `relaymesh log dump`: the records of a log, one a line.
+
+use std::collections::HashSet;
+use std::io::{self, BufWriter, Write};
+
+use anyhow::bail;
+use serde_json::Value;
+
+use super::{Home, damage_line, places, records};
+use crate::ids::{Namespace, QueueName};
+use crate::log::{Sighting, inspect};
+use crate::queue::record::{self, Record};
+
+/// Print the records of a stopped server's log in order, one a line.
+///
+/// Records behind a damage are printed as well and marked; the damages go to stderr, and the command ends with a failure
+/// then.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    home: Home,
+    /// Only those of this segment.
+    #[arg(long, value_name = "N")]
+    segment: Option<u64>,
+    /// Only those of this kind.
+    #[arg(long, value_name = "KIND", value_parser = records::KINDS)]
+    kind: Option<String>,
+    /// Only those about messages that this queue or mailbox has or had.
+    #[arg(long, value_name = "NAME", value_parser = QueueName::parse)]
+    queue: Option<QueueName>,
+    /// The namespace of the queue.
+    #[arg(long, value_name = "NAME", default_value = "default", value_parser = Namespace::parse, requires = "queue")]
+    namespace: Namespace,
+    /// Print attributes and payloads too, not only their lengths.
+    #[arg(long)]
+    payloads: bool,
+    /// Print JSON, an object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let storage = args.home.open()?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut known = HashSet::new();
+    let mut written = Ok(());
+    let found = inspect(&storage, &mut |sighting| {
+        let record = record::decode(sighting.data).map_err(|error| error.to_string())?;
+        let is_of_queue = args.queue.as_ref().is_none_or(|queue| is_of(&record, args, queue, &mut known));
+        let is_wanted = is_of_queue
+            && args.segment.is_none_or(|segment| segment == sighting.segment)
+            && args.kind.as_deref().is_none_or(|kind| kind == records::kind(&record));
+        if is_wanted && written.is_ok() {
+            written = print(&mut out, &sighting, &record, args);
+        }
+        Ok(())
+    })?;
+    written?;
+    out.flush()?;
+    found.damages.iter().for_each(|damage| eprintln!("relaymesh: damage: {}", damage_line(damage)));
+    if !found.damages.is_empty() {
+        bail!("the log is damaged in {}", places(found.damages.len()));
+    }
+    Ok(())
+}
+
+fn print(out: &mut impl Write, sighting: &Sighting<'_>, record: &Record<'_>, args: &Args) -> io::Result<()> {
+    let fields = records::fields(record, args.payloads);
+    let kind = records::kind(record);
+    if args.json {
+        let mut object = serde_json::Map::new();
+        object.insert("segment".to_owned(), sighting.segment.into());
+        object.insert("offset".to_owned(), sighting.offset.into());
+        object.insert("bytes".to_owned(), sighting.data.len().into());
+        object.insert("kind".to_owned(), kind.into());
+        if sighting.is_behind_a_break {
+            object.insert("behind_a_break".to_owned(), true.into());
+        }
+        object.extend(fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        return writeln!(out, "{}", Value::Object(object));
+    }
+    let mark = if sighting.is_behind_a_break { " (behind a break)" } else { "" };
+    write!(out, "{:>6}:{:<10}{mark} {kind:<8}", sighting.segment, sighting.offset)?;
+    for (name, value) in fields {
+        write!(out, " {}", records::in_words(name, &value))?;
+    }
+    writeln!(out)
+}
+
+/// Whether the record is about a message of the queue; `known` has the ids of those met so far.
+fn is_of(record: &Record<'_>, args: &Args, queue: &QueueName, known: &mut HashSet<u64>) -> bool {
+    let is_it = |namespace: &str, name: &str| namespace == args.namespace.as_str() && name == queue.as_str();
+    match record {
+        Record::Publish(publish) if is_it(publish.namespace, publish.queue) => {
+            known.extend((publish.first_id..).take(publish.messages.len()));
+            true
+        }
+        Record::Snapshot(snapshot) if is_it(snapshot.namespace, snapshot.queue) => {
+            known.insert(snapshot.id);
+            true
+        }
+        other => records::ids(other).iter().any(|id| known.contains(id)),
+    }
+}

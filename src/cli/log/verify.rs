@@ -1,0 +1,82 @@
+//! `relaymesh log verify`: every segment, batch and record of a log, and all that is wrong with them.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+
+use super::{Home, damage_line, inspection_json, places, records};
+use crate::cli::{out, table};
+use crate::log::{Inspection, inspect};
+use crate::queue::record;
+
+/// Check every segment, batch and record of a stopped server's log.
+///
+/// Names every damage with its segment, its offset in the file and what it is, and what the next start would cut off
+/// because it was never said to be durable. Changes nothing. Ends with a failure when there is damage: a start would
+/// refuse too.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    home: Home,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let storage = args.home.open()?;
+    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
+    let found = inspect(&storage, &mut |sighting| {
+        let record = record::decode(sighting.data).map_err(|error| error.to_string())?;
+        *kinds.entry(records::kind(&record)).or_default() += 1;
+        Ok(())
+    })?;
+    if args.json {
+        let mut json = inspection_json(&found);
+        json["records_by_kind"] = serde_json::json!(kinds);
+        out::line(format_args!("{json:#}"))?;
+    } else {
+        out::text(format_args!("{}", report(&found, &kinds)))?;
+    }
+    if !found.damages.is_empty() {
+        bail!(
+            "the log is damaged in {}, and a start refuses it; restore the directory from a copy, or move the first \
+             damaged segment and all later ones away to go on with what lies before, losing what they hold",
+            places(found.damages.len())
+        );
+    }
+    Ok(())
+}
+
+fn report(found: &Inspection, kinds: &BTreeMap<&str, u64>) -> String {
+    let mut text = String::new();
+    for damage in &found.damages {
+        text += &format!("damage: {}\n", damage_line(damage));
+    }
+    if let Some(cut) = &found.cut {
+        text += &format!(
+            "{} from byte {}: {} would be cut off at the next start; it was never said to be durable\n",
+            cut.file,
+            cut.offset,
+            table::size(cut.bytes)
+        );
+    }
+    let place = |place: &Option<(String, u64)>| match place {
+        Some((file, offset)) => format!("{file} byte {offset}"),
+        None => "-".to_owned(),
+    };
+    let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let rows = [
+        ("segments", format!("{}, {} unused", found.segments, found.unused)),
+        ("batches", found.batches.to_string()),
+        ("records", found.records.to_string()),
+        ("kinds", kinds.join(", ")),
+        ("data", table::size(found.data_bytes)),
+        ("durable to", place(&found.durable)),
+        ("end", place(&found.end)),
+    ];
+    for (name, value) in rows {
+        text += &format!("{name:<11} {value}\n");
+    }
+    text
+}
