@@ -219,7 +219,7 @@ impl Shard {
                 self.log.relocated(slice);
             }
             ChoreOutcome::NoSpace(error) => {
-                tracing::warn!(%error, "no space for a new log segment: publishes are refused until there is");
+                tracing::warn!(%error, "no new segment for the log: publishes are refused until one can be made");
                 self.space_retry_at = Some(now.time + SPACE_RETRY);
             }
             ChoreOutcome::Failed(error) => return Err(error),

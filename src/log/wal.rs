@@ -14,7 +14,7 @@ use super::format::{self, BATCH_HEADER_BYTES, BatchHeader, Identity, RECORD_HEAD
 use super::recovery::Start;
 use super::settings::{Durability, LogConfig, LogStats};
 use super::storage::StorageFile;
-use super::{AlignedBuffer, Journal, Position, ReadTicket, Relocation, Room, Ticket};
+use super::{AlignedBuffer, Journal, Position, ReadTicket, Room, Ticket};
 use crate::limits::{LOG_BATCH_BYTES_MAX, LOG_BLOCK_BYTES, RESERVED_SEGMENTS, SPARE_SEGMENTS_MAX};
 
 const BLOCK: u64 = LOG_BLOCK_BYTES as u64;

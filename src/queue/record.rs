@@ -89,7 +89,8 @@ const HAS_DUE: u8 = 0x20;
 const HAS_TTL: u8 = 0x40;
 const HAS_ATTEMPTS: u8 = 0x80;
 
-/// Whether an older version of the program wrote this record; `relaymesh log upgrade` writes such ones anew.
+/// Whether this record has a layout that is read and not written any more; `relaymesh log upgrade` writes such ones
+/// anew. There is none yet: what needs no more than version 1 is written so.
 #[must_use]
 pub fn is_older(record: &[u8]) -> bool {
     record.first().is_some_and(|tag| tag >> 5 < VERSION)

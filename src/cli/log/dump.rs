@@ -90,15 +90,28 @@ fn print(out: &mut impl Write, sighting: &Sighting<'_>, record: &Record<'_>, arg
 /// Whether the record is about a message of the queue; `known` has the ids of those met so far.
 fn is_of(record: &Record<'_>, args: &Args, queue: &QueueName, known: &mut HashSet<u64>) -> bool {
     let is_it = |namespace: &str, name: &str| namespace == args.namespace.as_str() && name == queue.as_str();
+    let is_amended = records::ids(record).iter().any(|id| known.contains(id));
     match record {
-        Record::Publish(publish) if is_it(publish.namespace, publish.queue) => {
-            known.extend((publish.first_id..).take(publish.messages.len()));
-            true
+        Record::Publish(publish) => {
+            let count = publish.messages.len();
+            let targets = if publish.targets.is_empty() { &[publish.queue][..] } else { &publish.targets };
+            let mut is_one = is_amended;
+            for (first, target) in (publish.first_id..).step_by(count.max(1)).zip(targets) {
+                if is_it(publish.namespace, target) {
+                    known.extend((first..).take(count));
+                    is_one = true;
+                }
+            }
+            is_one
         }
         Record::Snapshot(snapshot) if is_it(snapshot.namespace, snapshot.queue) => {
             known.insert(snapshot.id);
             true
         }
-        other => records::ids(other).iter().any(|id| known.contains(id)),
+        Record::Settings(settings) => is_it(settings.namespace, settings.queue),
+        Record::Redriven { id, queue: target, .. } if known.contains(id) || target == &queue.as_str() => {
+            is_it(args.namespace.as_str(), target)
+        }
+        _ => is_amended,
     }
 }

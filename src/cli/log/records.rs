@@ -10,9 +10,9 @@ use crate::queue::record::{PublishRecord, Record, SnapshotRecord, Standing};
 use crate::wire::proto;
 
 /// What `--kind` takes.
-pub(super) const KINDS: [&str; 12] = [
+pub(super) const KINDS: [&str; 13] = [
     "boot", "clock", "publish", "leased", "done", "failed", "returned", "died", "redriven", "snapshot",
-    "mark", "retired",
+    "mark", "retired", "settings",
 ];
 
 /// The name of a record's kind.
@@ -30,6 +30,7 @@ pub(super) fn kind(record: &Record<'_>) -> &'static str {
         Record::Snapshot(_) => "snapshot",
         Record::Mark(_) => "mark",
         Record::Retired { .. } => "retired",
+        Record::Settings(_) => "settings",
     }
 }
 
@@ -38,6 +39,7 @@ pub(super) fn ids(record: &Record<'_>) -> Vec<u64> {
     match record {
         Record::Leased(leases) => leases.iter().map(|lease| lease.0).collect(),
         Record::Done(ids) | Record::Returned(ids) => ids.clone(),
+        Record::Publish(publish) => publish.acks.clone(),
         Record::Failed(failed) => vec![failed.id],
         Record::Died { id, .. } | Record::Redriven { id, .. } => vec![*id],
         _ => Vec::new(),
@@ -92,6 +94,15 @@ pub(super) fn fields(record: &Record<'_>, payloads: bool) -> Fields {
         Record::Retired { namespace, producer } => {
             vec![("namespace", (*namespace).into()), ("producer", producer.0.into())]
         }
+        Record::Settings(settings) => {
+            let own: serde_json::Map<_, _> =
+                settings.settings.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
+            vec![
+                ("namespace", settings.namespace.into()),
+                ("queue", settings.queue.into()),
+                ("settings", own.into()),
+            ]
+        }
     }
 }
 
@@ -106,6 +117,16 @@ fn publish_fields(publish: &PublishRecord<'_>, payloads: bool) -> Fields {
         fields.push(("producer", producer.producer.0.into()));
         fields.push(("sequence", producer.sequence.into()));
         fields.push(("unanswered_from", producer.unanswered_from.into()));
+    }
+    if !publish.acks.is_empty() {
+        fields.push(("acks", publish.acks.clone().into()));
+    }
+    if let Some((schedule, fired)) = publish.schedule {
+        fields.extend([("schedule", schedule.into()), ("fired_unix_ms", fired.0.into())]);
+    }
+    if !publish.targets.is_empty() {
+        // The messages of the second target have the ids that follow, and so on.
+        fields.push(("targets", publish.targets.clone().into()));
     }
     let mut bodies = publish.bodies;
     let messages = (publish.first_id..).zip(&publish.messages).map(|(id, published)| {
