@@ -19,6 +19,8 @@ pub enum Fault {
     FailWrite,
     /// The sync fails; any subset of what was written before reaches the disk.
     FailSync,
+    /// The write finds no space after the first part of its sectors, which reached the disk.
+    FullWrite,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -247,6 +249,11 @@ impl State {
                 }
             }
             return Err(io::Error::other("simulated write failure"));
+        }
+        if self.strikes(Fault::FullWrite) {
+            let kept = self.rng.usize(0..bytes.len() / SECTOR_BYTES) * SECTOR_BYTES;
+            self.node(id)?.put(offset as usize, &bytes[..kept], true);
+            return Err(io::ErrorKind::StorageFull.into());
         }
         self.durable_writes += u64::from(durable);
         self.node(id)?.put(offset as usize, bytes, durable);

@@ -1,5 +1,6 @@
 //! The log over the simulated storage, and once over a real directory.
 
+mod amplification;
 mod damage;
 mod inspect;
 mod interval;

@@ -149,6 +149,68 @@ fn a_failed_write_ends_everything() {
 }
 
 #[test]
+fn a_batch_that_finds_no_space_halfway_ends_everything_and_takes_nothing_along() {
+    for seed in 0..40 {
+        let storage = SimStorage::new(seed);
+        let (mut log, records) = filled(&storage, 3, 100);
+        storage.fail(Fault::FullWrite, 0);
+        for i in 0..4 {
+            log.append(&[&[i; 3000]]);
+        }
+        let batch = log.seal().unwrap();
+        let error = batch.write().unwrap_err().to_string();
+        assert!(error.contains("000000000001.seg"), "{error}");
+        log.batch_failed(batch);
+        // Space comes back, and whoever goes on would leave a hole.
+        storage.heal();
+        log.append(&[b"later"]);
+        log.retry_space();
+        assert!(log.seal().is_none() && log.next_chore().is_none());
+        assert_eq!(log.committed(), Ticket(3), "what did not fit is not answered");
+        drop(log);
+        storage.power_loss();
+        let (mut log, report, found) = open(&storage).unwrap();
+        assert_eq!(found, records, "seed {seed}: {report:?}");
+        let next = (log.append(&[b"next"]), b"next".to_vec());
+        commit(&mut log);
+        assert_eq!(open(&storage).unwrap().2.last(), Some(&next));
+    }
+}
+
+#[test]
+fn a_segment_that_finds_no_space_halfway_is_made_anew_when_there_is_some() {
+    for seed in 0..40 {
+        let storage = SimStorage::new(seed);
+        let (mut log, _, _) = open(&storage).unwrap();
+        storage.fail(if seed % 2 == 0 { Fault::FullWrite } else { Fault::FailSync }, seed as u32 % 3);
+        let mut refused = 0;
+        let mut records = Vec::new();
+        for i in 0..30 {
+            while let Some(chore) = log.next_chore() {
+                match log.chore_done(chore.run(&storage)) {
+                    ChoreOutcome::NoSpace(_) => refused += 1,
+                    ChoreOutcome::Quiet => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            if log.room() == Room::Reserved {
+                storage.heal();
+                log.retry_space();
+                quiet(&mut log, &storage);
+                assert_eq!(log.room(), Room::Open);
+            }
+            records.push((log.append(&[&[i; 5000]]), vec![i; 5000]));
+            commit(&mut log);
+        }
+        assert_eq!(refused, 1, "seed {seed}");
+        quiet(&mut log, &storage);
+        commit(&mut log);
+        storage.power_loss();
+        assert_eq!(open(&storage).unwrap().2, records);
+    }
+}
+
+#[test]
 fn a_forged_batch_in_a_record_is_no_batch() {
     let storage = SimStorage::new(1);
     let (mut log, _) = filled(&storage, 1, 100);

@@ -168,3 +168,27 @@ fn a_real_directory_without_direct_writes() {
     let storage = DiskStorage::open(home.path(), LATER.durability).unwrap();
     assert_eq!(open_later(&storage).2, records);
 }
+
+#[test]
+fn a_sync_that_failed_once_is_not_tried_again() {
+    for seed in 0..40 {
+        let storage = SimStorage::new(seed);
+        let (mut log, ..) = open_later(&storage);
+        let synced = write(&mut log, b"synced");
+        sync(&mut log);
+        write(&mut log, &[1; 9000]);
+        storage.fail(Fault::FailSync, 0);
+        log.request_sync();
+        let batch = log.seal().unwrap();
+        assert!(batch.is_sync() && batch.write().is_err());
+        log.batch_failed(batch);
+        // The disk says that all is well again; it may have forgotten what it could not write.
+        storage.heal();
+        log.append(&[b"later"]);
+        log.request_sync();
+        assert!(log.seal().is_none() && log.next_chore().is_none() && log.is_unsynced());
+        drop(log);
+        storage.power_loss();
+        assert_eq!(open_later(&storage).2.first(), Some(&synced), "seed {seed}");
+    }
+}
