@@ -18,6 +18,7 @@ use crate::log::{
     Storage,
 };
 use crate::mail::{CommandBatch, EffectBatch};
+use crate::queue::record::head_len;
 use crate::queue::{Brain, Outbox, ReplayError, Turn};
 use crate::telemetry::ShardMetrics;
 
@@ -91,13 +92,14 @@ impl Shard {
     ) -> Result<(Self, Started), ShardError> {
         let mut brain = Brain::new(config.queue, Arc::clone(&metrics), config.seed);
         let mut refused = None;
-        let (mut log, recovery) = Log::recover(storage, config.log, &mut |position, record| {
-            if refused.is_none()
-                && let Err(source) = brain.replay(position, record)
-            {
-                refused = Some(ShardError::Record { position, source });
-            }
-        })?;
+        let (mut log, recovery) =
+            Log::recover_heads(storage, config.log, head_len, &mut |position, head, len| {
+                if refused.is_none()
+                    && let Err(source) = brain.replay_head(position, head, len)
+                {
+                    refused = Some(ShardError::Record { position, source });
+                }
+            })?;
         if let Some(error) = refused {
             return Err(error);
         }

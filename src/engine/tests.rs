@@ -1,3 +1,4 @@
+mod heads;
 mod rewrite;
 
 use std::sync::Arc;

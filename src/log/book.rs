@@ -16,14 +16,29 @@ pub(super) fn unfinished_name(segment: u64) -> String {
     format!("{segment:012}.new")
 }
 
-/// The number of the segment that a file is of, and whether it is finished; `None` for a name that the log does not give.
-pub(super) fn segment_of_file(name: &str) -> Option<(u64, bool)> {
+/// The name of a segment's checkpoint.
+pub(super) fn checkpoint_name(segment: u64) -> String {
+    format!("{segment:012}.heads")
+}
+
+/// What a file of the log directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileKind {
+    Segment,
+    Unfinished,
+    Checkpoint,
+}
+
+/// What a file is and of which segment; `None` for a name that the log does not give.
+pub(super) fn kind_of_file(name: &str) -> Option<(u64, FileKind)> {
     let number = name.split_once('.')?.0.parse().ok()?;
-    if file_name(number) == name {
-        Some((number, true))
-    } else {
-        (unfinished_name(number) == name).then_some((number, false))
-    }
+    [
+        (file_name(number), FileKind::Segment),
+        (unfinished_name(number), FileKind::Unfinished),
+        (checkpoint_name(number), FileKind::Checkpoint),
+    ]
+    .into_iter()
+    .find_map(|(known, kind)| (known == name).then_some((number, kind)))
 }
 
 /// A segment that holds batches, or will hold those that are open.
@@ -40,6 +55,10 @@ pub(super) struct Segment {
     pub(super) reads: u32,
     /// Its records were handed out to be appended again.
     pub(super) relocated: bool,
+    /// Records in it.
+    pub(super) records: u64,
+    /// It has a checkpoint.
+    pub(super) has_checkpoint: bool,
 }
 
 impl Segment {
@@ -51,6 +70,8 @@ impl Segment {
             released_in: Ticket::DURABLE,
             reads: 0,
             relocated: false,
+            records: 0,
+            has_checkpoint: false,
         }
     }
 }

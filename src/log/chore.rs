@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::book::{file_name, unfinished_name};
-use super::format::{self, Flaw, Identity};
+use super::checkpoint::{self, Making, Step};
+use super::format::{self, BatchHeader, Flaw, Identity};
 use super::storage::{Storage, StorageFile};
 use super::{AlignedBuffer, LogError, Position, ReadTicket};
 use crate::limits::LOG_BLOCK_BYTES;
@@ -53,6 +54,7 @@ pub(super) enum Work {
     Remove { segment: u64 },
     Read(Reading),
     Scan { identity: Identity, from: u64, to: u64, durable: u64 },
+    Checkpoint(Box<Making>),
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ pub(super) enum Done {
     Removed,
     Read(Reading, Reads),
     Scanned(Relocation),
+    Checkpoint(u64, Step),
     Failed(LogError),
 }
 
@@ -101,6 +104,10 @@ impl Chore {
             },
             Work::Scan { identity, from, to, durable } => {
                 scan(storage, identity, from, to, durable).map_or_else(Done::Failed, Done::Scanned)
+            }
+            Work::Checkpoint(making) => {
+                let segment = making.segment();
+                making.step(storage).map_or_else(Done::Failed, |step| Done::Checkpoint(segment, step))
             }
         })
     }
@@ -159,6 +166,7 @@ fn finish(storage: &dyn Storage, identity: Identity, file: Arc<dyn StorageFile>)
 }
 
 fn recycle(storage: &dyn Storage, old: u64, identity: Identity) -> Result<Done, LogError> {
+    checkpoint::remove(storage, old)?;
     let (old, unfinished) = (file_name(old), unfinished_name(identity.segment));
     // The old name must be gone for good before the header changes: a named segment always has its own header.
     storage
@@ -170,6 +178,7 @@ fn recycle(storage: &dyn Storage, old: u64, identity: Identity) -> Result<Done, 
 }
 
 fn remove(storage: &dyn Storage, segment: u64) -> Result<(), LogError> {
+    checkpoint::remove(storage, segment)?;
     let name = file_name(segment);
     storage.remove(&name).and_then(|()| storage.sync_directory()).map_err(LogError::io("removing", &name))
 }
@@ -303,6 +312,7 @@ impl ReadAhead {
 pub struct Relocation {
     buffer: AlignedBuffer,
     records: Vec<(Position, usize, usize)>,
+    pub(super) headers: Vec<BatchHeader>,
     pub(super) next: u64,
 }
 
@@ -313,7 +323,7 @@ impl Relocation {
     }
 }
 
-fn scan(
+pub(super) fn scan(
     storage: &dyn Storage,
     identity: Identity,
     from: u64,
@@ -322,7 +332,8 @@ fn scan(
 ) -> Result<Relocation, LogError> {
     let name = file_name(identity.segment);
     let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
-    let mut slice = Relocation { buffer: AlignedBuffer::default(), records: Vec::new(), next: from };
+    let mut slice =
+        Relocation { buffer: AlignedBuffer::default(), records: Vec::new(), headers: Vec::new(), next: from };
     let mut bytes = RELOCATION_SLICE_BYTES;
     loop {
         slice.buffer.resize(bytes.min(to - from) as usize);
@@ -337,6 +348,7 @@ fn scan(
                         let data_at = at + record + format::RECORD_HEADER_BYTES;
                         slice.records.push((position, data_at, data.len()));
                     }
+                    slice.headers.push(header);
                     slice.next += header.batch_bytes() as u64;
                     continue;
                 }

@@ -5,7 +5,10 @@
 //! header names as durable it is damage, and the start would refuse; beyond it is the end of what was being written,
 //! and the start would cut it. A block behind a segment's last batch has no meaning and is not damage, whatever it holds.
 
-use super::book::{file_name, segment_of_file};
+use std::collections::BTreeMap;
+
+use super::book::{FileKind, file_name, kind_of_file};
+use super::checkpoint::Checkpoint;
 use super::format::{self, BATCH_HEADER_BYTES, BatchHeader, Flaw, Identity};
 use super::storage::Storage;
 use super::{AlignedBuffer, Cut, LogError};
@@ -50,6 +53,10 @@ pub struct Inspection {
     pub unused: u64,
     /// Files of segments that were being made; a start removes them.
     pub unfinished: u64,
+    /// Segments with a checkpoint.
+    pub checkpoints: u64,
+    /// Checkpoints that are not whole: a start reads their segments instead.
+    pub useless_checkpoints: u64,
     /// Segments of an older format version than this program writes.
     pub older_segments: u64,
     /// Whole batches in the chain.
@@ -78,11 +85,14 @@ type OnRecord<'a> = dyn FnMut(Sighting<'_>) -> Result<(), String> + 'a;
 /// Only where the directory cannot be read.
 pub fn inspect(storage: &dyn Storage, on_record: &mut OnRecord<'_>) -> Result<Inspection, LogError> {
     let mut walk = Walk::default();
-    let mut numbers = Vec::new();
+    let (mut numbers, mut checkpoints) = (Vec::new(), BTreeMap::new());
     for entry in storage.list().map_err(LogError::io("listing", "the log directory"))? {
-        match segment_of_file(&entry.name) {
-            Some((number, true)) => numbers.push((number, entry.bytes)),
-            Some((_, false)) => walk.found.unfinished += 1,
+        match kind_of_file(&entry.name) {
+            Some((number, FileKind::Segment)) => numbers.push((number, entry.bytes)),
+            Some((_, FileKind::Unfinished)) => walk.found.unfinished += 1,
+            Some((number, FileKind::Checkpoint)) => {
+                checkpoints.insert(number, entry.bytes);
+            }
             None => walk.damage(entry.name, 0, "a file that the log did not make".to_owned()),
         }
     }
@@ -104,6 +114,13 @@ pub fn inspect(storage: &dyn Storage, on_record: &mut OnRecord<'_>) -> Result<In
             walk.damage(name, bytes, format!("{bytes} bytes long where the other segments have {expected}"));
         }
         walk.segment(number, buffer.as_slice(), on_record);
+        if let Some(&length) = checkpoints.get(&number) {
+            let identity = format::read_segment_header(buffer.as_slice()).ok();
+            let checkpoint = identity.and_then(|identity| Checkpoint::load(storage, &identity, length));
+            let found = &mut walk.found;
+            *(if checkpoint.is_some() { &mut found.checkpoints } else { &mut found.useless_checkpoints }) +=
+                1;
+        }
     }
     walk.finish(numbers.first().map_or(0, |first| first.0));
     Ok(walk.found)

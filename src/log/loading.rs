@@ -1,11 +1,13 @@
-//! Segments read at start, a piece ahead of the one that is being looked at.
+//! Segments, or their checkpoints, read at start, a piece ahead of the one that is being looked at.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::book::file_name;
+use super::checkpoint::Checkpoint;
 use super::format::{self, Flaw, Identity};
 use super::storage::{Storage, StorageFile};
 use super::{AlignedBuffer, LogError};
@@ -31,6 +33,14 @@ pub(super) struct Piece {
     range: std::ops::Range<usize>,
 }
 
+/// What is handed over.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    Piece(Piece),
+    /// Instead of all pieces of a segment.
+    Checkpoint(Identity, Arc<dyn StorageFile>, Checkpoint),
+}
+
 impl Piece {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.memory[self.range.clone()]
@@ -45,7 +55,8 @@ impl Piece {
     }
 }
 
-/// Reads the segments of these numbers on a thread of its own and hands every piece to `take`.
+/// Reads the segments of these numbers on a thread of its own and hands every piece to `take`; the checkpoint instead, where
+/// there is one that is whole. `checkpoints` has the lengths of those to look at.
 ///
 /// A segment whose first batch is not there was not used, or its beginning is damaged: it is read whole all the same.
 /// When the one before it had no first batch either, it cannot have been used, and all there is of it is an empty piece.
@@ -56,13 +67,14 @@ pub(super) fn for_each_piece(
     storage: &dyn Storage,
     segment_bytes: u64,
     numbers: &[u64],
-    mut take: impl FnMut(&mut Piece) -> Result<(), LogError>,
+    checkpoints: &BTreeMap<u64, u64>,
+    mut take: impl FnMut(&mut Loaded) -> Result<(), LogError>,
 ) -> Result<(), LogError> {
     thread::scope(|scope| {
         // A piece is handed over when it is asked for: the reader is never more than one ahead.
         let (hand_over, pieces) = bounded(0);
         let (give_back, free) = bounded(2);
-        let reader = Reader { storage, segment_bytes, free, hand_over, was_unused: false };
+        let reader = Reader { storage, segment_bytes, checkpoints, free, hand_over, was_unused: false };
         thread::Builder::new()
             .name("log-reader".into())
             .spawn_scoped(scope, move || reader.read_all(numbers))
@@ -71,7 +83,9 @@ pub(super) fn for_each_piece(
         for piece in pieces {
             let mut piece = piece?;
             take(&mut piece)?;
-            let _ = give_back.send(piece.memory);
+            if let Loaded::Piece(piece) = piece {
+                let _ = give_back.send(piece.memory);
+            }
         }
         Ok(())
     })
@@ -80,8 +94,9 @@ pub(super) fn for_each_piece(
 struct Reader<'a> {
     storage: &'a dyn Storage,
     segment_bytes: u64,
+    checkpoints: &'a BTreeMap<u64, u64>,
     free: Receiver<Block>,
-    hand_over: Sender<Result<Piece, LogError>>,
+    hand_over: Sender<Result<Loaded, LogError>>,
     /// The segment before has no first batch.
     was_unused: bool,
 }
@@ -105,6 +120,12 @@ impl Reader<'_> {
         let name = file_name(number);
         let file = self.storage.open(&name).map_err(LogError::io("opening", &name))?;
         let (identity, is_unused) = self.read_headers(number, &name, &*file)?;
+        let length = self.checkpoints.get(&number);
+        if let Some(checkpoint) = length.and_then(|&length| Checkpoint::load(self.storage, &identity, length))
+        {
+            self.was_unused = false;
+            return Ok(self.hand_over.send(Ok(Loaded::Checkpoint(identity, file, checkpoint))).is_ok());
+        }
         let was_unused = std::mem::replace(&mut self.was_unused, is_unused);
         let is_skipped = was_unused && is_unused;
         let mut offset = BLOCK;
@@ -120,7 +141,7 @@ impl Reader<'_> {
             let is_last = range.len() as u64 == left;
             let piece =
                 Piece { identity, file: Arc::clone(&file), offset, is_last, memory, range: range.clone() };
-            if self.hand_over.send(Ok(piece)).is_err() {
+            if self.hand_over.send(Ok(Loaded::Piece(piece))).is_err() {
                 return Ok(false);
             }
             if is_last {

@@ -22,10 +22,14 @@
 //! appended before the last release is durable (synced, whatever a commit waits for). When the log is longer than twice its live bytes and
 //! [`SPARE_SEGMENTS_MAX`](crate::limits::SPARE_SEGMENTS_MAX) segments, the records of its oldest segment are handed
 //! out ([`ChoreOutcome::Relocation`]) to be appended again where they are still needed.
+//!
+//! A log that has grown long gets checkpoints (`checkpoint`), so that a start need not read every body:
+//! [`Log::recover_heads`].
 
 mod batch;
 mod book;
 mod buffer;
+mod checkpoint;
 mod chore;
 mod disk;
 mod error;
@@ -44,6 +48,7 @@ mod wal;
 
 pub use batch::Batch;
 pub use buffer::AlignedBuffer;
+pub use checkpoint::HeadLen;
 pub use chore::{Chore, ChoreDone, ChoreOutcome, Reads, Relocation};
 pub use disk::{DirectoryLock, DiskStorage};
 pub use error::LogError;

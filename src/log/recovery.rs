@@ -11,13 +11,14 @@
 //! What was read may lie in the page cache only, left there by a process that was killed. So it is synced before a
 //! new batch names it as durable.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::book::{Book, Segment, file_name, segment_of_file};
+use super::book::{Book, FileKind, Segment, file_name, kind_of_file};
+use super::checkpoint::{Checkpoint, HeadLen};
 use super::chore::{Done, Preparation, Prepared};
 use super::format::{self, BatchHeader, Flaw, Identity};
-use super::loading::{Piece, for_each_piece};
+use super::loading::{Loaded, Piece, for_each_piece};
 use super::storage::{Storage, StorageFile};
 use super::{AlignedBuffer, Log, LogConfig, LogError, Position};
 use crate::limits::LOG_BLOCK_BYTES;
@@ -31,6 +32,8 @@ pub struct Recovery {
     pub segments: u64,
     /// Batches read.
     pub batches: u64,
+    /// Segments of which the checkpoint was read.
+    pub checkpoints: u64,
     /// Records read.
     pub records: u64,
     /// Bytes of their data.
@@ -66,34 +69,74 @@ impl Log {
         config: LogConfig,
         on_record: &mut dyn FnMut(Position, &[u8]),
     ) -> Result<(Self, Recovery), LogError> {
+        Self::recover_with(storage, config, None, &mut |position, record, _| on_record(position, record))
+    }
+
+    /// As [`Log::recover`], but of a segment with a checkpoint only the heads of the records are read, each handed over with
+    /// the length of its record; `head_len` says what the head of a record is. Goes on to make checkpoints.
+    ///
+    /// # Errors
+    /// As [`Log::recover`].
+    pub fn recover_heads(
+        storage: &dyn Storage,
+        config: LogConfig,
+        head_len: HeadLen,
+        on_record: &mut OnRecord<'_>,
+    ) -> Result<(Self, Recovery), LogError> {
+        Self::recover_with(storage, config, Some(head_len), on_record)
+    }
+
+    fn recover_with(
+        storage: &dyn Storage,
+        config: LogConfig,
+        head_len: Option<HeadLen>,
+        on_record: &mut OnRecord<'_>,
+    ) -> Result<(Self, Recovery), LogError> {
         let mut report = Recovery { is_direct: storage.is_direct(), ..Recovery::default() };
-        let numbers = segment_numbers(storage, &config)?;
+        let (numbers, mut checkpoints) = segment_numbers(storage, &config)?;
         let Some(&oldest) = numbers.first() else {
             report.is_new = true;
             report.segments = 1;
-            return Ok((make(storage, config)?, report));
+            return Ok((make(storage, config, head_len)?, report));
         };
-        let mut walk = Walk::new(config, oldest);
-        for_each_piece(storage, config.segment_bytes, &numbers, |piece| {
-            walk.piece(piece, &mut report, on_record)
+        if head_len.is_none() {
+            checkpoints.clear();
+        }
+        let mut walk = Walk::new(config, oldest, head_len);
+        for_each_piece(storage, config.segment_bytes, &numbers, &checkpoints, |loaded| match loaded {
+            Loaded::Piece(piece) => walk.piece(piece, &mut report, on_record),
+            Loaded::Checkpoint(identity, file, checkpoint) => {
+                walk.checkpoint(*identity, file, checkpoint, &mut report, on_record);
+                Ok(())
+            }
         })?;
         let log = walk.finish(&mut report)?;
-        remove_unfinished(storage)?;
+        remove_leftovers(storage, &numbers)?;
         Ok((log, report))
     }
 }
+
+/// Takes each record with its position: its bytes, or as many as its checkpoint has, and how many it has in all.
+type OnRecord<'a> = dyn FnMut(Position, &[u8], u32) + 'a;
 
 fn list(storage: &dyn Storage) -> Result<Vec<super::Entry>, LogError> {
     storage.list().map_err(LogError::io("listing", "the log directory"))
 }
 
-/// The numbers of the segments, in order and without a gap.
-fn segment_numbers(storage: &dyn Storage, config: &LogConfig) -> Result<Vec<u64>, LogError> {
+/// The numbers of the segments, in order and without a gap, and how long the checkpoints are that some have.
+fn segment_numbers(
+    storage: &dyn Storage,
+    config: &LogConfig,
+) -> Result<(Vec<u64>, BTreeMap<u64, u64>), LogError> {
     let mut numbers = Vec::new();
+    let mut checkpoints = BTreeMap::new();
     for entry in list(storage)? {
-        match segment_of_file(&entry.name) {
-            Some((number, true)) => numbers.push((number, entry.bytes)),
-            Some((_, false)) => {}
+        match kind_of_file(&entry.name) {
+            Some((number, FileKind::Segment)) => numbers.push((number, entry.bytes)),
+            Some((_, FileKind::Unfinished)) => {}
+            Some((number, FileKind::Checkpoint)) => {
+                checkpoints.insert(number, entry.bytes);
+            }
             None => return Err(LogError::Foreign { file: entry.name }),
         }
     }
@@ -110,20 +153,26 @@ fn segment_numbers(storage: &dyn Storage, config: &LogConfig) -> Result<Vec<u64>
         Some(&(number, found)) => {
             Err(LogError::Length { file: file_name(number), found, expected: config.segment_bytes })
         }
-        None => Ok(numbers.into_iter().map(|n| n.0).collect()),
+        None => Ok((numbers.into_iter().map(|n| n.0).collect(), checkpoints)),
     }
 }
 
-fn remove_unfinished(storage: &dyn Storage) -> Result<(), LogError> {
-    for entry in list(storage)?.into_iter().filter(|e| e.name.ends_with(".new")) {
+/// Removes what was being made, and checkpoints whose segments are gone.
+fn remove_leftovers(storage: &dyn Storage, segments: &[u64]) -> Result<(), LogError> {
+    let is_leftover = |name: &str| match kind_of_file(name) {
+        Some((_, FileKind::Unfinished)) => true,
+        Some((number, FileKind::Checkpoint)) => segments.binary_search(&number).is_err(),
+        _ => false,
+    };
+    for entry in list(storage)?.into_iter().filter(|entry| is_leftover(&entry.name)) {
         storage.remove(&entry.name).map_err(LogError::io("removing", &entry.name))?;
     }
     storage.sync_directory().map_err(LogError::io("syncing", "the log directory"))
 }
 
 /// A log with one segment.
-fn make(storage: &dyn Storage, config: LogConfig) -> Result<Log, LogError> {
-    remove_unfinished(storage)?;
+fn make(storage: &dyn Storage, config: LogConfig, head_len: Option<HeadLen>) -> Result<Log, LogError> {
+    remove_leftovers(storage, &[])?;
     let identity = Identity { segment: 1, salt: config.salt(1), segment_bytes: config.segment_bytes };
     let mut preparation = Preparation::new(identity);
     let file = loop {
@@ -136,7 +185,7 @@ fn make(storage: &dyn Storage, config: LogConfig) -> Result<Log, LogError> {
     let mut book = Book::new(config.segment_bytes, 1);
     book.push(Segment::new(identity.salt));
     let last = BatchHeader::default();
-    Ok(Log::new(Start { config, book, file, offset: BLOCK, prepared: VecDeque::new(), last }))
+    Ok(Log::new(Start { config, book, file, offset: BLOCK, prepared: VecDeque::new(), last, head_len }))
 }
 
 /// What a log starts from.
@@ -149,6 +198,8 @@ pub(super) struct Start {
     pub(super) offset: u64,
     pub(super) prepared: VecDeque<Prepared>,
     pub(super) last: BatchHeader,
+    /// Checkpoints are made, of heads that are this long.
+    pub(super) head_len: Option<HeadLen>,
 }
 
 /// Where the log ends, as far as it was followed.
@@ -167,17 +218,20 @@ struct At {
     flaw: Option<Flaw>,
     /// As in [`Cut`].
     cut_bytes: u64,
+    /// Records up to there.
+    records: u64,
 }
 
 impl Default for At {
     fn default() -> Self {
-        Self { offset: BLOCK, flaw: None, cut_bytes: 0 }
+        Self { offset: BLOCK, flaw: None, cut_bytes: 0, records: 0 }
     }
 }
 
 /// Follows the chain from segment to segment.
 struct Walk {
     config: LogConfig,
+    head_len: Option<HeadLen>,
     book: Book,
     last: Option<BatchHeader>,
     at: At,
@@ -195,9 +249,10 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(config: LogConfig, oldest: u64) -> Self {
+    fn new(config: LogConfig, oldest: u64, head_len: Option<HeadLen>) -> Self {
         Self {
             config,
+            head_len,
             book: Book::new(config.segment_bytes, oldest),
             last: None,
             at: At::default(),
@@ -211,12 +266,46 @@ impl Walk {
         }
     }
 
+    /// Follows the chain over a whole segment by its checkpoint. The segment was durable when that was written.
+    fn checkpoint(
+        &mut self,
+        identity: Identity,
+        file: &Arc<dyn StorageFile>,
+        checkpoint: &Checkpoint,
+        report: &mut Recovery,
+        on_record: &mut OnRecord<'_>,
+    ) {
+        self.note(&checkpoint.last);
+        let follows = match self.last {
+            Some(last) => checkpoint.first == (last.number + 1, last.crc),
+            None => identity.segment == self.book.oldest(),
+        };
+        if !follows || !self.behind.is_empty() {
+            // The chain ended before: that this segment is durable refuses the start.
+            self.behind.push_back(Prepared { identity, file: Arc::clone(file) });
+            return;
+        }
+        checkpoint.records(identity).for_each(|(position, head, len)| on_record(position, head, len));
+        report.checkpoints += 1;
+        report.batches += checkpoint.batches;
+        report.records += checkpoint.records;
+        report.data_bytes += checkpoint.data_bytes;
+        let mut segment = Segment::new(identity.salt);
+        segment.written_end = checkpoint.end;
+        segment.records = checkpoint.records;
+        segment.has_checkpoint = true;
+        self.book.push(segment);
+        self.last = Some(checkpoint.last);
+        let (segment, offset) = (identity.segment, checkpoint.end);
+        self.end = Some(End { segment, offset, flaw: Flaw::Foreign, file: Arc::clone(file) });
+    }
+
     /// Follows the chain through a piece, then looks for what lies beyond its end.
     fn piece(
         &mut self,
         piece: &mut Piece,
         report: &mut Recovery,
-        on_record: &mut dyn FnMut(Position, &[u8]),
+        on_record: &mut OnRecord<'_>,
     ) -> Result<(), LogError> {
         piece.join(&self.rest);
         self.rest.clear();
@@ -233,7 +322,7 @@ impl Walk {
         if !piece.is_last {
             return Ok(());
         }
-        let At { cut_bytes, .. } = std::mem::take(&mut self.at);
+        let At { cut_bytes, records, .. } = std::mem::take(&mut self.at);
         let (identity, file) = (piece.identity, Arc::clone(&piece.file));
         let number = identity.segment;
         // What was cut may begin in the segment after the one that the log ends in.
@@ -246,6 +335,7 @@ impl Walk {
         }
         let mut segment = Segment::new(identity.salt);
         segment.written_end = offset;
+        segment.records = records;
         self.book.push(segment);
         self.end = Some(End { segment: number, offset, flaw, file });
         Ok(())
@@ -253,12 +343,7 @@ impl Walk {
 
     /// Hands over the records of the batches in a piece. Returns what ends the chain in this segment, or `None` when the
     /// next piece may go on with it.
-    fn follow(
-        &mut self,
-        piece: &Piece,
-        report: &mut Recovery,
-        on_record: &mut dyn FnMut(Position, &[u8]),
-    ) -> Option<Flaw> {
+    fn follow(&mut self, piece: &Piece, report: &mut Recovery, on_record: &mut OnRecord<'_>) -> Option<Flaw> {
         let identity = piece.identity;
         // Behind the end the chain goes on in the next segment or not at all.
         while self.behind.is_empty() {
@@ -278,7 +363,8 @@ impl Walk {
                 break;
             }
             for (at, data) in format::records(batch, &header) {
-                on_record(Position(identity.position(offset + at as u64)), data);
+                on_record(Position(identity.position(offset + at as u64)), data, data.len() as u32);
+                self.at.records += 1;
                 report.records += 1;
                 report.data_bytes += data.len() as u64;
             }
@@ -356,6 +442,7 @@ impl Walk {
             offset: end.offset,
             prepared: self.behind,
             last: self.last.unwrap_or_default(),
+            head_len: self.head_len,
         }))
     }
 }

@@ -1,6 +1,7 @@
 //! The log over the simulated storage, and once over a real directory.
 
 mod amplification;
+mod checkpoint;
 mod damage;
 mod inspect;
 mod interval;

@@ -1,5 +1,6 @@
 //! The log's bookkeeping. No file is touched here.
 
+mod checkpoints;
 mod relocation;
 
 use std::collections::VecDeque;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use super::batch::{Batch, How};
 use super::book::{Book, Segment};
+use super::checkpoint::{HeadLen, Making};
 use super::chore::{
     Chore, ChoreDone, ChoreOutcome, Done, Preparation, Prepared, ReadAhead, Reading, Want, Work,
 };
@@ -76,6 +78,13 @@ pub struct Log {
     read_ahead: Option<ReadAhead>,
     /// Segments below this one are relocated however little that frees.
     rewrite_below: u64,
+    /// How much of a record a replay needs, where checkpoints are made.
+    head_len: Option<HeadLen>,
+    /// Segments below this one have a checkpoint, or are not worth one.
+    checkpointed_below: u64,
+    /// A checkpoint that is being made, and whether a step of it is under way.
+    making: Option<Box<Making>>,
+    is_making: bool,
     /// How far the oldest segment was handed out, while that is under way.
     scanned_to: Option<u64>,
     scan_busy: bool,
@@ -119,6 +128,10 @@ impl Log {
             next_read: 0,
             read_ahead: Some(ReadAhead::default()),
             rewrite_below: 0,
+            head_len: start.head_len,
+            checkpointed_below: 0,
+            making: None,
+            is_making: false,
             scanned_to: None,
             scan_busy: false,
             relocating: false,
@@ -159,6 +172,7 @@ impl Log {
         }
         let mut piece = self.closed.pop_front()?;
         let oldest_segment = self.book.oldest_needed(segment);
+        self.book.of_mut(segment).records += u64::from(piece.records);
         let header = BatchHeader {
             number: self.last.number + 1,
             durable: self.synced_to,
@@ -285,7 +299,8 @@ impl Log {
         if self.failed {
             return None;
         }
-        let work = self.next_reading().or_else(|| self.next_space()).or_else(|| self.next_scan());
+        let work = self.next_reading().or_else(|| self.next_space());
+        let work = work.or_else(|| self.next_scan()).or_else(|| self.next_checkpoint());
         work.map(Chore)
     }
 
@@ -325,6 +340,7 @@ impl Log {
                 self.relocating = true;
                 return ChoreOutcome::Relocation(slice);
             }
+            Done::Checkpoint(segment, step) => self.checkpoint_stepped(segment, step),
             Done::Failed(error) => {
                 self.failed = true;
                 return ChoreOutcome::Failed(error);

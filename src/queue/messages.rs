@@ -182,7 +182,7 @@ impl Messages {
 
     /// The slot is in no list yet. The body is kept in memory when there is room for it.
     pub(super) fn insert(&mut self, message: Message, body: &[u8]) -> u32 {
-        let id = message.id;
+        let (id, is_there) = (message.id, body.len() == message.body_len as usize);
         let slot = if self.free == NIL {
             if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
                 self.chunks.push(Vec::with_capacity(CHUNK));
@@ -202,7 +202,10 @@ impl Messages {
             hash(chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK - 1)].id)
         });
         self.len += 1;
-        self.keep_body(slot, body);
+        // A start may leave it in the log.
+        if is_there {
+            self.keep_body(slot, body);
+        }
         slot
     }
 

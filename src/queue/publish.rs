@@ -25,6 +25,7 @@ pub(super) struct Placed {
     pub(super) queue: u32,
     pub(super) position: Position,
     pub(super) body_offset: u32,
+    pub(super) body_len: u32,
     pub(super) charge: u32,
     pub(super) time: Time,
 }
@@ -258,7 +259,8 @@ impl Brain {
             let body_len = message.body_len as usize;
             let charge = self.entry_lens[at] + message.body_len + std::mem::take(&mut head_charge);
             let id = first_id + at as u64;
-            let placed = Placed { id, queue, position, body_offset, charge, time };
+            let placed =
+                Placed { id, queue, position, body_offset, body_len: message.body_len, charge, time };
             let slot = self.enter(&placed, &message.header, &bodies[start..start + body_len]);
             let until = self.until(slot, &message.header, time, wall);
             self.place_new(slot, until);
@@ -292,7 +294,7 @@ impl Brain {
     /// Makes the entry of a message, in no state yet.
     pub(super) fn enter(&mut self, placed: &Placed, header: &MessageHeader, body: &[u8]) -> u32 {
         let queue = self.queues.at_mut(placed.queue);
-        queue.bytes += body.len() as u64;
+        queue.bytes += u64::from(placed.body_len);
         let rules = self.queues.at(placed.queue).rules(&self.config);
         let ttl_ms = match header.ttl_ms {
             0 => rules.ttl.map_or(TTL_NEVER, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(TTL_NEVER)),
@@ -310,7 +312,7 @@ impl Brain {
             queue: placed.queue,
             lane: NIL,
             body_offset: placed.body_offset,
-            body_len: body.len() as u32,
+            body_len: placed.body_len,
             charge: placed.charge,
             attempt: 0,
             boot: Boot(0),

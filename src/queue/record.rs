@@ -46,7 +46,7 @@
 mod decode;
 mod encode;
 
-pub use decode::decode;
+pub use decode::{decode, decode_head, head_len};
 pub use encode::{
     encode_boot, encode_clock, encode_died, encode_done, encode_failed, encode_leased, encode_mark,
     encode_publish, encode_redriven, encode_retired, encode_returned, encode_settings, encode_snapshot,

@@ -31,7 +31,17 @@ impl Brain {
     /// # Errors
     /// [`ReplayError`] when the record is not one this version writes.
     pub fn replay(&mut self, position: Position, bytes: &[u8]) -> Result<(), ReplayError> {
-        let decoded = record::decode(bytes).map_err(|source| ReplayError { position, source })?;
+        self.replay_head(position, bytes, bytes.len() as u32)
+    }
+
+    /// As [`Brain::replay`] for a record of `len` bytes of which only the [head](record::head_len) is there: its bodies are
+    /// read back from the log when they are needed.
+    ///
+    /// # Errors
+    /// As [`Brain::replay`].
+    pub fn replay_head(&mut self, position: Position, bytes: &[u8], len: u32) -> Result<(), ReplayError> {
+        let decoded =
+            record::decode_head(bytes, len as usize).map_err(|source| ReplayError { position, source })?;
         match decoded {
             Record::Boot(boot) => self.boot = self.boot.max(boot),
             Record::Clock { time, wall, next_id } => {
@@ -298,11 +308,13 @@ impl Brain {
         for (id, published) in (publish.first_id..).zip(&publish.messages) {
             let message = &published.message;
             let charge = published.entry_len + message.body_len + std::mem::take(&mut head_charge);
-            let (body, rest) = bodies.split_at(message.body_len as usize);
+            // None of them where only the head is there.
+            let (body, rest) = bodies.split_at(bodies.len().min(message.body_len as usize));
             bodies = rest;
             let (time, wall) = (publish.time, publish.wall);
-            let placed = Placed { id, queue, position, body_offset, charge, time };
-            body_offset += message.body_len;
+            let body_len = message.body_len;
+            let placed = Placed { id, queue, position, body_offset, body_len, charge, time };
+            body_offset += body_len;
             if self.messages.find(MessageId(id)).is_some() {
                 continue;
             }
@@ -348,6 +360,7 @@ impl Brain {
             queue,
             position,
             body_offset: (len - snapshot.body.len()) as u32,
+            body_len: snapshot.body.len() as u32,
             charge: len as u32,
             time: self.time_at(snapshot.published),
         };

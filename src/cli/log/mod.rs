@@ -83,6 +83,8 @@ fn inspection_json(found: &Inspection) -> Value {
         "segments": found.segments,
         "unused_segments": found.unused,
         "unfinished_files": found.unfinished,
+        "checkpoints": found.checkpoints,
+        "useless_checkpoints": found.useless_checkpoints,
         "older_segments": found.older_segments,
         "batches": found.batches,
         "records": found.records,

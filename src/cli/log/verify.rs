@@ -68,6 +68,7 @@ fn report(found: &Inspection, kinds: &BTreeMap<&str, u64>) -> String {
     let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     let rows = [
         ("segments", format!("{}, {} unused", found.segments, found.unused)),
+        ("checkpoints", format!("{}, {} useless", found.checkpoints, found.useless_checkpoints)),
         ("batches", found.batches.to_string()),
         ("records", found.records.to_string()),
         ("kinds", kinds.join(", ")),

@@ -8,14 +8,14 @@ use crate::mail::{Settle, Settlement};
 type Messages = Vec<(MessageId, Vec<u8>)>;
 
 /// Small segments, so that a few messages fill several.
-fn small() -> EngineConfig {
+pub(super) fn small() -> EngineConfig {
     let mut config = config();
     config.log.segment_bytes = 64 << 10;
     config
 }
 
 /// A payload of `len` bytes, at least 128 and less than 16,384.
-fn published(seq: u64, len: usize) -> CommandBatch {
+pub(super) fn published(seq: u64, len: usize) -> CommandBatch {
     let mut batch = publish(seq);
     batch.bodies = vec![b'a' + (seq % 26) as u8; len + 3];
     batch.bodies[..3].copy_from_slice(&[0x0a, 0x80 | (len & 0x7f) as u8, (len >> 7) as u8]);
@@ -24,7 +24,7 @@ fn published(seq: u64, len: usize) -> CommandBatch {
 }
 
 /// Commits and does all chores, as the threads would; what is delivered meanwhile.
-fn settle(shard: &mut Shard, storage: &SimStorage) -> Vec<(LeaseId, Vec<u8>)> {
+pub(super) fn settle(shard: &mut Shard, storage: &SimStorage) -> Vec<(LeaseId, Vec<u8>)> {
     let mut delivered = Vec::new();
     loop {
         commit(shard);
@@ -45,7 +45,7 @@ fn settle(shard: &mut Shard, storage: &SimStorage) -> Vec<(LeaseId, Vec<u8>)> {
     }
 }
 
-fn take_all(shard: &mut Shard, storage: &SimStorage) -> Vec<(LeaseId, Vec<u8>)> {
+pub(super) fn take_all(shard: &mut Shard, storage: &SimStorage) -> Vec<(LeaseId, Vec<u8>)> {
     let mut subscribe = subscribe(1000);
     if let Command::Subscribe { credit_messages, .. } = &mut subscribe.commands[0] {
         *credit_messages = 1000;

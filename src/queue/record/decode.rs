@@ -16,7 +16,27 @@ use crate::queue::record::{
 /// # Errors
 /// [`RecordError`] for bytes that no encoder of this version wrote.
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
-    let mut reader = Reader { bytes, at: 0 };
+    decode_head(bytes, bytes.len())
+}
+
+/// How much of a record a replay needs, if not all: that of a publish whose messages have no options ends before the
+/// bodies.
+#[must_use]
+pub fn head_len(record: &[u8]) -> usize {
+    let is_plain = record.first() == Some(&(PUBLISH | VERSION << 5));
+    match decode(record) {
+        Ok(Record::Publish(publish)) if is_plain => publish.bodies_offset as usize,
+        _ => record.len(),
+    }
+}
+
+/// Takes a record of `len` bytes apart of which only the [head](head_len) is there; its bodies are empty.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> {
+    let absent = len.checked_sub(bytes.len()).ok_or(RecordError::Long)?;
+    let mut reader = Reader { bytes, at: 0, absent };
     let tag = reader.byte()?;
     match (tag >> 5, tag & KIND_MASK) {
         (VERSION, _) | (VERSION_WITH_PARTS, PUBLISH) | (VERSION_WITH_ORDER, REDRIVEN) => {}
@@ -56,7 +76,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
         }),
         _ => return Err(RecordError::Version),
     };
-    if reader.at != bytes.len() {
+    if reader.at != bytes.len() || reader.absent != 0 {
         return Err(RecordError::Long);
     }
     Ok(record)
@@ -65,6 +85,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Bytes of bodies that were left away behind these.
+    absent: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -155,7 +177,10 @@ impl<'a> Reader<'a> {
             Ok(message)
         })?;
         let bodies_offset = self.at as u32;
-        let bodies = self.take(usize::try_from(bodies_len).map_err(|_| RecordError::Short)?)?;
+        let bodies_len = usize::try_from(bodies_len).map_err(|_| RecordError::Short)?;
+        let is_absent = self.absent > 0 && self.absent == bodies_len;
+        self.absent -= if is_absent { bodies_len } else { 0 };
+        let bodies = self.take(if is_absent { 0 } else { bodies_len })?;
         let ids = (messages.len() as u64).checked_mul(targets.len().max(1) as u64);
         let last_id = ids.and_then(|ids| first_id.checked_add(ids));
         if messages.is_empty() || last_id.is_none() {
