@@ -260,6 +260,8 @@ impl Shard {
                 queue: self.queue.clone(),
                 producer: None,
                 messages: 1,
+                acks: 0,
+                replenish: false,
             }));
             self.batch.messages.push(PublishMessage { header, body_len: body.len() as u32 });
             self.batch.bodies.extend_from_slice(body);

@@ -82,6 +82,7 @@
 //! | sets of topics that sessions are subscribed to | [`limits::TOPIC_SETS_PER_NAMESPACE_MAX`] a namespace, [`limits::TOPIC_SETS_MAX`] a shard; beyond it one a session, of at most [`limits::SUBSCRIPTIONS_MAX`] topics | `relaymesh_buffer_items{buffer="topic_sets"}` | a subscription that makes another is refused; what is left when one ends is the session's own |
 //! | dead letters of a queue | as many again as its messages | `relaymesh_queue_depth{state="dead"}` | the oldest is forgotten |
 //! | producers' marks | [`limits::PRODUCERS_PER_NAMESPACE_MAX`] | `relaymesh_producers` | a new producer is refused |
+//! | deduplication ids of a queue, 54 to 59 bytes each and twice that while a list has just grown | configured: `dedup_ids_max`, each for `dedup_window` | `relaymesh_buffer_items{buffer="dedup_ids"}`, of all queues | a publish with another id is refused |
 //! | requests of operators | [`limits::OPERATOR_REQUESTS_MAX`] | `relaymesh_buffer_items{buffer="operator_requests"}` | 503 |
 //! | redrives, purges and listings of a shard | [`limits::OPERATOR_JOBS_MAX`] | `relaymesh_buffer_items{buffer="operator_jobs"}` | 429 |
 //! | connections of operators | [`limits::HTTP_CONNECTIONS_MAX`] | `relaymesh_buffer_items{buffer="operator_connections"}` | they wait in the kernel |

@@ -64,6 +64,14 @@ fn client_frames() -> Vec<(&'static str, Vec<u8>)> {
     ping.push_reading("temperature_mc", -40);
     ping.push_reading("errors", 3);
     let body = message().encode_to_vec();
+    let acking = proto::Publish {
+        seq: 9,
+        queue: "jobs".to_owned(),
+        messages: vec![b"next".to_vec()],
+        acks: leases.clone(),
+        replenish: true,
+        ..Default::default()
+    };
     let nack = proto::Nack {
         seq: 5,
         leases: leases.clone(),
@@ -99,6 +107,11 @@ fn client_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("NACK", frame(Kind::Nack, &nack)),
         ("EXTEND", frame(Kind::Extend, &proto::Extend { seq: 6, leases, lease_ms: 30_000 })),
         ("PUBLISH end", written(|out| wire::encode_publish_end(out, 7, "jobs", None, 300, b"end"))),
+        (
+            "PUBLISH acking",
+            written(|out| wire::encode_ack_and_publish(out, 8, "jobs", None, &[LEASE, LEASE], &[b"next"], 0)),
+        ),
+        ("PUBLISH replenishing", frame(Kind::Publish, &acking)),
         ("BYE", frame(Kind::Bye, &proto::Bye { retire_producer: true, retired_producer_id: 0x0102_0304 })),
     ]
 }
@@ -145,7 +158,19 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
         grace_ms: 60_000,
         pong_every: 4,
     };
-    let refusal = proto::Refusal { code: Code::QueueFull.into(), text: text(), retry_after_ms: 1000 };
+    let refusal = proto::Refusal {
+        code: Code::QueueFull.into(),
+        text: text(),
+        retry_after_ms: 1000,
+        ..Default::default()
+    };
+    let lost = proto::Refusal {
+        code: Code::LeaseLost.into(),
+        text: text(),
+        retry_after_ms: 0,
+        lost: vec![proto::Lease::from(LEASE)],
+    };
+    let lost = proto::PublishAck { seq: 9, refusal: Some(lost), ..Default::default() };
     let refused = proto::PublishAck { seq: 9, refusal: Some(refusal), ..Default::default() };
     let reply = proto::Reply {
         seq: 4,
@@ -169,6 +194,7 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("PONG", frame(Kind::Pong, &proto::Pong { heartbeat_ms: 60_000 })),
         ("PUBLISH_ACK", written(|out| wire::encode_publish_ack(out, 1, 2, 300, 3))),
         ("PUBLISH_ACK refused", frame(Kind::PublishAck, &refused)),
+        ("PUBLISH_ACK lost", frame(Kind::PublishAck, &lost)),
         ("PUBLISH_ACK topic", frame(Kind::PublishAck, &handed_on)),
         ("REPLY ok", written(|out| wire::encode_reply_ok(out, 2, 1))),
         ("REPLY lost", frame(Kind::Reply, &reply)),

@@ -40,8 +40,11 @@ fn protos(leases: &[LeaseId]) -> Vec<proto::Lease> {
 
 fn publish() -> impl Strategy<Value = proto::Publish> {
     let producer = (number(), 1u64..1 << 60, any::<prop::sample::Index>());
-    (number(), "[!-~]{1,40}", vec(bytes(), 1..9), producer).prop_map(
-        |(seq, queue, messages, (producer_id, sequence, before))| proto::Publish {
+    let acks = (vec(lease(), 0..5), any::<bool>());
+    (number(), "[!-~]{1,40}", vec(bytes(), 1..9), producer, acks).prop_map(
+        |(seq, queue, messages, (producer_id, sequence, before), (acks, replenish))| proto::Publish {
+            acks: protos(&acks),
+            replenish,
             seq,
             queue,
             messages,
@@ -116,7 +119,10 @@ fn check_publish(payload: &[u8], expected: &proto::Publish) {
         sequence: view.sequence,
         unanswered_from: view.unanswered_from,
         parts_bytes: view.parts_bytes,
+        acks: view.acks().map(proto::Lease::from).collect(),
+        replenish: view.replenish,
     };
+    assert_eq!(view.ack_count(), expected.acks.len());
     assert_eq!(&read, expected);
     assert_eq!(view.message_count(), expected.messages.len());
     assert_eq!(view.body_bytes(), expected.messages.iter().map(Vec::len).sum::<usize>());
@@ -147,8 +153,9 @@ proptest! {
         let has_producer = publish.producer_id != 0;
         let producer = has_producer.then_some((publish.producer_id, publish.sequence, publish.unanswered_from));
         let mut out = Vec::new();
-        wire::encode_publish(&mut out, publish.seq, &publish.queue, producer, &bodies);
-        let mut expected = publish.clone();
+        let leases: Vec<LeaseId> = publish.acks.iter().map(LeaseId::from).collect();
+        wire::encode_ack_and_publish(&mut out, publish.seq, &publish.queue, producer, &leases, &bodies, 0);
+        let mut expected = proto::Publish { replenish: false, ..publish.clone() };
         if !has_producer {
             (expected.sequence, expected.unanswered_from) = (0, 0);
         }
@@ -344,6 +351,7 @@ proptest! {
             sequence,
             unanswered_from: 1,
             parts_bytes,
+            ..Default::default()
         };
         prop_assert_eq!(payload(&out, Kind::Publish), expected.encode_to_vec());
         check_publish(payload(&out, Kind::Publish), &expected);

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relaymesh::queue::record::{Record, decode, encode_boot, encode_done, encode_leased, encode_returned};
+use relaymesh::queue::record::{Record, decode, encode_boot, encode_dedup, encode_done, encode_leased, encode_returned};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(record) = decode(bytes) else { return };
@@ -13,6 +13,9 @@ fuzz_target!(|bytes: &[u8]| {
         Record::Leased(leases) => encode_leased(&mut again, leases),
         Record::Done(ids) => encode_done(&mut again, ids),
         Record::Returned(ids) => encode_returned(&mut again, ids),
+        Record::Dedup(dedup) => {
+            encode_dedup(&mut again, dedup.namespace, dedup.queue, dedup.ids.iter().copied());
+        }
         Record::Publish(publish) => {
             let bodies: usize = publish.messages.iter().map(|entry| entry.message.body_len as usize).sum();
             assert!(!publish.messages.is_empty() && publish.messages.len() <= bytes.len());

@@ -15,7 +15,8 @@ fuzz_target!(|bytes: &[u8]| {
             let publish = proto::Publish::decode(payload).expect("prost takes it");
             assert!(view.messages().eq(publish.messages.iter().map(Vec::as_slice)));
             assert_eq!((view.seq, view.queue), (publish.seq, publish.queue.as_str()));
-            assert_eq!(view.parts_bytes, publish.parts_bytes);
+            assert!(view.acks().map(proto::Lease::from).eq(publish.acks));
+            assert_eq!((view.parts_bytes, view.replenish), (publish.parts_bytes, publish.replenish));
             assert!(view.parts_bytes == 0 || view.message_count() == 1);
         }
         Ok(ClientFrame::Ack(view)) => {

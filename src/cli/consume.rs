@@ -18,9 +18,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::exec::{self, Outcome};
-use crate::client::{Client, Nack, Options, Received, Waker};
+use crate::client::{Client, Error, Message, Nack, Options, Receipt, Received, Waker};
 use crate::clock::{Clock, Time};
 use crate::ids::{LeaseId, QueueName, SubscriptionId};
+use crate::wire::proto::Code;
 
 /// What to take and what to do with it.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct Plan {
     pub(super) topics: Vec<String>,
     /// `None`: print.
     pub(super) exec: Option<String>,
+    /// Where the output of the command goes, in the step in which the message is acked.
+    pub(super) publish_to: Option<QueueName>,
     /// Messages taken at once.
     pub(super) concurrency: u32,
     /// Messages answered before it ends, broadcasts counted.
@@ -39,6 +42,8 @@ pub(super) struct Plan {
 
 /// How long the last answers and the goodbye may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// How often answers to publishes are looked for beside what arrives.
+const ANSWER_GLANCE: Duration = Duration::from_millis(250);
 /// Exit code after a second signal, as shells give it for SIGINT.
 const KILLED: i32 = 130;
 
@@ -59,8 +64,10 @@ pub(super) fn run(options: Options, plan: Plan) -> anyhow::Result<()> {
             let mut crew = Crew {
                 client: &mut client,
                 command: Arc::from(command.as_str()),
+                publish_to: plan.publish_to.clone(),
                 subscription,
                 running: HashMap::new(),
+                publishing: Vec::new(),
                 broadcasts_running: 0,
                 concurrency: plan.concurrency,
                 results,
@@ -143,6 +150,8 @@ struct Done {
     /// `None` of a topic's message, which nobody waits for.
     lease: Option<LeaseId>,
     outcome: Outcome,
+    /// What is to be published with the ack.
+    output: Option<Message>,
 }
 
 /// The commands that run, and their client.
@@ -150,8 +159,11 @@ struct Crew<'a> {
     client: &'a mut Client,
     command: Arc<str>,
     subscription: SubscriptionId,
+    publish_to: Option<QueueName>,
     /// At most as many as the subscription has credit.
     running: HashMap<LeaseId, Job>,
+    /// Publishes with their acks that have no answer; their jobs are still among those that run.
+    publishing: Vec<(LeaseId, Receipt)>,
     /// At most `concurrency` of them.
     broadcasts_running: u32,
     concurrency: u32,
@@ -167,6 +179,7 @@ impl Crew<'_> {
         let mut is_stopping = false;
         loop {
             self.hand_back()?;
+            self.take_answers()?;
             self.extend_due()?;
             if stop.load(Ordering::Relaxed) && !is_stopping {
                 is_stopping = true;
@@ -184,8 +197,20 @@ impl Crew<'_> {
         }
     }
 
+    /// Waits for a message no longer than until an answer to a publish comes.
+    fn wait_for_answers(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Received>, crate::client::Error> {
+        self.client.drive(timeout.unwrap_or(ANSWER_GLANCE).min(ANSWER_GLANCE))?;
+        self.client.next(Some(Duration::ZERO)).map(|delivery| delivery.map(Received::Delivery))
+    }
+
     /// Broadcasts wait while as many commands run on them as may.
     fn next(&mut self, timeout: Option<Duration>) -> Result<Option<Received>, crate::client::Error> {
+        if !self.publishing.is_empty() {
+            return self.wait_for_answers(timeout);
+        }
         if self.broadcasts_running < self.concurrency {
             return self.client.receive(timeout);
         }
@@ -205,17 +230,27 @@ impl Crew<'_> {
             }
         };
         let (command, results, waker) = (Arc::clone(&self.command), self.results.clone(), self.waker.clone());
+        let publishes = self.publish_to.is_some();
         thread::Builder::new().name("command".to_owned()).spawn(move || {
-            let outcome = exec::run(&command, &received, std::io::stdout());
+            let (outcome, output) = if publishes {
+                let (outcome, output) = exec::run_captured(&command, &received);
+                (outcome, Some(received.message().with_payload(output)))
+            } else {
+                (exec::run(&command, &received, std::io::stdout()), None)
+            };
             // Nobody listens any more only when the process is ending.
-            let _ = results.send(Done { lease, outcome });
+            let _ = results.send(Done { lease, outcome, output });
             waker.wake();
         })?;
         Ok(())
     }
 
     fn hand_back(&mut self) -> anyhow::Result<()> {
-        while let Ok(Done { lease, outcome }) = self.finished.try_recv() {
+        while let Ok(Done { lease, outcome, output }) = self.finished.try_recv() {
+            if let (Some(lease), Outcome::Done, Some(output)) = (lease, &outcome, output) {
+                self.publish(lease, &output)?;
+                continue;
+            }
             match lease {
                 Some(lease) => _ = self.running.remove(&lease),
                 None => self.broadcasts_running -= 1,
@@ -225,14 +260,52 @@ impl Crew<'_> {
                 // Unanswered, the message goes to another worker.
                 Outcome::Unprintable(error) => return Err(error).context("cannot write to stdout"),
                 Outcome::Failed(error) => match lease {
-                    Some(lease) => {
-                        eprintln!("relaymesh: message {} failed: {error}", lease.message);
-                        self.client.nack(lease, Nack { error, ..Nack::default() })?;
-                    }
+                    Some(lease) => self.fail(lease, error)?,
                     None => eprintln!("relaymesh: the command failed on a broadcast: {error}"),
                 },
             }
             self.answered += 1;
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, lease: LeaseId, error: String) -> anyhow::Result<()> {
+        eprintln!("relaymesh: message {} failed: {error}", lease.message);
+        self.client.nack(lease, Nack { error, ..Nack::default() })?;
+        Ok(())
+    }
+
+    /// Publishes what came of a message, which is done with it.
+    fn publish(&mut self, lease: LeaseId, output: &Message) -> anyhow::Result<()> {
+        let Some(queue) = &self.publish_to else { return Ok(()) };
+        match self.client.ack_and_publish_pipelined(&[lease], queue.as_str(), output) {
+            Ok(receipt) => self.publishing.push((lease, receipt)),
+            Err(error @ (Error::Message(_) | Error::Batch(_))) => {
+                let error = format!("cannot publish what came of it to {queue}: {error}");
+                self.running.remove(&lease);
+                self.fail(lease, error)?;
+                self.answered += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn take_answers(&mut self) -> anyhow::Result<()> {
+        for (lease, receipt) in std::mem::take(&mut self.publishing) {
+            let Some(answer) = self.client.answer(receipt) else {
+                self.publishing.push((lease, receipt));
+                continue;
+            };
+            self.running.remove(&lease);
+            self.answered += 1;
+            match answer {
+                Ok(_) => {}
+                Err(error @ Error::Refused { code: Code::LeaseLost, .. }) => {
+                    eprintln!("relaymesh: message {} went to another worker: {error}", lease.message);
+                }
+                Err(error) => self.fail(lease, format!("cannot publish what came of it: {error}"))?,
+            }
         }
         Ok(())
     }
@@ -242,7 +315,11 @@ impl Crew<'_> {
         for (&lease, job) in &mut self.running {
             if job.extend_at <= now {
                 job.extend_at = now + job.lease_for / 2;
-                self.client.extend(lease, job.lease_for)?;
+                match self.client.extend(lease, job.lease_for) {
+                    // The publish that acks it was answered this moment.
+                    Ok(()) | Err(Error::NotHeld) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 
 use crate::client::Received;
@@ -28,12 +28,44 @@ pub(super) fn run(command: &str, received: &Received, out: impl Write + Send) ->
         Ok(child) => child,
         Err(error) => return Outcome::Failed(format!("cannot run the command: {error}")),
     };
-    match finish(child, received.message().payload(), out) {
+    match finish(child, received.message().payload(), |stdout| copy_lines(stdout, out)) {
         Ok(Finished { copied: Err(error), .. }) => Outcome::Unprintable(error),
         Ok(Finished { status, .. }) if status.success() => Outcome::Done,
         Ok(Finished { status, last_line, .. }) => Outcome::Failed(describe(status, &last_line)),
         Err(error) => Outcome::Failed(format!("cannot wait for the command: {error}")),
     }
+}
+
+/// Runs `sh -c command` on a message and keeps its output as it is, for a message of its own.
+pub(super) fn run_captured(command: &str, received: &Received) -> (Outcome, Vec<u8>) {
+    let mut output = Vec::new();
+    let outcome = match prepare(command, received).spawn() {
+        Ok(child) => finish(child, received.message().payload(), |stdout| capture(stdout, &mut output)),
+        Err(error) => return (Outcome::Failed(format!("cannot run the command: {error}")), output),
+    };
+    let outcome = match outcome {
+        Ok(Finished { status, last_line, .. }) if !status.success() => {
+            Outcome::Failed(describe(status, &last_line))
+        }
+        Ok(Finished { copied: Ok(()), .. }) => Outcome::Done,
+        Ok(Finished { copied: Err(error), .. }) => Outcome::Failed(error.to_string()),
+        Err(error) => Outcome::Failed(format!("cannot wait for the command: {error}")),
+    };
+    (outcome, output)
+}
+
+/// Reads all of it and keeps what a message holds.
+fn capture(mut from: impl Read, to: &mut Vec<u8>) -> io::Result<()> {
+    let max = limits::PAYLOAD_BYTES_MAX;
+    from.by_ref().take(max as u64 + 1).read_to_end(to)?;
+    if to.len() > max {
+        // So that the command is not killed halfway.
+        io::copy(&mut from, &mut io::sink())?;
+        return Err(io::Error::other(format!(
+            "its output has more than {max} bytes, the most a message holds"
+        )));
+    }
+    Ok(())
 }
 
 fn prepare(command: &str, received: &Received) -> Command {
@@ -71,7 +103,11 @@ struct Finished {
     copied: io::Result<()>,
 }
 
-fn finish(mut child: Child, payload: &[u8], out: impl Write + Send) -> io::Result<Finished> {
+fn finish(
+    mut child: Child,
+    payload: &[u8],
+    copy: impl FnOnce(ChildStdout) -> io::Result<()> + Send,
+) -> io::Result<Finished> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut last = LastLine::default();
     // All at once: a command may write before it has read everything, or never read.
@@ -80,7 +116,7 @@ fn finish(mut child: Child, payload: &[u8], out: impl Write + Send) -> io::Resul
             // A command that does not read its stdin is none the worse for it.
             let _ = stdin.map(|mut stdin| stdin.write_all(payload));
         });
-        let copier = scope.spawn(move || stdout.map_or(Ok(()), |stdout| copy_lines(stdout, out)));
+        let copier = scope.spawn(move || stdout.map_or(Ok(()), copy));
         if let Some(stderr) = stderr {
             pass_errors(stderr, &mut last);
         }

@@ -16,6 +16,11 @@ pub(super) struct Args {
     /// the last line of its stderr is kept with the message.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
+    /// Publish what the command writes to its stdout to this queue, with the message's attributes, priority,
+    /// keys and trace context, and ack the message in the same step: both are on disk, or neither. A refused publish
+    /// counts as an attempt that failed.
+    #[arg(long, value_name = "QUEUE", requires = "exec")]
+    publish_to: Option<QueueName>,
     /// Messages taken at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     concurrency: u32,
@@ -34,11 +39,14 @@ Examples:
   relaymesh work jobs                         print what comes
   relaymesh work jobs --exec 'sha256sum'      run a command on each message
   relaymesh work jobs --max 1 --json          take one message
+  relaymesh work raw --exec 'gzip -9' --publish-to packed
+                                              one step of a pipeline
 
 SIGINT and SIGTERM end it once what runs is finished and answered; a second one ends it at once, and
 what ran is delivered again when its lease has expired.";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let Args { queue, exec, concurrency, max, json, reach } = args;
-    consume::run(reach.stay(None), Plan { queue, topics: Vec::new(), exec, concurrency, max, json })
+    let Args { queue, exec, publish_to, concurrency, max, json, reach } = args;
+    let plan = Plan { queue, topics: Vec::new(), exec, publish_to, concurrency, max, json };
+    consume::run(reach.stay(None), plan)
 }

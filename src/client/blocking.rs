@@ -5,6 +5,7 @@
 //! that works for long between calls must call [`Client::drive`] at least once a heartbeat, or the server takes the
 //! client for dead; worker threads hand their results to the owner and ring its [`Waker`].
 
+mod acking;
 mod inbox;
 mod options;
 mod socket;
@@ -132,7 +133,7 @@ impl Client {
     /// As [`Client::publish`], and [`Error::Unclaimed`] when results are never taken.
     pub fn publish_pipelined(&mut self, queue: &str, message: &Message) -> Result<Receipt, Error> {
         let body = message.encode(self.session.limits().message_bytes_max as usize)?;
-        self.take_publish(queue, vec![body])
+        self.take_publish(queue, &[], vec![body])
     }
 
     /// Publishes messages, all or none, without waiting for the answer. Their ids follow each other by 1 from the
@@ -143,10 +144,15 @@ impl Client {
     pub fn publish_batch(&mut self, queue: &str, messages: &[Message]) -> Result<Receipt, Error> {
         let bytes_max = self.session.limits().message_bytes_max as usize;
         let bodies: Result<Vec<_>, _> = messages.iter().map(|message| message.encode(bytes_max)).collect();
-        self.take_publish(queue, bodies?)
+        self.take_publish(queue, &[], bodies?)
     }
 
-    fn take_publish(&mut self, queue: &str, bodies: Vec<Vec<u8>>) -> Result<Receipt, Error> {
+    fn take_publish(
+        &mut self,
+        queue: &str,
+        leases: &[LeaseId],
+        bodies: Vec<Vec<u8>>,
+    ) -> Result<Receipt, Error> {
         self.inbox.check_room()?;
         let queue = self.queue_name(queue)?;
         let window = *self.session.limits();
@@ -158,7 +164,7 @@ impl Client {
         while can_ever && !has_room(self.session.room()) {
             self.turn(None)?;
         }
-        let sequence = self.session.publish_batch(&queue, bodies)?;
+        let sequence = self.session.ack_and_publish(leases, &queue, bodies)?;
         self.gathered += 1;
         if self.gathered >= GATHERED_MAX {
             self.turn(Some(Duration::ZERO))?;

@@ -205,6 +205,21 @@ impl Message {
         self
     }
 
+    /// What comes of this message for the next queue it goes to: another payload with the same attributes, priority, keys and
+    /// trace context. When and how often it is tried is that queue's affair.
+    #[must_use]
+    pub fn with_payload(&self, payload: impl Into<Vec<u8>>) -> Self {
+        Self(proto::Message {
+            payload: payload.into(),
+            attributes: self.0.attributes.clone(),
+            priority: self.0.priority,
+            trace_context: self.0.trace_context.clone(),
+            order_key: self.0.order_key.clone(),
+            fair_key: self.0.fair_key.clone(),
+            ..proto::Message::default()
+        })
+    }
+
     /// The payload's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

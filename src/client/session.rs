@@ -17,6 +17,7 @@
 //! - A message that is delivered again under a lease still held is not handed out a second time.
 //! - Credit is a count of messages out with the user: it is given back when a message is settled, once.
 
+mod acking;
 mod event;
 mod leases;
 mod publishes;
@@ -27,8 +28,8 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use self::leases::Leases;
-use self::publishes::Publishes;
+use self::leases::{Held, Leases};
+use self::publishes::{Answered, Publishes};
 use self::subscription::Subscription;
 use super::{Backoff, Event, Inbound, Machine, Policy, Room, Verdict};
 use crate::clock::Time;
@@ -249,7 +250,7 @@ impl Session {
                 self.on_published(seq, more, first_id, subscribers)
             }
             Event::PublishRefused { seq, refusal } => match self.publishes.answered(seq) {
-                Some((sequence, messages)) => SessionEvent::PublishRefused { sequence, messages, refusal },
+                Some(answered) => self.on_publish_refused(answered, refusal),
                 None => SessionEvent::Quiet,
             },
             Event::Settled { seq, more, lost } => self.on_replies(seq, more, &lost, None),
@@ -301,13 +302,22 @@ impl Session {
     ) -> SessionEvent<'a> {
         let mut next_id = first_id;
         for seq in seq..=seq + u64::from(more) {
-            if let Some((sequence, messages)) = self.publishes.answered(seq) {
+            if let Some(Answered { sequence, messages, acks }) = self.publishes.answered(seq) {
+                acks.into_iter().for_each(|lease| self.lease_over(lease));
                 let first_id = next_id;
                 self.ready.push_back(SessionEvent::Published { sequence, messages, first_id, subscribers });
                 next_id = MessageId(next_id.0 + u64::from(messages));
             }
         }
         self.after_answer()
+    }
+
+    fn give_back(&mut self, held: &Held) {
+        if let Some(subscription) = self.subscription(held.subscription)
+            && subscription.may_go_on()
+        {
+            subscription.give_back(held.bytes);
+        }
     }
 
     fn on_replies<'a>(
@@ -395,18 +405,15 @@ impl Session {
             for subscription in &mut self.subscriptions {
                 subscription.send(machine, out);
             }
-            let refused = &mut self.ready;
-            self.publishes.send(
-                machine,
-                &mut self.codec,
-                TRANSMIT_BYTES_SOFT_MAX,
-                out,
-                |sequence, messages, text| {
-                    let code = proto::Code::TooLarge.into();
-                    let refusal = proto::Refusal { code, text, retry_after_ms: 0 };
-                    refused.push_back(SessionEvent::PublishRefused { sequence, messages, refusal });
-                },
-            );
+            let (refused, leases) = (&mut self.ready, &mut self.leases);
+            let tell = |unsent: Answered, text| {
+                let Answered { sequence, messages, acks } = unsent;
+                leases.ack_with(&acks, false);
+                let code = proto::Code::TooLarge.into();
+                let refusal = proto::Refusal { code, text, ..Default::default() };
+                refused.push_back(SessionEvent::PublishRefused { sequence, messages, refusal });
+            };
+            self.publishes.send(machine, &mut self.codec, TRANSMIT_BYTES_SOFT_MAX, out, tell);
         }
     }
 
@@ -441,7 +448,7 @@ impl Session {
     /// # Errors
     /// As [`Session::publish`].
     pub fn publish_batch(&mut self, queue: &QueueName, bodies: Vec<Vec<u8>>) -> Result<u64, Unsendable> {
-        self.publishes.take(queue, bodies, &self.limits)
+        self.publishes.take(queue, &[], bodies, &self.limits)
     }
 
     /// Attaches to a queue as a consumer, on this connection and all later ones. At most `credit_messages` messages
@@ -484,11 +491,7 @@ impl Session {
             return self.leases.extend(lease, settlement);
         }
         let Some(held) = self.leases.settle(lease, settlement) else { return false };
-        if let Some(subscription) = self.subscription(held.subscription)
-            && subscription.may_go_on()
-        {
-            subscription.give_back(held.bytes);
-        }
+        self.give_back(&held);
         true
     }
 

@@ -65,7 +65,7 @@ fn attach() -> CommandBatch {
 
 fn publish(seq: u64) -> CommandBatch {
     let queue = QueueName::parse("jobs").unwrap();
-    let publish = Publish { conn: CONN, seq, queue, producer: None, messages: 1 };
+    let publish = Publish { conn: CONN, seq, queue, producer: None, messages: 1, acks: 0, replenish: false };
     CommandBatch {
         commands: vec![Command::Publish(publish)],
         messages: vec![PublishMessage { header: MessageHeader::default(), body_len: BODY.len() as u32 }],

@@ -4,7 +4,7 @@ use crate::clock::Time;
 use crate::gateway::ending::{Cause, Ending, Farewell};
 use crate::gateway::{Gateway, translate};
 use crate::ids::ConnKey;
-use crate::mail::{Attached, Effect, EffectBatch, PublishAcked, Refused, Settled};
+use crate::mail::{Attached, Effect, EffectBatch, LeasesLost, PublishAcked, Refused, Settled};
 use crate::session::Phase;
 use crate::wire::{Kind, clip, encode, encode_publish_ack, encode_reply_ok, proto};
 
@@ -44,7 +44,17 @@ impl Gateway {
                 }
             }
             Effect::PublishRefused { conn, seq, messages, bytes, refused } => {
-                self.publish_refused(now, conn, seq, (messages, bytes), &refused);
+                let refusal = proto::Refusal {
+                    code: translate::refusal_code(refused.code).into(),
+                    text: clip(&refused.text).to_owned(),
+                    retry_after_ms: refused.retry_after_ms,
+                    lost: Vec::new(),
+                };
+                self.publish_refused(now, conn, seq, (messages, bytes), refusal);
+            }
+            Effect::LeasesLost(refused) => {
+                let LeasesLost { conn, seq, messages, bytes, lost } = *refused;
+                self.publish_refused(now, conn, seq, (messages, bytes), leases_lost(&lost));
             }
             Effect::StopReading { conn } => {
                 if let Some(tenant) = self.table.tenant_mut(conn.slot, conn.generation)
@@ -149,16 +159,11 @@ impl Gateway {
         conn: ConnKey,
         seq: u64,
         (messages, bytes): (u32, u32),
-        refused: &Refused,
+        refusal: proto::Refusal,
     ) {
         if !self.publishes_answered(conn, 1, messages, bytes) {
             return;
         }
-        let refusal = proto::Refusal {
-            code: translate::refusal_code(refused.code).into(),
-            text: clip(&refused.text).to_owned(),
-            retry_after_ms: refused.retry_after_ms,
-        };
         let ack = proto::PublishAck { seq, refusal: Some(refusal), ..Default::default() };
         self.append(now, conn.slot, |out| {
             encode(out, Kind::PublishAck, &ack);
@@ -211,6 +216,15 @@ impl Gateway {
         }
         self.end_if_answered(now, conn.slot);
     }
+}
+
+fn leases_lost(lost: &[crate::ids::LeaseId]) -> proto::Refusal {
+    let text = format!(
+        "{} of the leases to ack were not the newest of their message; nothing was published or acked",
+        lost.len()
+    );
+    let lost = lost.iter().map(translate::lease).collect();
+    proto::Refusal { code: proto::Code::LeaseLost.into(), text, retry_after_ms: 0, lost }
 }
 
 fn unhappy_reply(

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::mail::{Command, Publish, PublishMessage, Settle};
 use crate::message::message_header;
 use crate::session::{Phase, Publishing, Request, Verdict};
-use crate::wire::{ClientFrame, Kind, RawFrame, SettleView, Split, clip, encode, proto, split};
+use crate::wire::{ClientFrame, Kind, PublishView, RawFrame, SettleView, Split, clip, encode, proto, split};
 
 impl Gateway {
     /// Bytes of a connection, in order. Whole frames are read where they lie; only the beginning of a frame is kept.
@@ -260,10 +260,10 @@ impl Gateway {
             (Request::Publish(publish), ClientFrame::Publish(view)) => {
                 self.unanswered += 1;
                 if view.parts_bytes == 0 {
-                    self.publish(conn, publish, view.messages())?;
+                    self.publish(conn, publish, view, view.messages())?;
                 } else {
                     let whole = self.finish_parts(slot, view)?;
-                    self.publish(conn, publish, std::iter::once(whole.as_slice()))?;
+                    self.publish(conn, publish, view, std::iter::once(whole.as_slice()))?;
                 }
             }
             (Request::Part { .. }, ClientFrame::Part(part)) => return self.take_part(now, slot, part),
@@ -282,6 +282,7 @@ impl Gateway {
         &mut self,
         conn: ConnKey,
         publish: Publishing,
+        view: &PublishView<'_>,
         messages: impl Iterator<Item = &'a [u8]>,
     ) -> Result<(), Ending> {
         let Ok(queue) = publish.queue else { return Ok(()) };
@@ -301,7 +302,13 @@ impl Gateway {
             }
         }
         let Publishing { seq, producer, messages, .. } = publish;
-        self.batch.commands.push(Command::Publish(Publish { conn, seq, queue, producer, messages }));
+        // Bounded by the frame.
+        let (acks, replenish) = (view.ack_count() as u32, view.replenish);
+        if acks > 0 {
+            self.batch.leases.extend(view.acks());
+        }
+        let publish = Publish { conn, seq, queue, producer, messages, acks, replenish };
+        self.batch.commands.push(Command::Publish(publish));
         Ok(())
     }
 
@@ -344,7 +351,7 @@ impl Gateway {
         let code = proto::Code::Invalid.into();
         match request {
             Request::Publish(publish) => {
-                let refusal = Some(proto::Refusal { code, text, retry_after_ms: 0 });
+                let refusal = Some(proto::Refusal { code, text, ..Default::default() });
                 let ack = proto::PublishAck { seq: publish.seq, refusal, ..Default::default() };
                 self.append(now, slot, |out| {
                     encode(out, Kind::PublishAck, &ack);

@@ -15,7 +15,8 @@ pub enum Command {
     /// The connection is gone. Not answered.
     Detach(Detach),
     /// Answered with `PublishAcked` or `PublishRefused` once durable; where its queue is a topic, with `Broadcasted` or
-    /// `PublishRefused` at once. Owns the batch's next `messages` messages.
+    /// `PublishRefused` at once; with `LeasesLost` where it acks leases that are. Owns the batch's next `messages` messages
+    /// and `acks` leases.
     Publish(Publish),
     /// Answered with `Settled`. Owns the batch's next `leases` leases.
     Settle(Settle),
@@ -128,7 +129,7 @@ pub struct Detach {
 }
 
 /// Messages for one queue, all or none.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Publish {
     /// The producer's connection.
     pub conn: ConnKey,
@@ -140,6 +141,10 @@ pub struct Publish {
     pub producer: Option<ProducerSequence>,
     /// How many of the batch's messages, at least 1.
     pub messages: u32,
+    /// How many of the batch's leases are acked with it.
+    pub acks: u32,
+    /// Give the credit of what is acked back to its subscriptions.
+    pub replenish: bool,
 }
 
 /// Where a publish stands in its producer's own count.
@@ -222,7 +227,7 @@ pub struct CommandBatch {
     pub commands: Vec<Command>,
     /// The messages of the publishes, in order.
     pub messages: Vec<PublishMessage>,
-    /// The leases of the settlements and returns, in order.
+    /// The leases of the settlements, returns and publishes, in order.
     pub leases: Vec<LeaseId>,
     /// The encoded messages, in order, end to end.
     pub bodies: Vec<u8>,

@@ -37,6 +37,8 @@ pub enum Effect {
         /// Why.
         refused: Box<Refused>,
     },
+    /// A publish was refused as a whole because leases it was to ack are not the newest of their messages.
+    LeasesLost(Box<LeasesLost>),
     /// A message for a consumer. Owns the batch's next `body_len` body bytes.
     Deliver(Deliver),
     /// Answers requests other than publishes.
@@ -117,6 +119,21 @@ pub struct PublishAcked {
     pub messages: u32,
     /// Bytes of their bodies in all.
     pub bytes: u32,
+}
+
+/// A publish that was refused for the leases it was to ack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeasesLost {
+    /// The producer's connection.
+    pub conn: ConnKey,
+    /// The request.
+    pub seq: u64,
+    /// Its messages, which leave the window.
+    pub messages: u32,
+    /// Their bytes, which leave the window.
+    pub bytes: u32,
+    /// Those that are lost; the others stand.
+    pub lost: Box<[LeaseId]>,
 }
 
 /// A publish to a topic that was handed on.
@@ -205,6 +222,7 @@ impl Effect {
             Self::Deliver(deliver) => &deliver.conn,
             Self::Settled(settled) => &settled.conn,
             Self::Broadcasted(broadcasted) => &broadcasted.conn,
+            Self::LeasesLost(refused) => &refused.conn,
             Self::AttachRefused { conn, .. }
             | Self::TakenOver { conn }
             | Self::PublishRefused { conn, .. }

@@ -22,7 +22,8 @@ pub use command::{
 };
 pub use drain::{DrainOrder, WHOLE_PPM};
 pub use effect::{
-    Attached, Broadcasted, Deliver, Effect, EffectBatch, PublishAcked, RefusalCode, Refused, Settled,
+    Attached, Broadcasted, Deliver, Effect, EffectBatch, LeasesLost, PublishAcked, RefusalCode, Refused,
+    Settled,
 };
 pub use lane::{
     CommandReceiver, CommandSender, EffectReceiver, EffectSender, LaneFull, command_lanes, effect_lane,

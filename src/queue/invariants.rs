@@ -15,6 +15,7 @@ impl Brain {
         self.check_leases();
         self.check_parked();
         self.check_lanes();
+        self.check_ids();
         self.directory.check();
         let connected = self.directory.clients.iter().filter(|(_, client)| client.is_connected);
         let on = |(at, client): (u32, &crate::queue::directory::Client)| (at, client.conn().loop_id);
@@ -37,7 +38,9 @@ impl Brain {
         let marks: u64 = runs.map(|run| u64::from(run.charge)).sum();
         let own = self.queues.slab.iter().filter_map(|(_, queue)| queue.own.as_ref());
         let settings: u64 = own.map(|own| u64::from(own.held.len)).sum();
-        messages + marks + settings + u64::from(self.boot_held.len) + u64::from(self.clock_held.len)
+        let ids = self.queues.slab.iter().filter_map(|(_, queue)| queue.dedup.as_ref());
+        let ids: u64 = ids.flat_map(|ids| ids.entries()).map(|entry| u64::from(entry.charge)).sum();
+        messages + marks + settings + ids + u64::from(self.boot_held.len) + u64::from(self.clock_held.len)
     }
 
     fn check_messages(&self) {
@@ -192,6 +195,12 @@ impl Brain {
             let waits = queue.is_starved || queue.is_held_back;
             assert!(!(may_take && queue.ready_count > 0 && !waits), "a message and a consumer do not meet");
         }
+    }
+
+    fn check_ids(&self) {
+        let tables = self.queues.slab.iter().filter_map(|(_, queue)| queue.dedup.as_ref());
+        let count = tables.inspect(|ids| ids.check()).count();
+        assert_eq!(count, self.forgetting.len(), "tables of ids that nobody empties");
     }
 
     fn check_parked(&self) {

@@ -125,6 +125,12 @@ impl Brain {
     /// The message is gone, with everything it kept alive. Its `done` record is appended before this call returns to
     /// the engine.
     pub(super) fn finish_message(&mut self, slot: u32, turn: &mut Turn<'_>) {
+        let id = self.end_message(slot, turn);
+        self.done.push(id);
+    }
+
+    /// The same where the caller writes down that it is done. Returns its id.
+    pub(super) fn end_message(&mut self, slot: u32, turn: &mut Turn<'_>) -> u64 {
         self.leave(slot);
         self.release_key(slot, turn);
         self.part_lane(slot);
@@ -134,8 +140,8 @@ impl Brain {
         turn.journal.release(message.position, message.charge);
         self.queues.at_mut(queue).bytes -= u64::from(message.body_len);
         self.messages.remove(slot);
-        self.done.push(id);
         self.mark_dirty(queue);
+        id
     }
 
     /// Takes a message out of the state it is in; one of the `place_*`, or its end, must follow.

@@ -6,8 +6,10 @@
 //! then any of [`Brain::apply`], [`Brain::expire`], [`Brain::go_on`], [`Brain::record_read`], [`Brain::relocate`] and
 //! [`Brain::log_room_changed`]. What is to happen outside is appended to the journal and pushed to the outbox.
 
+mod ack_and_publish;
 mod bodies;
 mod config;
+mod dedup;
 mod directory;
 mod invariants;
 mod jobs;
@@ -54,6 +56,7 @@ use crate::mail::{Command, CommandBatch, Effect, RefusalCode, Refused, Settled};
 use crate::telemetry::ShardMetrics;
 use crate::wheel::Wheel;
 
+use dedup::Forgetting;
 use directory::{Directory, Lease, Subscription};
 use jobs::Job;
 use lanes::Lanes;
@@ -146,6 +149,7 @@ pub struct Brain {
     /// At most one a loop.
     parked_by_loop: Vec<LoopParked>,
     marks: Marks,
+    forgetting: Forgetting,
     /// Keys are message slots, or clients with [`CLIENT_TIMER`] set.
     wheel: Wheel,
     reads: HashMap<ReadTicket, Reading>,
@@ -213,6 +217,7 @@ impl Brain {
             parked: Slab::new(),
             parked_by_loop: Vec::new(),
             marks: Marks::default(),
+            forgetting: Forgetting::default(),
             wheel: Wheel::new(Time(0)),
             reads: HashMap::new(),
             reading_bytes: 0,
@@ -247,7 +252,8 @@ impl Brain {
             match command {
                 Command::Publish(publish) => {
                     let (messages, bodies) = parts.messages(publish.messages);
-                    self.publish(&publish, messages, bodies, turn);
+                    let acks = if publish.acks == 0 { &[] } else { parts.leases(publish.acks) };
+                    self.publish(&publish, acks, messages, bodies, turn);
                 }
                 Command::Settle(settle) => {
                     let leases = parts.leases(settle.leases);
@@ -317,6 +323,7 @@ impl Brain {
                 _ => self.grace_over(key & !CLIENT_TIMER, turn),
             }
         }
+        self.forget_ids(turn);
         if self.messages.bodies.has_surplus() && self.trimmed + TRIM_INTERVAL <= turn.now.time {
             self.trimmed = turn.now.time;
             self.messages.bodies.trim();
@@ -337,7 +344,7 @@ impl Brain {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         let trim = self.messages.bodies.has_surplus().then_some(self.trimmed + TRIM_INTERVAL);
-        self.wheel.next_deadline().into_iter().chain(trim).min()
+        self.wheel.next_deadline().into_iter().chain(trim).chain(self.forgetting.next()).min()
     }
 
     /// The disk is full, or has room again: parked publishes are looked at anew.

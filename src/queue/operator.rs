@@ -9,6 +9,8 @@ use crate::mail::{
     DeadLetter, Effect, FailedAttempt, OperatorReply, OperatorRequest, PublishMessage, QueueStats,
     RefusalCode,
 };
+use crate::queue::ack_and_publish::Asking;
+use crate::queue::dedup::digests;
 use crate::queue::lifecycle::End;
 use crate::queue::messages::State;
 use crate::queue::record::Reason;
@@ -104,11 +106,23 @@ impl Brain {
             };
             return turn.push_now(Effect::Operator { conn, reply: Box::new(reply) });
         }
-        let judged = namespace
-            .and_then(|namespace| self.judge(namespace, queue.as_str(), None, &[message], None, turn));
+        let digests = digests(&[message], body);
+        let judged = namespace.and_then(|namespace| {
+            if !digests.is_empty()
+                && let Some(known) = self.judge_ids(namespace, queue.as_str(), &digests, turn)?
+            {
+                return Ok(Err(known));
+            }
+            self.judge(namespace, queue.as_str(), Asking::default(), &[message], turn).map(Ok)
+        });
         match judged {
-            Ok((queue, _)) => {
-                let id = self.admit(queue, None, &[message], body, turn);
+            Ok(Err(known)) => {
+                self.metrics.dedup_hits.inc();
+                let reply = Box::new(OperatorReply::Published(MessageId(known)));
+                turn.outbox.push(self.published_with(known), Effect::Operator { conn, reply }, &[]);
+            }
+            Ok(Ok((queue, _))) => {
+                let id = self.admit(queue, None, &[], &[message], body, turn);
                 turn.push_durable(Effect::Operator { conn, reply: Box::new(OperatorReply::Published(id)) });
             }
             Err(refused) => {

@@ -5,11 +5,13 @@
 //! room; what it publishes meanwhile is refused instead, and so are the publishes it had sent before it could know of
 //! the refusal, so that a producer that tries again keeps its order.
 
-use crate::ids::{ConnKey, ProducerId};
+use crate::ids::{ConnKey, LeaseId, ProducerId};
 use crate::log::Room;
 use crate::mail::{Effect, ProducerSequence, Publish, PublishMessage};
+use crate::queue::ack_and_publish::{Asked, Asks};
+use crate::queue::dedup::digests;
 use crate::queue::messages::NIL;
-use crate::queue::publish::acked;
+use crate::queue::publish::answer;
 use crate::queue::{Brain, Turn};
 
 /// One parked publish.
@@ -17,11 +19,8 @@ use crate::queue::{Brain, Turn};
 pub(super) struct Parked {
     pub(super) client: u32,
     pub(super) queue: u32,
-    conn: ConnKey,
-    seq: u64,
-    producer: Option<ProducerSequence>,
-    messages: Box<[PublishMessage]>,
-    pub(super) bodies: Box<[u8]>,
+    publish: Publish,
+    asks: Asks,
     /// Neighbours in the queue's list.
     pub(super) next: u32,
     prev: u32,
@@ -30,12 +29,13 @@ pub(super) struct Parked {
 impl Parked {
     /// What it takes of its namespace's budget, in bytes.
     pub(super) fn charge(&self) -> u64 {
-        charge(&self.messages, &self.bodies)
+        let Asks { acks, messages, bodies } = &self.asks;
+        charge(acks, messages, bodies)
     }
 }
 
-pub(super) fn charge(messages: &[PublishMessage], bodies: &[u8]) -> u64 {
-    (size_of::<Parked>() + size_of_val(messages) + bodies.len()) as u64
+pub(super) fn charge(acks: &[LeaseId], messages: &[PublishMessage], bodies: &[u8]) -> u64 {
+    (size_of::<Parked>() + size_of_val(acks) + size_of_val(messages) + bodies.len()) as u64
 }
 
 /// The parked publishes of one loop's connections.
@@ -86,8 +86,7 @@ impl Brain {
         client: u32,
         queue: u32,
         publish: &Publish,
-        messages: &[PublishMessage],
-        bodies: &[u8],
+        asks: Asks,
         turn: &mut Turn<'_>,
     ) {
         let entry = self.queues.at_mut(queue);
@@ -95,11 +94,8 @@ impl Brain {
         let parked = self.parked.insert(Parked {
             client,
             queue,
-            conn: publish.conn,
-            seq: publish.seq,
-            producer: publish.producer,
-            messages: messages.into(),
-            bodies: bodies.into(),
+            publish: publish.clone(),
+            asks,
             next: NIL,
             prev: last,
         }) as u32;
@@ -111,8 +107,8 @@ impl Brain {
             _ => self.parked[last as usize].next = parked,
         }
         self.count_parked(publish.conn, 1);
+        let charge = self.parked[parked as usize].charge();
         let tenant = self.queues.tenant_mut(namespace);
-        let charge = charge(messages, bodies);
         tenant.parked_bytes += charge;
         let is_over = tenant.parked_bytes > self.config.parked_bytes_per_namespace_max;
         self.metrics.parked_bytes.add(charge);
@@ -132,17 +128,33 @@ impl Brain {
             let entry = self.queues.at(queue);
             let first = entry.parked.0;
             let Some(parked) = self.parked.get(first as usize) else { return };
-            let (count, bytes) = (parked.messages.len() as u64, parked.bodies.len() as u64);
+            let (count, bytes) = (parked.asks.messages.len() as u64, parked.asks.bodies.len() as u64);
             if !entry.has_room(&self.config, count, bytes) {
                 return;
             }
             let parked = self.unpark(first);
-            let first_id = self.admit(queue, parked.producer, &parked.messages, &parked.bodies, turn);
-            turn.push_durable(acked(parked.conn, parked.seq, first_id.0, count as u32, parked.bodies.len()));
+            self.let_in(&parked, turn);
             if self.directory.at(parked.client).rest.as_ref().is_none_or(|rest| rest.parked.is_empty()) {
                 self.resume_reading(parked.client, turn);
             }
         }
+    }
+
+    /// What was asked is judged again: what waited before it may have had the same ids, and its leases may be lost.
+    fn let_in(&mut self, parked: &Parked, turn: &mut Turn<'_>) {
+        let Parked { client, queue, publish, asks: Asks { acks, messages, bodies }, .. } = parked;
+        let namespace = self.queues.at(*queue).namespace;
+        let asked = Asked { publish, client: *client, namespace, acks, bytes: bodies.len() };
+        let digests = digests(messages, bodies);
+        if !digests.is_empty() && self.is_known(&asked, &digests, turn) {
+            return;
+        }
+        let Some(acked) = self.acked_with(&asked, turn) else { return };
+        if publish.replenish {
+            acked.iter().for_each(|&slot| self.replenish_settled(slot, turn));
+        }
+        let first_id = self.admit(*queue, publish.producer, &acked, messages, bodies, turn);
+        turn.push_durable(answer(publish.conn, publish.seq, first_id.0, publish.messages, bodies.len()));
     }
 
     /// A connection is gone: nobody waits for its publishes any more.
@@ -202,7 +214,7 @@ impl Brain {
         let namespace = entry.namespace;
         self.queues.tenant_mut(namespace).parked_bytes -= parked.charge();
         self.metrics.parked_bytes.sub(parked.charge());
-        self.count_parked(parked.conn, -1);
+        self.count_parked(parked.publish.conn, -1);
         let entry = self.directory.at_mut(parked.client);
         let rest = entry.rest_mut();
         // Nearly always the first: a client's publishes to one queue are let in in order.

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use crate::clock::{Time, Wall};
-use crate::ids::{Boot, ConnKey, MessageId, ProducerId};
+use crate::ids::{Boot, ConnKey, LeaseId, MessageId, ProducerId};
 use crate::log::{Position, Room};
 use crate::mail::{
     Broadcasted, Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode,
     Refused,
 };
 use crate::message::{RetryOptions, message_options};
+use crate::queue::ack_and_publish::{Asked, Asking, Asks};
 use crate::queue::bodies::Place;
 use crate::queue::config::WhenFull;
+use crate::queue::dedup::{Entry, digests};
 use crate::queue::marks::{Run, SEQUENCES_AHEAD_MAX, Verdict};
 use crate::queue::messages::{Message, NIL, State};
 use crate::queue::queues::{NamesFull, NamespaceId};
@@ -35,6 +37,7 @@ impl Brain {
     pub(super) fn publish(
         &mut self,
         publish: &Publish,
+        acks: &[LeaseId],
         messages: &[PublishMessage],
         bodies: &[u8],
         turn: &mut Turn<'_>,
@@ -44,36 +47,22 @@ impl Brain {
         if let Some(topic) = publish.queue.topic() {
             return self.publish_to_topic(publish, namespace, topic, messages, bodies, turn);
         }
-        if let Some(producer) = publish.producer {
-            match self.marks.verdict(namespace, producer, publish.messages) {
-                Verdict::New => {}
-                Verdict::Duplicate(first_id) => {
-                    self.metrics.duplicates.inc();
-                    let last_id = first_id + u64::from(publish.messages) - 1;
-                    let after = self.published_with(last_id);
-                    let acked = acked(publish.conn, publish.seq, first_id, publish.messages, bodies.len());
-                    turn.outbox.push(after, acked, &[]);
-                    return;
-                }
-                unusable => {
-                    let refused = refuse_sequence(unusable, producer);
-                    return self.refuse(
-                        publish.conn,
-                        publish.seq,
-                        messages.len(),
-                        bodies.len(),
-                        refused,
-                        turn,
-                    );
-                }
-            }
+        if self.is_answered_again(publish, namespace, bodies.len(), turn) {
+            return;
         }
+        let asked = Asked { publish, client, namespace, acks, bytes: bodies.len() };
+        let digests = digests(messages, bodies);
+        if !digests.is_empty() && self.is_known(&asked, &digests, turn) {
+            return;
+        }
+        let Some(acked) = self.acked_with(&asked, turn) else { return };
         if publish.producer.is_some_and(|producer| self.follows_turned_away(client, producer)) {
             let refused = self.nowhere_to_park();
             return self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn);
         }
-        let parkable = Some(client);
-        match self.judge(namespace, publish.queue.as_str(), publish.producer, messages, parkable, turn) {
+        let freed = if acked.is_empty() { (0, 0) } else { self.freed_in(namespace, publish, &acked) };
+        let asking = Asking { producer: publish.producer, may_wait: freed.0 == 0, freed };
+        match self.judge(namespace, publish.queue.as_str(), asking, messages, turn) {
             Ok((_, false)) if self.turns_away(client) => {
                 if let Some(producer) = publish.producer {
                     self.turn_away(client, producer);
@@ -82,13 +71,46 @@ impl Brain {
                 self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn);
             }
             Ok((queue, true)) => {
-                let first_id = self.admit(queue, publish.producer, messages, bodies, turn);
+                if publish.replenish {
+                    acked.iter().for_each(|&slot| self.replenish_settled(slot, turn));
+                }
+                let first_id = self.admit(queue, publish.producer, &acked, messages, bodies, turn);
                 let count = publish.messages;
-                turn.push_durable(acked(publish.conn, publish.seq, first_id.0, count, bodies.len()));
+                turn.push_durable(answer(publish.conn, publish.seq, first_id.0, count, bodies.len()));
             }
-            Ok((queue, false)) => self.park(client, queue, publish, messages, bodies, turn),
+            Ok((queue, false)) => {
+                let asks = Asks { acks: acks.into(), messages: messages.into(), bodies: bodies.into() };
+                self.park(client, queue, publish, asks, turn);
+            }
             Err(refused) => {
                 self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn)
+            }
+        }
+    }
+
+    /// Whether the publish was answered because its producer had sent it before, or cannot have.
+    fn is_answered_again(
+        &mut self,
+        publish: &Publish,
+        namespace: NamespaceId,
+        bytes: usize,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        let Some(producer) = publish.producer else { return false };
+        match self.marks.verdict(namespace, producer, publish.messages) {
+            Verdict::New => false,
+            Verdict::Duplicate(first_id) => {
+                self.metrics.duplicates.inc();
+                let last_id = first_id + u64::from(publish.messages) - 1;
+                let after = self.published_with(last_id);
+                let acked = answer(publish.conn, publish.seq, first_id, publish.messages, bytes);
+                turn.outbox.push(after, acked, &[]);
+                true
+            }
+            unusable => {
+                let refused = refuse_sequence(unusable, producer);
+                self.refuse(publish.conn, publish.seq, publish.messages as usize, bytes, refused, turn);
+                true
             }
         }
     }
@@ -104,6 +126,11 @@ impl Brain {
         turn: &mut Turn<'_>,
     ) {
         let Publish { conn, seq, messages: count, .. } = *publish;
+        if publish.acks > 0 {
+            let text = "a topic keeps nothing: publish to a queue what is to be acked with it".to_owned();
+            let refused = refused(RefusalCode::Invalid, text, 0);
+            return self.refuse(conn, seq, messages.len(), bodies.len(), refused, turn);
+        }
         match self.broadcast(namespace, topic, messages, bodies, turn) {
             Ok(subscribers) => {
                 let bytes = bodies.len() as u32;
@@ -119,23 +146,23 @@ impl Brain {
         &mut self,
         namespace: NamespaceId,
         name: &str,
-        producer: Option<ProducerSequence>,
+        asking: Asking,
         messages: &[PublishMessage],
-        parkable: Option<u32>,
         turn: &mut Turn<'_>,
     ) -> Result<(u32, bool), Refused> {
         if turn.journal.room() == Room::Reserved {
             let text = "the disk has no room for more messages; free some, acks go on meanwhile";
             return Err(refused(RefusalCode::DiskFull, text.to_owned(), self.full_retry_ms()));
         }
-        self.judge_producer(namespace, producer)?;
+        self.judge_producer(namespace, asking.producer)?;
         let queue =
             self.queues.open(namespace, name, Some(&self.config)).map_err(|full| self.names_full(full))?;
         // An idle queue that takes nothing is closed again at the end of this call.
         self.mark_dirty(queue);
         let entry = self.queues.at(queue);
         let rules = entry.rules(&self.config);
-        let (count, bytes) = (messages.len() as u64, messages.iter().map(|m| u64::from(m.body_len)).sum());
+        let (count, bytes): (u64, u64) =
+            (messages.len() as u64, messages.iter().map(|m| u64::from(m.body_len)).sum());
         if count > rules.messages_max || bytes > rules.bytes_max {
             let (messages_max, bytes_max) = (rules.messages_max, rules.bytes_max);
             let text = format!(
@@ -144,8 +171,12 @@ impl Brain {
             );
             return Err(refused(RefusalCode::LimitReached, text, 0));
         }
-        let fits = entry.parked_count == 0 && entry.has_room(&self.config, count, bytes);
-        if fits || (parkable.is_some() && rules.when_full == WhenFull::Wait) {
+        let (more, more_bytes) = (count.saturating_sub(asking.freed.0), bytes.saturating_sub(asking.freed.1));
+        // What takes no more than it gives back takes nothing from those that wait.
+        let is_exchange = asking.freed.0 > 0 && more == 0 && more_bytes == 0;
+        let has_room = entry.parked_count == 0 && entry.has_room(&self.config, more, more_bytes);
+        let fits = has_room || is_exchange;
+        if fits || (asking.may_wait && rules.when_full == WhenFull::Wait) {
             return Ok((queue, fits));
         }
         let text = format!(
@@ -199,11 +230,13 @@ impl Brain {
         turn.push_now(Effect::PublishRefused { conn, seq, messages, bytes, refused });
     }
 
-    /// Writes the messages down and puts them on their queue. Returns the first one's id; the others follow by 1.
+    /// Writes the messages down and puts them on their queue; those in the slots of `acked` are done with it. Returns the
+    /// first one's id; the others follow by 1.
     pub(super) fn admit(
         &mut self,
         queue: u32,
         producer: Option<ProducerSequence>,
+        acked: &[u32],
         messages: &[PublishMessage],
         bodies: &[u8],
         turn: &mut Turn<'_>,
@@ -218,12 +251,10 @@ impl Brain {
             }
             None => messages,
         };
-        let first_id = self.next_id;
-        self.next_id += messages.len() as u64;
-        let ticket = turn.journal.open_ticket();
-        if self.uncommitted.back().is_none_or(|(last, _)| *last != ticket) {
-            self.uncommitted.push_back((ticket, first_id));
-        }
+        let digests = digests(messages, bodies);
+        let dedup_window_ms = if digests.is_empty() { 0 } else { self.dedup_window_ms(queue) };
+        let acks: Vec<u64> = acked.iter().map(|&slot| self.messages.at(slot).id).collect();
+        let first_id = self.take_ids(messages.len(), turn);
         let entry = self.queues.at(queue);
         let namespace = entry.namespace;
         let head = PublishHead {
@@ -233,6 +264,8 @@ impl Brain {
             namespace: &self.queues.tenant(namespace).name,
             queue: &entry.name,
             producer,
+            acks: &acks,
+            dedup_window_ms,
             ..PublishHead::default()
         };
         self.scratch.clear();
@@ -241,6 +274,7 @@ impl Brain {
         let head_len = record::encode_publish(&mut self.scratch, &head, messages, |len| entry_lens.push(len));
         let position = turn.journal.append(&[&self.scratch, bodies]);
         self.clock = (turn.now.time, turn.now.wall);
+        self.end_acked(acked, turn);
         // The head lives as long as the producer's mark needs it, or as the first message.
         let mut head_charge = head_len;
         if let Some(producer) = producer {
@@ -257,8 +291,14 @@ impl Brain {
         let (mut body_offset, mut start) = (self.scratch.len() as u32, 0);
         for (at, message) in messages.iter().enumerate() {
             let body_len = message.body_len as usize;
-            let charge = self.entry_lens[at] + message.body_len + std::mem::take(&mut head_charge);
+            let mut charge = self.entry_lens[at] + message.body_len + std::mem::take(&mut head_charge);
             let id = first_id + at as u64;
+            if let Some(&Some(digest)) = digests.get(at) {
+                charge -= self.entry_lens[at];
+                let expires = Time(time.0.saturating_add(dedup_window_ms));
+                let entry = Entry { digest, id, expires, position, charge: self.entry_lens[at] };
+                self.remember_id(queue, entry, turn);
+            }
             let placed =
                 Placed { id, queue, position, body_offset, body_len: message.body_len, charge, time };
             let slot = self.enter(&placed, &message.header, &bodies[start..start + body_len]);
@@ -270,6 +310,18 @@ impl Brain {
         self.metrics.published.add(messages.len() as u64);
         self.mark_dirty(queue);
         MessageId(first_id)
+    }
+
+    /// Ids for messages that are written down now.
+    #[inline]
+    fn take_ids(&mut self, count: usize, turn: &mut Turn<'_>) -> u64 {
+        let first_id = self.next_id;
+        self.next_id += count as u64;
+        let ticket = turn.journal.open_ticket();
+        if self.uncommitted.back().is_none_or(|(last, _)| *last != ticket) {
+            self.uncommitted.push_back((ticket, first_id));
+        }
+        first_id
     }
 
     fn remember(
@@ -370,7 +422,7 @@ fn with_own_ttl(mut message: PublishMessage, ttl: Option<Duration>) -> PublishMe
     message
 }
 
-pub(super) fn acked(conn: ConnKey, seq: u64, first_id: u64, messages: u32, bytes: usize) -> Effect {
+pub(super) fn answer(conn: ConnKey, seq: u64, first_id: u64, messages: u32, bytes: usize) -> Effect {
     let first_id = MessageId(first_id);
     Effect::PublishAcked(PublishAcked { conn, seq, more: 0, first_id, messages, bytes: bytes as u32 })
 }

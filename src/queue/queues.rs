@@ -8,6 +8,7 @@ use slab::Slab;
 
 use crate::ids::QueueName;
 use crate::queue::config::{QueueConfig, QueueRules};
+use crate::queue::dedup::Ids;
 use crate::queue::messages::NIL;
 use crate::queue::ready::Ready;
 use crate::queue::settings::Own;
@@ -60,6 +61,8 @@ pub(super) struct Queue {
     pub(super) owner: u32,
     /// What was set for it.
     pub(super) own: Option<Box<Own>>,
+    /// Deduplication ids it remembers.
+    pub(super) dedup: Option<Box<Ids>>,
 }
 
 impl Queue {
@@ -81,7 +84,11 @@ impl Queue {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.messages() == 0 && self.parked_count == 0 && self.subscriptions == 0 && self.own.is_none()
+        self.messages() == 0
+            && self.parked_count == 0
+            && self.subscriptions == 0
+            && self.own.is_none()
+            && self.dedup.is_none()
     }
 
     pub(super) fn has_too_many_dead(&self, config: &QueueConfig) -> bool {
@@ -217,6 +224,7 @@ impl Queues {
             subscriptions: 0,
             owner: NIL,
             own: None,
+            dedup: None,
         }) as u32;
         let Self { slab, by_name, hasher, .. } = self;
         by_name.insert_unique(hasher.hash_one((namespace, name)), queue, |&queue| {

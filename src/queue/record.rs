@@ -12,8 +12,9 @@
 //!              count × (u8 priority | options, v body length, [v delay] [v due wall] [v ttl] [v attempts max])
 //!              count × body
 //!            version 2, for what few publishes have:
-//!              u8 parts (1 acks, 2 schedule, 4 targets), and behind the producer, each if its bit is set:
-//!              [v count, count × v message] [text schedule, v fired wall] [v targets, targets × text queue];
+//!              u8 parts (1 acks, 2 schedule, 4 targets, 8 dedup), and behind the producer, each if its bit is set:
+//!              [v count, count × v message] [text schedule, v fired wall] [v targets, targets × text queue]
+//!              [v window];
 //!              behind each u8 priority | options a u8: 1 the message has options
 //!  4 leased    v count, count × (v message, v attempt)             boot: that of the last boot record
 //!  5 done      v count, count × v message                          acked or purged
@@ -31,25 +32,27 @@
 //! 11 mark      text namespace, u64le producer, v unanswered from, v count, count × (v sequence, v first id, v count)
 //! 12 retired   text namespace, u64le producer
 //! 13 settings  text namespace, text queue, v count, count × (text key, text value)     all that were set; none: reset
+//! 16 dedup     text namespace, text queue, v count, count × (v message, v expires, 16 bytes digest of its id)
 //! ```
 //!
 //! A publish of version 2 is one step of several: `acks` are done with it, `schedule` fired with it, and with `targets` each
 //! message goes to each of these queues: the ids of a target's messages follow each other, and those of the next target
-//! follow them. `queue` is the topic then.
+//! follow them. `queue` is the topic then. The deduplication ids that its messages have are remembered for `window` ms.
 //!
 //! Upgrade recipe: a new kind needs nothing, an older program refuses it as newer. A kind that changes gets the next
 //! version; the decoder goes on reading the old one, and compaction writes what it moves in the newest.
 //!
-//! Everything but 1, 2, 3, 10, 11 and 13 only amends what lies before it and is released as soon as it is written: the
-//! log frees its oldest segment only, after its live records were written anew as 10 and 11.
+//! Everything but 1, 2, 3, 10, 11, 13 and 16 only amends what lies before it and is released as soon as it is written: the
+//! log frees its oldest segment only, after its live records were written anew as 10, 11 and 16.
 
 mod decode;
 mod encode;
 
 pub use decode::{decode, decode_head, head_len};
 pub use encode::{
-    encode_boot, encode_clock, encode_died, encode_done, encode_failed, encode_leased, encode_mark,
-    encode_publish, encode_redriven, encode_retired, encode_returned, encode_settings, encode_snapshot,
+    encode_boot, encode_clock, encode_dedup, encode_died, encode_done, encode_failed, encode_leased,
+    encode_mark, encode_publish, encode_redriven, encode_retired, encode_returned, encode_settings,
+    encode_snapshot,
 };
 
 use crate::clock::{Time, Wall};
@@ -77,11 +80,13 @@ const SNAPSHOT: u8 = 10;
 const MARK: u8 = 11;
 const RETIRED: u8 = 12;
 const SETTINGS: u8 = 13;
+const DEDUP: u8 = 16;
 
 const PART_ACKS: u8 = 1;
 const PART_SCHEDULE: u8 = 2;
 const PART_TARGETS: u8 = 4;
-const PARTS: u8 = PART_ACKS | PART_SCHEDULE | PART_TARGETS;
+const PART_DEDUP: u8 = 8;
+const PARTS: u8 = PART_ACKS | PART_SCHEDULE | PART_TARGETS | PART_DEDUP;
 const MORE_OPTIONS: u8 = 1;
 
 const HAS_DELAY: u8 = 0x10;
@@ -227,6 +232,8 @@ pub enum Record<'a> {
     },
     /// What was set for a queue.
     Settings(SettingsRecord<'a>),
+    /// Deduplication ids whose publishes are gone.
+    Dedup(DedupRecord<'a>),
 }
 
 /// All settings of a queue that are its own.
@@ -239,6 +246,20 @@ pub struct SettingsRecord<'a> {
     /// Keys and values, as they were given.
     pub settings: Vec<(&'a str, &'a str)>,
 }
+
+/// Deduplication ids that a queue remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DedupRecord<'a> {
+    /// The tenant.
+    pub namespace: &'a str,
+    /// The queue.
+    pub queue: &'a str,
+    /// Of each the message, until when it is remembered, and its digest.
+    pub ids: Vec<(u64, Time, Digest)>,
+}
+
+/// Stands for a deduplication id.
+pub type Digest = [u8; 16];
 
 /// Messages published together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,6 +282,8 @@ pub struct PublishRecord<'a> {
     pub schedule: Option<(&'a str, Wall)>,
     /// The queues that each message goes to; none for `queue` itself.
     pub targets: Vec<&'a str>,
+    /// How long the deduplication ids of its messages are remembered, in milliseconds; 0: they have none.
+    pub dedup_window_ms: u64,
     /// Length of the head in bytes.
     pub head_len: u32,
     /// The messages.
@@ -381,4 +404,6 @@ pub struct PublishHead<'a> {
     pub schedule: Option<(&'a str, Wall)>,
     /// The queues that each message goes to; none for `queue` itself.
     pub targets: &'a [&'a str],
+    /// How long the deduplication ids of its messages are remembered, in milliseconds; 0: they have none.
+    pub dedup_window_ms: u64,
 }

@@ -4,6 +4,7 @@ use crate::clock::{Now, Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::log::Position;
 use crate::mail::MessageHeader;
+use crate::queue::dedup::{Entry, recorded_digests};
 use crate::queue::lifecycle::End;
 use crate::queue::marks::{Mark, Run};
 use crate::queue::messages::{FailureKept, State};
@@ -81,6 +82,7 @@ impl Brain {
             }
             Record::Snapshot(snapshot) => self.replay_snapshot(position, bytes.len(), &snapshot),
             Record::Mark(mark) => self.replay_mark(position, bytes.len(), &mark),
+            Record::Dedup(ids) => self.replay_dedup(position, bytes.len(), &ids),
             Record::Settings(settings) => {
                 let held = Held { position, len: bytes.len() as u32 };
                 self.replay_settings(held, &settings);
@@ -115,6 +117,7 @@ impl Brain {
         for own in self.queues.slab.iter().filter_map(|(_, queue)| queue.own.as_ref()) {
             turn.journal.retain(own.held.position, own.held.len);
         }
+        self.start_ids(turn);
         self.boot = Boot(self.boot.0 + 1);
         self.append_clock(turn);
         self.append_boot(turn);
@@ -143,6 +146,15 @@ impl Brain {
                 if let Some(producer) = publish.producer {
                     self.relocate_mark(position, publish.namespace, producer.producer, turn);
                 }
+                if publish.dedup_window_ms > 0 {
+                    let ids = (publish.first_id..).zip(recorded_digests(&publish));
+                    let ids = ids.filter_map(|(id, digest)| Some((id, digest?)));
+                    self.relocate_ids(position, (publish.namespace, publish.queue), ids, turn);
+                }
+            }
+            Ok(Record::Dedup(dedup)) => {
+                let ids = dedup.ids.iter().map(|&(id, _, digest)| (id, digest));
+                self.relocate_ids(position, (dedup.namespace, dedup.queue), ids, turn);
             }
             Ok(Record::Snapshot(snapshot)) => self.relocate_message(position, snapshot.id, bytes, turn),
             Ok(Record::Mark(mark)) => self.relocate_mark(position, mark.namespace, mark.producer, turn),
@@ -304,10 +316,18 @@ impl Brain {
                 self.queues.tenant_mut(namespace).producers += 1;
             }
         }
+        let digests = recorded_digests(publish);
         let (mut body_offset, mut bodies) = (publish.bodies_offset, publish.bodies);
-        for (id, published) in (publish.first_id..).zip(&publish.messages) {
+        for (at, published) in publish.messages.iter().enumerate() {
+            let id = publish.first_id + at as u64;
             let message = &published.message;
-            let charge = published.entry_len + message.body_len + std::mem::take(&mut head_charge);
+            let mut charge = published.entry_len + message.body_len + std::mem::take(&mut head_charge);
+            if let Some(&Some(digest)) = digests.get(at) {
+                charge -= published.entry_len;
+                let expires = Time(publish.time.0.saturating_add(publish.dedup_window_ms));
+                let entry = Entry { digest, id, expires, position, charge: published.entry_len };
+                self.replay_id(queue, entry);
+            }
             // None of them where only the head is there.
             let (body, rest) = bodies.split_at(bodies.len().min(message.body_len as usize));
             bodies = rest;

@@ -427,7 +427,7 @@ impl Brain {
         rows(entry.rules(&self.config), own)
     }
 
-    fn default_rules(&self, queue: &str) -> &QueueRules {
+    pub(super) fn default_rules(&self, queue: &str) -> &QueueRules {
         let is_mailbox = queue.starts_with(QueueName::MAILBOX_PREFIX);
         if is_mailbox { &self.config.mailbox } else { &self.config.work_queue }
     }

@@ -34,27 +34,11 @@ impl Brain {
 
     /// Whether the lease counted.
     fn settle_one(&mut self, client: u32, lease: LeaseId, settle: &Settle, turn: &mut Turn<'_>) -> bool {
-        let Some(slot) = self.messages.find(lease.message) else { return false };
+        let Some(slot) = self.slot_under(client, lease) else { return false };
         let message = self.messages.at(slot);
-        // Only a client of the message's tenant may act on it, whatever ids it guesses.
-        if !message.is_newest(lease)
-            || self.queues.at(message.queue).namespace != self.directory.at(client).namespace
-        {
-            return false;
-        }
-        let is_leased = message.state == State::Leased;
-        // While someone holds the lease, nobody else can act on it.
-        if is_leased && self.leases[message.next as usize].client != client {
-            return false;
-        }
-        let (body_len, was_open) = (message.body_len, message.attempt_open);
-        if is_leased && settle.replenish {
-            let held = &self.leases[message.next as usize];
-            let (subscription, epoch) = (held.subscription, held.epoch);
-            if !matches!(settle.settlement, Settlement::Extend { .. }) {
-                let after = turn.journal.open_ticket();
-                self.replenish_after(after, client, subscription, epoch, body_len);
-            }
+        let (is_leased, was_open) = (message.state == State::Leased, message.attempt_open);
+        if settle.replenish && !matches!(settle.settlement, Settlement::Extend { .. }) {
+            self.replenish_settled(slot, turn);
         }
         match &settle.settlement {
             Settlement::Ack => {
@@ -82,6 +66,32 @@ impl Brain {
             // The attempt ended as failed when its lease did.
             Settlement::Nack { .. } | Settlement::Extend { .. } => false,
         }
+    }
+
+    /// The message that a client may act on under this lease: it is the newest, and nobody else's.
+    #[inline]
+    pub(super) fn slot_under(&self, client: u32, lease: LeaseId) -> Option<u32> {
+        let slot = self.messages.find(lease.message)?;
+        let message = self.messages.at(slot);
+        // Only a client of the message's tenant may act on it, whatever ids it guesses.
+        let is_own = message.is_newest(lease)
+            && self.queues.at(message.queue).namespace == self.directory.at(client).namespace;
+        // While someone holds the lease, nobody else can act on it.
+        let is_others = message.state == State::Leased && self.leases[message.next as usize].client != client;
+        (is_own && !is_others).then_some(slot)
+    }
+
+    /// The credit of a message that is settled now comes back with the answer, if it is leased.
+    #[inline]
+    pub(super) fn replenish_settled(&mut self, slot: u32, turn: &mut Turn<'_>) {
+        let message = self.messages.at(slot);
+        if message.state != State::Leased {
+            return;
+        }
+        let (body_len, held) = (message.body_len, &self.leases[message.next as usize]);
+        let (client, subscription, epoch) = (held.client, held.subscription, held.epoch);
+        let after = turn.journal.open_ticket();
+        self.replenish_after(after, client, subscription, epoch, body_len);
     }
 
     /// Deliveries that the connection would not take: ready again at the front, the attempt not counted.

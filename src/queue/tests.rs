@@ -1,5 +1,6 @@
 //! A brain over a journal in memory, with time and commits in the test's hand.
 
+mod dedup;
 mod keys;
 mod model;
 mod operator;
@@ -303,9 +304,24 @@ impl World {
         producer: Option<ProducerSequence>,
         messages: &[(MessageHeader, &[u8])],
     ) -> u64 {
+        self.publish_acking(conn, queue, producer, &[], messages)
+    }
+
+    pub(super) fn publish_acking(
+        &mut self,
+        conn: ConnKey,
+        queue: &str,
+        producer: Option<ProducerSequence>,
+        acks: &[LeaseId],
+        messages: &[(MessageHeader, &[u8])],
+    ) -> u64 {
         let seq = self.seq();
-        let publish = Publish { conn, seq, queue: name(queue), producer, messages: messages.len() as u32 };
+        let (messages_len, acks_len) = (messages.len() as u32, acks.len() as u32);
+        let queue = name(queue);
+        let publish =
+            Publish { conn, seq, queue, producer, messages: messages_len, acks: acks_len, replenish: true };
         self.apply(|batch| {
+            batch.leases.extend_from_slice(acks);
             batch.commands.push(Command::Publish(publish));
             for (header, body) in messages {
                 batch.messages.push(PublishMessage { header: *header, body_len: body.len() as u32 });

@@ -390,6 +390,8 @@ impl Scrape {
             None,
             sum(|m| &m.duplicates),
         )?;
+        let hits = sum(|m| &m.dedup_hits);
+        page.counter("publish_dedup_hits", "Publishes whose deduplication ids were known", None, hits)?;
         page.counter("publish_refusals", "Publishes refused", None, sum(|m| &m.refused))?;
         page.counter("leases", "Leases given", None, sum(|m| &m.leases))?;
         page.counter(
@@ -492,6 +494,7 @@ impl Scrape {
             ([("buffer", "effect_lane_batches")], on_loops(|m| &m.effect_lane_batches)),
             ([("buffer", "commands_unanswered")], on_loops(|m| &m.commands_unanswered)),
             ([("buffer", "effects_held")], on_shards(|m| &m.effects_held)),
+            ([("buffer", "dedup_ids")], on_shards(|m| &m.dedup_ids)),
             ([("buffer", "topics")], on_shards(|m| &m.topics)),
             ([("buffer", "topic_sets")], on_shards(|m| &m.topic_sets)),
             ([("buffer", "operator_requests")], self.operator_requests as u64),

@@ -186,6 +186,10 @@ pub struct ShardMetrics {
     pub published: Counter,
     /// Publishes answered from a producer's mark.
     pub duplicates: Counter,
+    /// Publishes answered with what was published under the same deduplication ids before.
+    pub dedup_hits: Counter,
+    /// Deduplication ids remembered.
+    pub dedup_ids: Gauge,
     /// Publishes refused.
     pub refused: Counter,
     /// Leases given.

@@ -33,7 +33,10 @@ pub use deliver::{BroadcastDelivery, DeliverView, DeliverWriter, Delivery};
 pub use fault::{Fault, Problem, clip};
 pub use frame::{EMPTY_PING, EMPTY_PONG, Kind, RawFrame, Split, encode, split};
 pub use part::{PartView, Parts, encode_part};
-pub use publish::{PublishView, encode_publish, encode_publish_ack, encode_publish_end, encode_reply_ok};
+pub use publish::{
+    PublishView, encode_ack_and_publish, encode_publish, encode_publish_ack, encode_publish_end,
+    encode_reply_ok,
+};
 pub use server_frame::ServerFrame;
 pub use settle::{SettleView, encode_ack};
 

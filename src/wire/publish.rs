@@ -1,8 +1,10 @@
 //! PUBLISH and its answer: the frames a producer's throughput hangs on.
 
+use crate::ids::LeaseId;
 use crate::limits;
 use crate::wire::fields::{Fields, count, in_range};
 use crate::wire::frame::{ShortFrame, put_header};
+use crate::wire::lease::{decode_lease, lease_field_len, put_lease_field};
 use crate::wire::varint::{
     FIXED64, bytes_field_len, key, put_bytes_field, put_varint_field, varint_field_len,
 };
@@ -10,6 +12,8 @@ use crate::wire::{Fault, Kind};
 
 /// `Publish.messages`.
 const MESSAGES: u32 = 3;
+/// `Publish.acks`.
+const ACKS: u32 = 8;
 /// Bytes of the `Publish.producer_id` field.
 const PRODUCER_FIELD_BYTES: usize = 9;
 
@@ -29,9 +33,12 @@ pub struct PublishView<'a> {
     pub unanswered_from: u64,
     /// Bytes of the only message that came before it in PARTs; 0 when every message is here as a whole.
     pub parts_bytes: u32,
-    /// From the first message's field to the last one's.
-    messages: Fields<'a>,
+    /// The credit of what is acked goes back to its subscriptions.
+    pub replenish: bool,
+    /// From the first message's or lease's field on.
+    lists: Fields<'a>,
     message_count: usize,
+    ack_count: usize,
     body_bytes: usize,
 }
 
@@ -44,8 +51,10 @@ impl<'a> PublishView<'a> {
             sequence: 0,
             unanswered_from: 0,
             parts_bytes: 0,
-            messages: Fields::new("Publish", &[]),
+            replenish: false,
+            lists: Fields::new("Publish", &[]),
             message_count: 0,
+            ack_count: 0,
             body_bytes: 0,
         };
         let mut fields = Fields::new("Publish", payload);
@@ -55,8 +64,8 @@ impl<'a> PublishView<'a> {
                 1 => view.seq = field.varint()?,
                 2 => view.queue = field.text_at_most("Publish.queue", limits::QUEUE_NAME_BYTES_MAX)?,
                 MESSAGES => {
-                    if view.message_count == 0 {
-                        view.messages = field_at;
+                    if view.message_count + view.ack_count == 0 {
+                        view.lists = field_at;
                     }
                     count(&mut view.message_count, "Publish.messages", limits::BATCH_MESSAGES_MAX)?;
                     view.body_bytes += field.bytes()?.len();
@@ -65,6 +74,14 @@ impl<'a> PublishView<'a> {
                 5 => view.sequence = field.varint()?,
                 6 => view.unanswered_from = field.varint()?,
                 7 => view.parts_bytes = field.varint32("Publish.parts_bytes")?,
+                ACKS => {
+                    if view.message_count + view.ack_count == 0 {
+                        view.lists = field_at;
+                    }
+                    count(&mut view.ack_count, "Publish.acks", limits::BATCH_MESSAGES_MAX)?;
+                    decode_lease(field.bytes()?)?;
+                }
+                9 => view.replenish = field.flag()?,
                 _ => {}
             }
             field_at = fields;
@@ -94,7 +111,7 @@ impl<'a> PublishView<'a> {
     /// The encoded messages, in order.
     #[inline]
     pub fn messages(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut fields = self.messages;
+        let mut fields = self.lists;
         let mut left = self.message_count;
         std::iter::from_fn(move || {
             while left > 0 {
@@ -107,6 +124,30 @@ impl<'a> PublishView<'a> {
             }
             None
         })
+    }
+
+    /// The leases to ack with it, in order.
+    pub fn acks(&self) -> impl Iterator<Item = LeaseId> + use<'a> {
+        let mut fields = self.lists;
+        let mut left = self.ack_count;
+        std::iter::from_fn(move || {
+            while left > 0 {
+                // The fields were all walked once: they are sound.
+                let field = fields.next().ok()??;
+                if field.number == ACKS {
+                    left -= 1;
+                    return decode_lease(field.bytes().ok()?).ok();
+                }
+            }
+            None
+        })
+    }
+
+    /// How many leases, at most [`limits::BATCH_MESSAGES_MAX`].
+    #[inline]
+    #[must_use]
+    pub fn ack_count(&self) -> usize {
+        self.ack_count
     }
 
     /// How many messages, 1 to [`limits::BATCH_MESSAGES_MAX`].
@@ -134,7 +175,7 @@ pub fn encode_publish(
     producer: Option<(u64, u64, u64)>,
     bodies: &[&[u8]],
 ) {
-    encode(out, seq, queue, producer, bodies, 0);
+    encode(out, seq, queue, producer, bodies, 0, &[]);
 }
 
 /// Appends the PUBLISH that ends a message in parts: `end` is the rest behind the `parts_bytes` bytes that went in PARTs.
@@ -146,7 +187,21 @@ pub fn encode_publish_end(
     parts_bytes: u32,
     end: &[u8],
 ) {
-    encode(out, seq, queue, producer, &[end], parts_bytes);
+    encode(out, seq, queue, producer, &[end], parts_bytes, &[]);
+}
+
+/// Appends the PUBLISH of `bodies` that acks `leases`, at most [`limits::BATCH_MESSAGES_MAX`]. With `parts_bytes` it ends
+/// one message in parts, as [`encode_publish_end`] does. The credit of what is acked is the client's to give back.
+pub fn encode_ack_and_publish(
+    out: &mut Vec<u8>,
+    seq: u64,
+    queue: &str,
+    producer: Option<(u64, u64, u64)>,
+    leases: &[LeaseId],
+    bodies: &[&[u8]],
+    parts_bytes: u32,
+) {
+    encode(out, seq, queue, producer, bodies, parts_bytes, leases);
 }
 
 fn encode(
@@ -156,9 +211,11 @@ fn encode(
     producer: Option<(u64, u64, u64)>,
     bodies: &[&[u8]],
     parts_bytes: u32,
+    acks: &[LeaseId],
 ) {
     let mut payload_len = varint_field_len(seq) + bytes_field_len(queue.len());
     payload_len += varint_field_len(u64::from(parts_bytes));
+    payload_len += acks.iter().map(|&lease| lease_field_len(lease)).sum::<usize>();
     payload_len += bodies.iter().map(|body| bytes_field_len(body.len())).sum::<usize>();
     if let Some((_, sequence, unanswered_from)) = producer {
         payload_len += PRODUCER_FIELD_BYTES + varint_field_len(sequence) + varint_field_len(unanswered_from);
@@ -178,6 +235,9 @@ fn encode(
         put_varint_field(out, 6, unanswered_from);
     }
     put_varint_field(out, 7, u64::from(parts_bytes));
+    for &lease in acks {
+        put_lease_field(out, ACKS as u8, lease);
+    }
     debug_assert_eq!(out.len() - payload_at, payload_len);
 }
 

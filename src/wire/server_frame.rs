@@ -81,13 +81,27 @@ fn decode_welcome(payload: &[u8]) -> Result<Box<proto::Welcome>, Fault> {
 }
 
 fn decode_publish_ack(payload: &[u8]) -> Result<proto::PublishAck, Fault> {
+    let mut lost = 0;
     let mut fields = Fields::new("PublishAck", payload);
     while let Some(field) = fields.next()? {
         if field.number == 5 {
             check_text("Refusal", "Refusal.text", field.bytes()?)?;
+            check_lost(&mut lost, field.bytes()?)?;
         }
     }
     decode_walked("PublishAck", payload)
+}
+
+/// Counts the leases of a refusal; protobuf joins several of them into one.
+fn check_lost(lost: &mut usize, refusal: &[u8]) -> Result<(), Fault> {
+    let mut fields = Fields::new("Refusal", refusal);
+    while let Some(field) = fields.next()? {
+        if field.number == 4 {
+            count(lost, "Refusal.lost", limits::BATCH_MESSAGES_MAX)?;
+            decode_lease(field.bytes()?)?;
+        }
+    }
+    Ok(())
 }
 
 fn decode_reply(payload: &[u8]) -> Result<proto::Reply, Fault> {

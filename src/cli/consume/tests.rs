@@ -7,6 +7,7 @@ fn plan(exec: Option<&str>, max: Option<u64>) -> Plan {
         queue: QueueName::parse("jobs").unwrap(),
         topics: Vec::new(),
         exec: exec.map(str::to_owned),
+        publish_to: None,
         concurrency: 3,
         max,
         json: false,

@@ -9,8 +9,8 @@ use crate::clock::Time;
 use crate::ids::{LeaseId, ProducerId, SubscriptionId};
 use crate::limits;
 use crate::wire::{
-    Codec, EMPTY_PING, Kind, compressible_bytes, encode, encode_ack, encode_part, encode_publish,
-    encode_publish_end, proto,
+    Codec, EMPTY_PING, Kind, compressible_bytes, encode, encode_ack, encode_ack_and_publish, encode_part,
+    proto,
 };
 
 /// Why a request was not made. Nothing was written.
@@ -48,16 +48,16 @@ impl Machine {
         body: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<u64, RequestError> {
-        if !self.needs_parts(queue, body) {
+        if !self.needs_parts(queue, body, 0) {
             return self.publish_batch(queue, producer, &[body], out);
         }
         // With room without end it is never left half sent.
-        self.publish_in_parts(queue, producer, body, usize::MAX, out)?.ok_or(RequestError::NotNow)
+        self.publish_in_parts(queue, producer, &[], body, usize::MAX, out)?.ok_or(RequestError::NotNow)
     }
 
     /// As [`Machine::publish`], for a message that does not fit a frame: appends parts of it until `out` holds
     /// `out_soft_max` bytes or more. `None`: some are left, so that other frames may go before them; call again with the
-    /// same message, and publish no other in parts before that one is sent.
+    /// same message, and publish no other in parts before that one is sent. `acks` are acked in the step in which it appears.
     ///
     /// # Errors
     /// As [`Machine::publish`].
@@ -65,6 +65,7 @@ impl Machine {
         &mut self,
         queue: &str,
         producer: Option<(ProducerId, u64, u64)>,
+        acks: &[LeaseId],
         body: &[u8],
         out_soft_max: usize,
         out: &mut Vec<u8>,
@@ -73,6 +74,7 @@ impl Machine {
             return Err(RequestError::NotNow);
         }
         if self.outgoing_sent == 0 {
+            self.check_acks(acks)?;
             let max = self.message_bytes_max.min(self.window.bytes) as usize;
             if body.len() > max {
                 return Err(RequestError::TooMuch { what: "bytes of a message", count: body.len(), max });
@@ -83,7 +85,7 @@ impl Machine {
             self.room.messages -= 1;
             self.room.bytes -= body.len() as u32;
         }
-        let end_max = self.bodies_bytes_max_for(queue, 1).min(PART_BYTES);
+        let end_max = self.bodies_bytes_max_for(queue, 1, acks.len()).min(PART_BYTES);
         let mut sent = self.outgoing_sent as usize;
         while body.len() - sent > end_max {
             if out.len() >= out_soft_max {
@@ -95,7 +97,7 @@ impl Machine {
         self.outgoing_sent = 0;
         let seq = self.take_seq(1, body.len() as u32);
         let producer = producer.map(|(id, first, from)| (id.0, first, from));
-        encode_publish_end(out, seq, queue, producer, sent as u32, &body[sent..]);
+        encode_ack_and_publish(out, seq, queue, producer, acks, &[&body[sent..]], sent as u32);
         Ok(Some(seq))
     }
 
@@ -111,10 +113,27 @@ impl Machine {
         bodies: &[&[u8]],
         out: &mut Vec<u8>,
     ) -> Result<u64, RequestError> {
+        self.ack_and_publish(queue, producer, &[], bodies, out)
+    }
+
+    /// As [`Machine::publish_batch`], acking `acks` in the step in which the messages appear: both, or neither. The credit
+    /// of what is acked is the caller's to give back.
+    ///
+    /// # Errors
+    /// As [`Machine::publish`].
+    pub fn ack_and_publish(
+        &mut self,
+        queue: &str,
+        producer: Option<(ProducerId, u64, u64)>,
+        acks: &[LeaseId],
+        bodies: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Result<u64, RequestError> {
         if self.state != State::Welcomed {
             return Err(RequestError::NotNow);
         }
-        let body_bytes = self.check_bodies(queue, bodies)?;
+        self.check_acks(acks)?;
+        let body_bytes = self.check_bodies(queue, bodies, acks.len())?;
         let messages = bodies.len() as u32;
         if messages > self.room.messages || body_bytes > self.room.bytes as usize {
             return Err(RequestError::WindowFull);
@@ -122,12 +141,21 @@ impl Machine {
         self.room.messages -= messages;
         self.room.bytes -= body_bytes as u32;
         let seq = self.take_seq(messages as u16, body_bytes as u32);
-        encode_publish(out, seq, queue, producer.map(|(id, first, from)| (id.0, first, from)), bodies);
+        let producer = producer.map(|(id, first, from)| (id.0, first, from));
+        encode_ack_and_publish(out, seq, queue, producer, acks, bodies, 0);
         Ok(seq)
     }
 
+    fn check_acks(&self, acks: &[LeaseId]) -> Result<(), RequestError> {
+        let max = usize::from(self.batch_messages_max);
+        if acks.len() > max {
+            return Err(RequestError::TooMuch { what: "leases", count: acks.len(), max });
+        }
+        Ok(())
+    }
+
     /// Checks what no waiting changes; returns the bytes of all bodies.
-    fn check_bodies(&self, queue: &str, bodies: &[&[u8]]) -> Result<usize, RequestError> {
+    fn check_bodies(&self, queue: &str, bodies: &[&[u8]], acks: usize) -> Result<usize, RequestError> {
         let batch_max = usize::from(self.batch_messages_max).min(self.window.messages as usize);
         if bodies.is_empty() || bodies.len() > batch_max {
             return Err(RequestError::TooMuch { what: "messages", count: bodies.len(), max: batch_max });
@@ -140,28 +168,28 @@ impl Machine {
             }
             bytes += body.len();
         }
-        let max = self.bodies_bytes_max_for(queue, bodies.len());
+        let max = self.bodies_bytes_max_for(queue, bodies.len(), acks);
         if bytes > max {
             return Err(RequestError::TooMuch { what: "bytes of messages", count: bytes, max });
         }
         Ok(bytes)
     }
 
-    /// Whether `body` is too large for one frame.
+    /// Whether `body` is too large for one frame with `acks` leases.
     #[inline]
     #[must_use]
-    pub fn needs_parts(&self, queue: &str, body: &[u8]) -> bool {
-        body.len() > self.bodies_bytes_max_for(queue, 1)
+    pub fn needs_parts(&self, queue: &str, body: &[u8], acks: usize) -> bool {
+        body.len() > self.bodies_bytes_max_for(queue, 1, acks)
     }
 
-    fn bodies_bytes_max_for(&self, queue: &str, count: usize) -> usize {
-        bodies_bytes_max(self.frame_bytes_max, self.window.bytes, queue, count)
+    fn bodies_bytes_max_for(&self, queue: &str, count: usize, acks: usize) -> usize {
+        bodies_bytes_max(self.frame_bytes_max, self.window.bytes, queue, (count, acks))
     }
 
-    /// Bytes that `count` messages for `queue` may have together in one frame.
+    /// Bytes that `count` messages for `queue` may have together in one frame with `acks` leases.
     #[must_use]
-    pub fn bodies_bytes_max(limits: &proto::Limits, queue: &str, count: usize) -> usize {
-        bodies_bytes_max(limits.frame_bytes_max, limits.publish_bytes_max, queue, count)
+    pub fn bodies_bytes_max(limits: &proto::Limits, queue: &str, count: usize, acks: usize) -> usize {
+        bodies_bytes_max(limits.frame_bytes_max, limits.publish_bytes_max, queue, (count, acks))
     }
 
     /// Attaches to a queue as a consumer with this much credit. Allowed before WELCOME, so that HELLO and SUBSCRIBE
@@ -371,8 +399,14 @@ impl Machine {
     }
 }
 
-fn bodies_bytes_max(frame_bytes_max: u32, window_bytes: u32, queue: &str, count: usize) -> usize {
-    let overhead = PUBLISH_FIELDS_BYTES_MAX + queue.len() + count * BODY_FIELD_BYTES_MAX;
+fn bodies_bytes_max(
+    frame_bytes_max: u32,
+    window_bytes: u32,
+    queue: &str,
+    (count, acks): (usize, usize),
+) -> usize {
+    let lists = count * BODY_FIELD_BYTES_MAX + acks * ACK_FIELD_BYTES_MAX;
+    let overhead = PUBLISH_FIELDS_BYTES_MAX + queue.len() + lists;
     (frame_bytes_max as usize).saturating_sub(overhead).min(window_bytes as usize)
 }
 
@@ -383,6 +417,8 @@ const PUBLISH_FIELDS_BYTES_MAX: usize = 11 + 9 + 11 + 11 + 5 + 3;
 const TELEMETRY_BYTES_MIN: usize = 32;
 /// Key and length of one message in a PUBLISH.
 const BODY_FIELD_BYTES_MAX: usize = 5;
+/// Key, length and fields of one lease in a PUBLISH.
+const ACK_FIELD_BYTES_MAX: usize = 2 + 11 + 6 + 6;
 /// Most bytes of a message that go in one part: a slow connection's heartbeats wait for no more than this.
 const PART_BYTES: usize = limits::WRITE_BUDGET_BYTES;
 

@@ -455,7 +455,7 @@ fn after_goaway_leases_are_settled_and_nothing_new_is_asked() {
 fn what_does_not_fit_a_frame_is_published_in_parts() {
     let (mut machine, mut out) = welcomed(100);
     let limits = welcome(100).limits.unwrap();
-    let fits = Machine::bodies_bytes_max(&limits, "jobs", 1);
+    let fits = Machine::bodies_bytes_max(&limits, "jobs", 1, 0);
     machine.message_bytes_max = 6000;
     machine.publish("jobs", None, &vec![1; fits], &mut out).unwrap();
     assert_eq!(kinds(&out), [Kind::Publish]);

@@ -34,6 +34,8 @@ pub enum Settlement {
 pub(super) struct Held {
     pub(super) subscription: SubscriptionId,
     pub(super) bytes: u32,
+    /// It is acked with a publish that has no answer: it may be extended and not settled.
+    is_acked_with: bool,
 }
 
 /// A request to settle that has no answer.
@@ -65,7 +67,7 @@ impl Leases {
         match self.held.entry(lease) {
             Entry::Occupied(_) => false,
             Entry::Vacant(vacant) => {
-                vacant.insert(Held { subscription, bytes });
+                vacant.insert(Held { subscription, bytes, is_acked_with: false });
                 true
             }
         }
@@ -73,9 +75,31 @@ impl Leases {
 
     /// Takes an ack or nack. `None` when the lease is not held.
     pub(super) fn settle(&mut self, lease: LeaseId, settlement: Settlement) -> Option<Held> {
+        if self.held.get(&lease)?.is_acked_with {
+            return None;
+        }
         let held = self.held.remove(&lease)?;
         self.push(lease, settlement);
         Some(held)
+    }
+
+    /// Whether all are held, and may be settled.
+    pub(super) fn are_held(&self, leases: &[LeaseId]) -> bool {
+        leases.iter().all(|lease| self.held.get(lease).is_some_and(|held| !held.is_acked_with))
+    }
+
+    /// These are acked with a publish, or are not after all.
+    pub(super) fn ack_with(&mut self, leases: &[LeaseId], is_acked_with: bool) {
+        for lease in leases {
+            if let Some(held) = self.held.get_mut(lease) {
+                held.is_acked_with = is_acked_with;
+            }
+        }
+    }
+
+    /// The lease is over: with the answer of the publish that acked it, or because it was lost.
+    pub(super) fn over(&mut self, lease: LeaseId) -> Option<Held> {
+        self.held.remove(&lease)
     }
 
     /// Takes an extension, which replaces one that is still unsent. False when the lease is not held.
@@ -156,9 +180,11 @@ impl Leases {
     /// The leases to list in a HELLO, the most important first: those whose settlement is on its way, then the oldest.
     pub(super) fn to_present(&self) -> impl Iterator<Item = LeaseId> {
         let settling = self.settling.iter().filter(|settling| settling.is_final());
-        let mut held: Vec<LeaseId> = self.held.keys().copied().collect();
+        let held = self.held.iter().map(|(&lease, held)| (!held.is_acked_with, lease));
+        let mut held: Vec<(bool, LeaseId)> = held.collect();
         // The order of a hash table must not decide which leases have room in a HELLO.
-        held.sort_unstable_by_key(|lease| (lease.message, lease.boot, lease.attempt));
+        held.sort_unstable_by_key(|&(later, lease)| (later, lease.message, lease.boot, lease.attempt));
+        let held = held.into_iter().map(|(_, lease)| lease);
         settling.flat_map(|settling| settling.leases.iter().copied()).chain(held)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::client::{Machine, RequestError, Room};
-use crate::ids::{ProducerId, QueueName};
+use crate::ids::{LeaseId, ProducerId, QueueName};
 use crate::wire::{Codec, proto};
 
 /// Why a publish was not taken.
@@ -16,6 +16,17 @@ pub enum Unsendable {
     #[error("a batch has 1 to {max} messages; this one has {count}")]
     Batch {
         /// How many it has.
+        count: usize,
+        /// Most that one request holds.
+        max: usize,
+    },
+    /// A delivery was settled before, or is acked with another publish already.
+    #[error("a delivery to ack with the publish was acked or nacked before")]
+    NotHeld,
+    /// More deliveries to ack than one request holds.
+    #[error("one publish acks at most {max} deliveries; this one would ack {count}")]
+    Acks {
+        /// How many they are.
         count: usize,
         /// Most that one request holds.
         max: usize,
@@ -47,6 +58,17 @@ struct InFlight {
     queue: QueueName,
     bodies: Vec<Vec<u8>>,
     bytes: usize,
+    /// What is acked with it.
+    acks: Vec<LeaseId>,
+}
+
+/// A publish that is answered.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) sequence: u64,
+    pub(super) messages: u32,
+    /// What was to be acked with it.
+    pub(super) acks: Vec<LeaseId>,
 }
 
 /// All publish requests that have no answer. Bounded by the window of the server.
@@ -93,9 +115,14 @@ impl Publishes {
     pub(super) fn take(
         &mut self,
         queue: &QueueName,
+        acks: &[LeaseId],
         bodies: Vec<Vec<u8>>,
         limits: &proto::Limits,
     ) -> Result<u64, Unsendable> {
+        let max = limits.batch_messages_max as usize;
+        if acks.len() > max {
+            return Err(Unsendable::Acks { count: acks.len(), max });
+        }
         let count = bodies.len();
         let max = limits.batch_messages_max.min(limits.publish_messages_max) as usize;
         if count == 0 || count > max {
@@ -109,7 +136,7 @@ impl Publishes {
         // One message alone may go in parts.
         let max = match count {
             1 => limits.publish_bytes_max as usize,
-            _ => Machine::bodies_bytes_max(limits, queue.as_str(), count),
+            _ => Machine::bodies_bytes_max(limits, queue.as_str(), count, acks.len()),
         };
         if bytes > max {
             return Err(Unsendable::Bytes { bytes, max });
@@ -122,39 +149,39 @@ impl Publishes {
         self.next_sequence += count as u64;
         self.messages += count;
         self.bytes += bytes;
-        self.in_flight.push_back(InFlight { sequence, seq: 0, queue: queue.clone(), bodies, bytes });
+        let (queue, acks) = (queue.clone(), acks.to_vec());
+        self.in_flight.push_back(InFlight { sequence, seq: 0, queue, bodies, bytes, acks });
         Ok(sequence)
     }
 
-    /// Sends what fits the window. `refused` is told the sequence, the number of messages and why, for those that no
-    /// window of this server will ever fit.
+    /// Sends what fits the window. `refused` is told what no window of this server will ever fit, and why.
     pub(super) fn send(
         &mut self,
         machine: &mut Machine,
         codec: &mut Codec,
         out_soft_max: usize,
         out: &mut Vec<u8>,
-        mut refused: impl FnMut(u64, u32, String),
+        mut refused: impl FnMut(Answered, String),
     ) {
         while out.len() < out_soft_max {
             let Some(unanswered_from) = self.in_flight.front().map(|first| first.sequence) else { return };
             let Some(next) = self.in_flight.get_mut(self.sent) else { return };
             let producer = Some((self.producer, next.sequence, unanswered_from));
-            let queue = next.queue.as_str();
+            let (queue, acks) = (next.queue.as_str(), &next.acks);
             let frame_start = out.len();
             let mut is_one_frame = true;
             let sent = match &next.bodies[..] {
-                [body] if machine.needs_parts(queue, body) => {
-                    let sent = machine.publish_in_parts(queue, producer, body, out_soft_max, out);
+                [body] if machine.needs_parts(queue, body, acks.len()) => {
+                    let sent = machine.publish_in_parts(queue, producer, acks, body, out_soft_max, out);
                     // What is left of it goes when this is written.
                     let Some(sent) = sent.transpose() else { return };
                     is_one_frame = false;
                     sent
                 }
-                [body] => machine.publish(queue, producer, body, out),
+                [body] => machine.ack_and_publish(queue, producer, acks, &[body], out),
                 bodies => {
                     let bodies: Vec<&[u8]> = bodies.iter().map(Vec::as_slice).collect();
-                    machine.publish_batch(queue, producer, &bodies, out)
+                    machine.ack_and_publish(queue, producer, acks, &bodies, out)
                 }
             };
             match sent {
@@ -167,16 +194,16 @@ impl Publishes {
                 }
                 Err(RequestError::NotNow | RequestError::WindowFull) => return,
                 Err(too_much @ RequestError::TooMuch { .. }) => {
-                    if let Some((sequence, messages)) = self.remove(self.sent) {
-                        refused(sequence, messages, too_much.to_string());
+                    if let Some(unsent) = self.remove(self.sent) {
+                        refused(unsent, too_much.to_string());
                     }
                 }
             }
         }
     }
 
-    /// The request `seq` of this connection is answered: its sequence and how many messages it had.
-    pub(super) fn answered(&mut self, seq: u64) -> Option<(u64, u32)> {
+    /// The request `seq` of this connection is answered.
+    pub(super) fn answered(&mut self, seq: u64) -> Option<Answered> {
         let at = match self.in_flight.front() {
             Some(first) if first.seq == seq => 0,
             _ => {
@@ -195,11 +222,12 @@ impl Publishes {
         self.remove(at)
     }
 
-    fn remove(&mut self, at: usize) -> Option<(u64, u32)> {
+    fn remove(&mut self, at: usize) -> Option<Answered> {
         let removed = self.in_flight.remove(at)?;
         self.messages -= removed.bodies.len();
         self.bytes -= removed.bytes;
-        Some((removed.sequence, removed.bodies.len() as u32))
+        let (sequence, messages) = (removed.sequence, removed.bodies.len() as u32);
+        Some(Answered { sequence, messages, acks: removed.acks })
     }
 
     pub(super) fn connection_lost(&mut self) {

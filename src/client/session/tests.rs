@@ -86,10 +86,29 @@ impl Server {
                 self.unanswered += messages.len() as u32;
                 assert!(self.unanswered <= self.window, "the client exceeds its window");
                 if self.refuse.remove(&view.sequence) {
-                    let refusal = proto::Refusal { code: 35, text: "full".to_owned(), retry_after_ms: 5 };
+                    let refusal = proto::Refusal {
+                        code: 35,
+                        text: "full".to_owned(),
+                        retry_after_ms: 5,
+                        ..Default::default()
+                    };
                     let ack =
                         proto::PublishAck { seq: view.seq, refusal: Some(refusal), ..Default::default() };
                     return encode(&mut self.out, Kind::PublishAck, &ack);
+                }
+                let is_new = !self.marks.contains_key(&(view.producer_id, view.sequence));
+                let stands = |lease: &LeaseId| self.leased.contains(&(lease.message.0, lease.attempt));
+                let lost: Vec<_> =
+                    view.acks().filter(|lease| !stands(lease)).map(proto::Lease::from).collect();
+                if is_new && !lost.is_empty() {
+                    let refusal = proto::Refusal { code: 9, lost, ..Default::default() };
+                    let ack =
+                        proto::PublishAck { seq: view.seq, refusal: Some(refusal), ..Default::default() };
+                    return encode(&mut self.out, Kind::PublishAck, &ack);
+                }
+                for lease in view.acks().filter(|_| is_new) {
+                    self.leased.remove(&(lease.message.0, lease.attempt));
+                    self.done.push(lease.message.0);
                 }
                 let next = self.stored.len() as u64 + 1;
                 let first = *self.marks.entry((view.producer_id, view.sequence)).or_insert(next);
@@ -219,12 +238,21 @@ struct Client {
     now: Time,
     seen: Vec<Seen>,
     acks_at_once: bool,
+    /// Publishes what it is delivered to the next queue.
+    passes_on: bool,
 }
 
 impl Client {
     fn new() -> Self {
         let session = Session::new(config(), 3);
-        Self { session, inbound: Inbound::new(), now: Time(0), seen: Vec::new(), acks_at_once: false }
+        Self {
+            session,
+            inbound: Inbound::new(),
+            now: Time(0),
+            seen: Vec::new(),
+            acks_at_once: false,
+            passes_on: false,
+        }
     }
 
     fn take(&mut self, mut bytes: &[u8]) {
@@ -241,6 +269,11 @@ impl Client {
                 SessionEvent::Delivered(deliveries) => {
                     for delivery in deliveries.iter() {
                         self.seen.push(Seen::Delivered(delivery.lease));
+                        if self.passes_on {
+                            let body = delivery.lease.message.0.to_le_bytes().to_vec();
+                            let leases = [delivery.lease];
+                            self.session.ack_and_publish(&leases, &jobs(), vec![body]).unwrap();
+                        }
                         if self.acks_at_once {
                             assert!(self.session.settle(delivery.lease, Settlement::Ack));
                         }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ids::{Boot, LeaseId, MessageId};
-use crate::mail::{PublishAcked, RefusalCode, Refused, Settled, Settlement};
+use crate::mail::{LeasesLost, PublishAcked, RefusalCode, Refused, Settled, Settlement};
 use crate::wire::{EMPTY_PING, encode_ack};
 
 #[track_caller]
@@ -67,6 +67,44 @@ fn publishes_and_settlements_reach_the_batch_flat_and_in_order() {
     );
     assert_eq!((lost.seq, lost.code(), lost.lost.len()), (4, proto::Code::LeaseLost, 1));
     assert_eq!(rig.metrics.commands_unanswered.value(), 0);
+}
+
+#[test]
+fn what_a_publish_acks_goes_with_it_and_what_is_lost_is_named() {
+    let mut rig = Rig::new(config());
+    let key = rig.live("d1");
+    let acking = |seq, leases: &[LeaseId]| proto::Publish {
+        seq,
+        queue: "jobs".into(),
+        messages: vec![b"\x0a\x01a".to_vec()],
+        acks: leases.iter().map(|&lease| lease.into()).collect(),
+        replenish: true,
+        ..Default::default()
+    };
+    let mut bytes = frame(Kind::Publish, &acking(1, &[lease(5), lease(6)]));
+    encode_ack(&mut bytes, 2, &[lease(7)], true);
+    bytes.extend(publish(3, "jobs", &[b"b"]));
+    rig.receive(key, &bytes);
+    assert_eq!(rig.gateway.commands().leases, [lease(5), lease(6), lease(7)]);
+    let commands = rig.commands();
+    let [Command::Publish(first), Command::Settle(ack), Command::Publish(plain)] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    assert_eq!((first.acks, first.replenish, ack.leases), (2, true, 1));
+    assert_eq!((plain.acks, plain.replenish), (0, false));
+    let lost = LeasesLost { conn: conn(key), seq: 1, messages: 1, bytes: 3, lost: [lease(6)].into() };
+    rig.effects(vec![Effect::LeasesLost(Box::new(lost))], &[]);
+    let frames = rig.frames(key.slot);
+    let [Got::PublishAck(refused)] = &frames[..] else { panic!("{frames:?}") };
+    let refusal = refused.refusal.as_ref().unwrap();
+    assert_eq!((refused.seq, refusal.code()), (1, proto::Code::LeaseLost));
+    assert_eq!(refusal.lost, [proto::Lease::from(lease(6))]);
+    assert_eq!(rig.metrics.commands_unanswered.value(), 2);
+    // One that is broken leaves none of its leases behind.
+    let broken = proto::Publish { messages: vec![vec![0x0a, 9]], ..acking(4, &[lease(8)]) };
+    rig.receive(key, &frame(Kind::Publish, &broken));
+    assert!(rig.gateway.commands().leases.is_empty());
+    error(&mut rig, key, proto::Code::Malformed);
 }
 
 #[test]

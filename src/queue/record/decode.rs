@@ -4,11 +4,11 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
 use crate::mail::{MessageHeader, ProducerSequence, PublishMessage};
 use crate::queue::record::{
-    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER,
-    HAS_TTL, KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_SCHEDULE, PART_TARGETS,
-    PARTS, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN, RETIRED, RETURNED, Reason, Record,
-    RecordError, SETTINGS, SNAPSHOT, SettingsRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER,
-    VERSION_WITH_PARTS,
+    BOOT, CLOCK, DEDUP, DIED, DONE, DedupRecord, Digest, FAILED, FailedRecord, Failure, HAS_ATTEMPTS,
+    HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS,
+    PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PARTS, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN,
+    RETIRED, RETURNED, Reason, Record, RecordError, SETTINGS, SNAPSHOT, SettingsRecord, SnapshotRecord,
+    Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS,
 };
 
 /// Takes a record apart.
@@ -74,6 +74,11 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
             queue: reader.text()?,
             settings: reader.list(2, |reader| Ok((reader.text()?, reader.text()?)))?,
         }),
+        DEDUP => Record::Dedup(DedupRecord {
+            namespace: reader.text()?,
+            queue: reader.text()?,
+            ids: reader.list(18, |reader| Ok((reader.v()?, Time(reader.v()?), reader.digest()?)))?,
+        }),
         _ => return Err(RecordError::Version),
     };
     if reader.at != bytes.len() || reader.absent != 0 {
@@ -104,6 +109,10 @@ impl<'a> Reader<'a> {
     fn u64le(&mut self) -> Result<u64, RecordError> {
         let bytes: [u8; 8] = self.take(8)?.try_into().map_err(|_| RecordError::Short)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn digest(&mut self) -> Result<Digest, RecordError> {
+        self.take(size_of::<Digest>())?.try_into().map_err(|_| RecordError::Short)
     }
 
     fn v(&mut self) -> Result<u64, RecordError> {
@@ -166,6 +175,7 @@ impl<'a> Reader<'a> {
         let acks = if parts & PART_ACKS != 0 { self.list(1, Self::v)? } else { Vec::new() };
         let schedule = if parts & PART_SCHEDULE != 0 { Some((self.text()?, Wall(self.v()?))) } else { None };
         let targets = if parts & PART_TARGETS != 0 { self.list(1, Self::text)? } else { Vec::new() };
+        let dedup_window_ms = if parts & PART_DEDUP != 0 { self.v()? } else { 0 };
         let mut head_len = 0;
         let mut bodies_len = 0u64;
         let messages = self.list(2, |reader| {
@@ -196,6 +206,7 @@ impl<'a> Reader<'a> {
             acks,
             schedule,
             targets,
+            dedup_window_ms,
             head_len,
             messages,
             bodies,

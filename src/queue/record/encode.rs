@@ -4,10 +4,10 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::mail::PublishMessage;
 use crate::queue::record::{
-    BOOT, CLOCK, DIED, DONE, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL,
-    LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_SCHEDULE, PART_TARGETS, PUBLISH, PublishHead,
-    REDRIVEN, RETIRED, RETURNED, Reason, SETTINGS, SNAPSHOT, SnapshotRecord, Standing, VERSION,
-    VERSION_WITH_ORDER, VERSION_WITH_PARTS,
+    BOOT, CLOCK, DEDUP, DIED, DONE, Digest, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE,
+    HAS_ORDER, HAS_TTL, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE,
+    PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason, SETTINGS, SNAPSHOT,
+    SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -89,6 +89,7 @@ fn parts_of(head: &PublishHead<'_>) -> u8 {
     has(!head.acks.is_empty(), PART_ACKS)
         | has(head.schedule.is_some(), PART_SCHEDULE)
         | has(!head.targets.is_empty(), PART_TARGETS)
+        | has(head.dedup_window_ms > 0, PART_DEDUP)
 }
 
 fn encode_parts(out: &mut Vec<u8>, head: &PublishHead<'_>) {
@@ -103,6 +104,9 @@ fn encode_parts(out: &mut Vec<u8>, head: &PublishHead<'_>) {
     if !head.targets.is_empty() {
         put(out, head.targets.len() as u64);
         head.targets.iter().for_each(|queue| put_text(out, queue));
+    }
+    if head.dedup_window_ms > 0 {
+        put(out, head.dedup_window_ms);
     }
 }
 
@@ -258,6 +262,24 @@ pub fn encode_settings<'a>(
     for (key, value) in settings {
         put_text(out, key);
         put_text(out, value);
+    }
+}
+
+/// Appends a dedup record.
+pub fn encode_dedup(
+    out: &mut Vec<u8>,
+    namespace: &str,
+    queue: &str,
+    ids: impl ExactSizeIterator<Item = (u64, Time, Digest)>,
+) {
+    begin(out, DEDUP);
+    put_text(out, namespace);
+    put_text(out, queue);
+    put(out, ids.len() as u64);
+    for (id, expires, digest) in ids {
+        put(out, id);
+        put(out, expires.0);
+        out.extend_from_slice(&digest);
     }
 }
 

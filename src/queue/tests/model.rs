@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prost::Message as _;
+
 use super::*;
+use crate::message::message_header;
 use crate::queue::DeadHead;
 use crate::queue::messages::{NIL, State};
+use crate::wire::proto;
 
 #[derive(Default)]
 struct Account {
@@ -22,6 +26,12 @@ struct Account {
     sequences: BTreeMap<u64, (u64, u32)>,
     /// Publishes of a producer by seq.
     producing: BTreeMap<u64, (u64, Vec<Vec<u8>>)>,
+    /// Publishes with deduplication ids by seq: queue and id, and when they were sent.
+    keyed: BTreeMap<u64, (String, Time)>,
+    /// Message ids that were answered for them.
+    keys: BTreeMap<u64, (String, Time)>,
+    /// Leases that publishes without an answer ack.
+    acking: BTreeMap<u64, Vec<LeaseId>>,
 }
 
 struct Peer {
@@ -45,6 +55,7 @@ struct Run {
 
 const QUEUES: [&str; 4] = ["a", "b", "device/p0", "device/p1"];
 const PRODUCER: ProducerId = ProducerId(99);
+const DEDUP_WINDOW: Duration = Duration::from_secs(20);
 
 #[test]
 fn random_operations_keep_every_promise() {
@@ -65,6 +76,8 @@ fn run(seed: u64, steps: usize) {
     config.reads_max = 2;
     config.work_queue.ageing = random.bool().then_some(Duration::from_secs(5));
     config.work_queue.dead_head = if random.bool() { DeadHead::Release } else { DeadHead::Hold };
+    (config.work_queue.dedup_window, config.work_queue.dedup_ids_max) = (DEDUP_WINDOW, 6);
+    (config.mailbox.dedup_window, config.mailbox.dedup_ids_max) = (DEDUP_WINDOW, 6);
     config.body_memory_bytes_max = random.choice([0, 100, 1 << 20]).unwrap();
     let peers = (0..3)
         .map(|at| Peer { name: format!("p{at}"), conn: None, resume: None, leases: vec![], returned: vec![] })
@@ -124,7 +137,9 @@ impl Run {
                     self.world.command(Command::Credit { conn, subscription, messages: 2, bytes: 100 });
                 }
             }
-            44..64 => self.settle(at),
+            44..55 => self.settle(at),
+            55..60 => self.publish_with_id(at),
+            60..64 => self.ack_and_publish(at),
             64..67 => self.give_back(at),
             67..70 => {
                 if let Some(conn) = self.peers[at].conn {
@@ -205,6 +220,61 @@ impl Run {
     fn key(&mut self, keys: &[&str]) -> String {
         let key = self.random.usize(..keys.len() + 2);
         keys.get(key).copied().unwrap_or_default().to_owned()
+    }
+
+    /// One of a few ids.
+    fn publish_with_id(&mut self, at: usize) {
+        let Some(conn) = self.peers[at].conn else { return };
+        let queue = *self.random.choice(&QUEUES).unwrap();
+        let dedup_id = format!("id {}", self.random.u8(..8));
+        let key = format!("{queue} {dedup_id}");
+        self.bodies += 1;
+        let payload = format!("body {}", self.bodies).into_bytes();
+        let body = proto::Message { payload, dedup_id, ..Default::default() }.encode_to_vec();
+        let header = message_header(&body, body.len()).unwrap();
+        let sent = self.world.now.time;
+        let seq = self.send(conn, queue, None, &header, std::slice::from_ref(&body));
+        self.account.unanswered.insert(seq, vec![body]);
+        self.account.keyed.insert(seq, (key, sent));
+    }
+
+    /// Passes what a peer has on to another queue, or puts it back into the same one.
+    fn ack_and_publish(&mut self, at: usize) {
+        let Some(conn) = self.peers[at].conn else { return };
+        let queue = *self.random.choice(&QUEUES).unwrap();
+        let count = self.random.usize(..4).min(self.peers[at].leases.len());
+        let acks = self.peers[at].leases[..count].to_vec();
+        self.bodies += 1;
+        let body = format!("body {}", self.bodies).into_bytes();
+        let header = MessageHeader { priority: 4, ..Default::default() };
+        let producer = self.random.bool().then(|| {
+            self.sequence += 1;
+            let unanswered_from = self.account.sequences.last_key_value().map_or(1, |(&last, _)| last);
+            ProducerSequence { producer: PRODUCER, sequence: self.sequence - 1, unanswered_from }
+        });
+        let seq = self.world.publish_acking(conn, queue, producer, &acks, &[(header, &body)]);
+        // They stay with the peer, who may settle them once more.
+        self.account.perhaps_done.extend(acks.iter().map(|lease| lease.message.0));
+        self.account.acking.insert(seq, acks);
+        match producer {
+            Some(producer) => _ = self.account.producing.insert(seq, (producer.sequence, vec![body])),
+            None => _ = self.account.unanswered.insert(seq, vec![body]),
+        }
+    }
+
+    /// An answer to a publish with a deduplication id. Whether it was published before.
+    fn take_keyed(&mut self, seq: u64, id: u64) -> bool {
+        let Some((key, sent)) = self.account.keyed.remove(&seq) else { return false };
+        if let Some((known, _)) = self.account.keys.get(&id) {
+            assert_eq!(*known, key, "{id} was answered for another id");
+            return true;
+        }
+        let now = self.world.now.time;
+        for (earlier, (_, sent)) in self.account.keys.iter().filter(|(_, (known, _))| *known == key) {
+            assert!(*sent + DEDUP_WINDOW <= now, "{key} was kept as {earlier} and {id} within its window");
+        }
+        self.account.keys.insert(id, (key, sent));
+        false
     }
 
     fn send(
@@ -326,6 +396,11 @@ impl Run {
                         }
                         None => self.account.unanswered.remove(&acked.seq).unwrap_or_default(),
                     };
+                    let acks = self.account.acking.remove(&acked.seq).unwrap_or_default();
+                    self.account.done.extend(acks.iter().map(|lease| lease.message.0));
+                    if self.take_keyed(acked.seq, acked.first_id.0) {
+                        continue;
+                    }
                     for (id, body) in (acked.first_id.0..).zip(bodies) {
                         let earlier = self.account.published.insert(id, body);
                         assert!(earlier.is_none(), "id {id} was given twice");
@@ -393,6 +468,8 @@ impl Run {
         self.account.unanswered.clear();
         self.account.producing.clear();
         self.account.settling.clear();
+        self.account.keyed.clear();
+        self.account.acking.clear();
     }
 
     fn is_near_overflow(&self) -> bool {

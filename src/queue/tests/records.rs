@@ -45,7 +45,7 @@ fn again(encode: impl FnOnce(&mut Vec<u8>), expected: &Record<'_>) {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200), kind in 0..14u8) {
+    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200), kind in 0..32u8) {
         let _ = record::decode(&bytes);
         for version in 1..3u8 {
             let mut tagged = vec![kind | version << 5];
@@ -57,14 +57,14 @@ proptest! {
     #[test]
     fn a_publish_comes_back_and_its_parts_add_up(
         time: u64, wall: u64, first_id in 0..u64::MAX / 2, sequence: u64, with_producer: bool,
-        messages in vec((header(), vec(any::<u8>(), 0..50)), 1..20), acks in vec(any::<u64>(), 0..3),
+        messages in vec((header(), vec(any::<u8>(), 0..50)), 1..20), acks in vec(any::<u64>(), 0..3), dedup_window_ms in prop_oneof![Just(0), 1..=u64::MAX],
         fired in proptest::option::of(any::<u64>()), targets in 0..3usize,
     ) {
         let producer = with_producer
             .then_some(ProducerSequence { producer: ProducerId(5), sequence, unanswered_from: sequence / 2 });
         let (time, wall) = (Time(time), Wall(wall));
         let (schedule, targets) = (fired.map(|fired| ("nightly", Wall(fired))), &["jobs", "audit"][..targets]);
-        let head = PublishHead { time, wall, first_id, namespace: "n", queue: "q", producer, acks: &acks, schedule, targets };
+        let head = PublishHead { time, wall, first_id, namespace: "n", queue: "q", producer, acks: &acks, schedule, targets, dedup_window_ms };
         let bodies: Vec<u8> = messages.iter().flat_map(|(_, body)| body.clone()).collect();
         let list: Vec<PublishMessage> = messages
             .iter()
@@ -78,6 +78,7 @@ proptest! {
         prop_assert_eq!(decoded.producer, producer);
         prop_assert_eq!((decoded.time, decoded.wall, decoded.first_id), (time, wall, first_id));
         prop_assert_eq!((&decoded.acks, decoded.schedule, decoded.targets.as_slice()), (&acks, schedule, targets));
+        prop_assert_eq!(decoded.dedup_window_ms, dedup_window_ms);
         prop_assert_eq!((decoded.namespace, decoded.queue, decoded.bodies), ("n", "q", bodies.as_slice()));
         prop_assert_eq!(decoded.messages.iter().map(|m| m.message).collect::<Vec<_>>(), list);
         prop_assert_eq!(decoded.messages.iter().map(|m| m.entry_len).collect::<Vec<_>>(), entries.clone());
@@ -141,6 +142,9 @@ proptest! {
         again(|out| encode_mark(out, &mark), &Record::Mark(mark.clone()));
         let producer = ProducerId(id);
         again(|out| encode_retired(out, "n", producer), &Record::Retired { namespace: "n", producer });
+        let ids = leases.iter().map(|&(id, small)| (id, Time(u64::from(small)), [small as u8; 16])).collect::<Vec<_>>();
+        let record = DedupRecord { namespace: "n", queue: "q", ids: ids.clone() };
+        again(|out| encode_dedup(out, "n", "q", ids.iter().copied()), &Record::Dedup(record));
         let settings = vec![("attempts", "3"), ("weight.a", "")];
         let record = SettingsRecord { namespace: "n", queue: "q", settings: settings.clone() };
         again(|out| encode_settings(out, "n", "q", settings.iter().copied()), &Record::Settings(record));

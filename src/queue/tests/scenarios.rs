@@ -462,7 +462,7 @@ fn crowded() -> QueueConfig {
     let mut config = QueueConfig::default();
     config.work_queue.messages_max = 1;
     let message = PublishMessage { header: MessageHeader::default(), body_len: 0 };
-    config.parked_bytes_per_namespace_max = crate::queue::parked::charge(&[message], b"four");
+    config.parked_bytes_per_namespace_max = crate::queue::parked::charge(&[], &[message], b"four");
     config
 }
 

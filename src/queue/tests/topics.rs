@@ -77,7 +77,15 @@ fn publish(world: &mut World, conn: ConnKey, queue: &str, header: MessageHeader,
             batch.bodies.extend_from_slice(body);
         }
         let messages = bodies.len() as u32;
-        batch.commands.push(Command::Publish(Publish { conn, seq, queue, producer: None, messages }));
+        batch.commands.push(Command::Publish(Publish {
+            conn,
+            seq,
+            queue,
+            producer: None,
+            messages,
+            acks: 0,
+            replenish: false,
+        }));
     });
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Client {
     pub(crate) subscribed: BTreeMap<SubscriptionId, QueueName>,
     /// Publishes without an answer: the messages of each, by its sequence.
     pub(crate) unanswered: BTreeMap<u64, Vec<u64>>,
+    /// What is acked with those that pass a message on: its lease and its key.
+    pub(crate) passing: BTreeMap<u64, (LeaseId, u64)>,
     /// Reads nothing before this moment.
     pub(crate) reads_again_at: Micros,
     /// No packet of it gets through before this moment.
@@ -137,6 +139,7 @@ impl World {
             credits: 0,
             subscribed: BTreeMap::new(),
             unanswered: BTreeMap::new(),
+            passing: BTreeMap::new(),
             reads_again_at: 0,
             cut_off_until: 0,
             inbound: Inbound::new(),
@@ -194,6 +197,7 @@ impl World {
         client.incarnation += 1;
         client.socket = Socket::None;
         client.out.clear();
+        client.passing.clear();
         for keys in std::mem::take(&mut client.unanswered).into_values() {
             self.ledger.abandoned(&keys);
         }
@@ -302,17 +306,27 @@ impl World {
                 let keys =
                     keys.unwrap_or_else(|| panic!("publish {sequence} of client {index} answered twice"));
                 self.ledger.answered(&keys, first_id);
+                if let Some((lease, _)) = self.clients[index].passing.remove(&sequence) {
+                    self.ledger.settled(lease, &Settlement::Ack, false, true);
+                }
             }
             Happened::PublishRefused { sequence, code, text } => {
                 use proto::Code::{DiskFull, Draining, LimitReached, Overloaded, QueueFull, TooLarge};
                 // Too large is said by the session itself, of what it took before it knew the server's limits.
                 let is_excused =
                     matches!(code, QueueFull | DiskFull | LimitReached | Draining | TooLarge | Overloaded);
+                let passed = self.clients[index].passing.remove(&sequence);
+                let is_excused = is_excused || (code == proto::Code::LeaseLost && passed.is_some());
                 assert!(is_excused, "a good publish of client {index} was refused: {text} ({code:?})");
                 let keys = self.clients[index].unanswered.remove(&sequence);
                 let keys =
                     keys.unwrap_or_else(|| panic!("publish {sequence} of client {index} answered twice"));
                 self.ledger.refused(&keys);
+                if let Some((lease, key)) = passed.filter(|_| code != proto::Code::LeaseLost) {
+                    // It is held again, and somebody has to say what becomes of it.
+                    let incarnation = self.clients[index].incarnation;
+                    self.scheduler.after(MS, Event::Work { client: index, incarnation, lease, key });
+                }
             }
             Happened::Delivered(deliveries, broadcasts) => {
                 self.told(index, broadcasts);

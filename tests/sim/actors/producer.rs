@@ -48,7 +48,7 @@ impl World {
                 facts.into_iter().for_each(|facts| self.ledger.published(facts));
             }
             Err(Unsendable::Full | Unsendable::Batch { .. } | Unsendable::Bytes { .. }) => {}
-            Err(error @ Unsendable::Message { .. }) => panic!("client {index}: {error}"),
+            Err(error) => panic!("client {index}: {error}"),
         }
         self.published(index, incarnation);
     }

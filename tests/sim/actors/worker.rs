@@ -85,6 +85,9 @@ impl World {
         }
         let settlement = self.judge();
         note!(self, "client {index} says of {key} ({lease:?}): {settlement:?}");
+        if settlement == Settlement::Ack && self.passes_on(index, lease, key) {
+            return self.step_client(index);
+        }
         if let Settlement::Extend { lease: more } = settlement {
             if self.clients[index].session.settle(lease, settlement) {
                 let takes = self.random.u64(0..more.as_micros() as u64);
@@ -96,6 +99,26 @@ impl World {
             assert!(is_taken, "client {index} lost hold of {lease:?}");
         }
         self.step_client(index);
+    }
+
+    /// Sometimes what comes of the work is another message, and the ack goes with it. False when it does not, or there is
+    /// no room for it.
+    fn passes_on(&mut self, index: usize, lease: LeaseId, key: u64) -> bool {
+        if !self.is_troubled() || self.random.u8(0..4) > 0 {
+            return false;
+        }
+        let namespace = self.clients[index].namespace.clone();
+        let queue = self.some_queue(&namespace);
+        let (facts, body) = self.some_message(&namespace, &queue);
+        let client = &mut self.clients[index];
+        let Ok(sequence) = client.session.ack_and_publish(&[lease], &queue, vec![body]) else { return false };
+        note!(self, "client {index} passes {key} on as {sequence}: {facts:?}");
+        let client = &mut self.clients[index];
+        client.unanswered.insert(sequence, vec![facts.key]);
+        client.passing.insert(sequence, (lease, key));
+        self.ledger.settling(lease, &Settlement::Ack);
+        self.ledger.published(facts);
+        true
     }
 
     fn judge(&mut self) -> Settlement {

@@ -25,7 +25,8 @@ type Rank = (u8, u64, Key);
 /// What a request asked for.
 #[derive(Debug)]
 enum Request {
-    Publish(Vec<Key>),
+    /// And what is acked with it.
+    Publish(Vec<Key>, Vec<LeaseId>),
     /// So many messages, to a topic.
     Broadcast(u32),
     Settle {
@@ -204,7 +205,12 @@ impl Watch {
                     }
                     let request = match publish.queue.topic() {
                         Some(_) => Request::Broadcast(publish.messages),
-                        None => Request::Publish(keys),
+                        None => {
+                            let (own, rest) = leases.split_at(publish.acks as usize);
+                            leases = rest;
+                            self.acked_with(now, own);
+                            Request::Publish(keys, own.to_vec())
+                        }
                     };
                     self.request(publish.conn, publish.seq, request);
                 }
@@ -317,6 +323,15 @@ impl Watch {
         self.request(settle.conn, settle.seq, request);
     }
 
+    /// A publish acks these, at some time from now on.
+    fn acked_with(&mut self, now: Now, leases: &[LeaseId]) {
+        for lease in leases {
+            if let Some(holding) = self.holding(*lease) {
+                holding.ends_by(now.time);
+            }
+        }
+    }
+
     /// What is known of a lease while it is the newest of its message.
     fn holding(&mut self, lease: LeaseId) -> Option<&mut Holding<Client>> {
         self.holdings.get_mut(&lease.message.0).filter(|holding| holding.lease == lease)
@@ -363,11 +378,20 @@ impl Watch {
                 }
                 Effect::PublishRefused { conn, seq, messages, .. } => {
                     let asked = match self.requests.remove(&(plain(*conn), *seq)) {
-                        Some(Request::Publish(keys)) => keys.len(),
+                        Some(Request::Publish(keys, _)) => keys.len(),
                         Some(Request::Broadcast(messages)) => messages as usize,
                         other => panic!("the publish {seq} of {conn:?} was refused: it is {other:?}"),
                     };
                     assert_eq!(asked, *messages as usize, "a refusal gives back another window");
+                }
+                Effect::LeasesLost(refused) => {
+                    let request = self.requests.remove(&(plain(refused.conn), refused.seq));
+                    let Some(Request::Publish(keys, leases)) = request else {
+                        panic!("{refused:?} answers {request:?}")
+                    };
+                    assert_eq!(keys.len(), refused.messages as usize, "a refusal gives back another window");
+                    let named = refused.lost.iter().all(|lease| leases.contains(lease));
+                    assert!(named && !refused.lost.is_empty(), "{refused:?} names others than {leases:?}");
                 }
                 Effect::Broadcasted(answer) => {
                     match self.requests.remove(&(plain(answer.conn), answer.seq)) {
@@ -394,7 +418,10 @@ impl Watch {
 
     fn answered_publish(&mut self, conn: ConnKey, seq: u64) -> Vec<Key> {
         match self.requests.remove(&(plain(conn), seq)) {
-            Some(Request::Publish(keys)) => keys,
+            Some(Request::Publish(keys, leases)) => {
+                leases.into_iter().for_each(|lease| self.acked(lease));
+                keys
+            }
             other => panic!("the publish {seq} of {conn:?} was answered: it is {other:?}"),
         }
     }
@@ -427,13 +454,7 @@ impl Watch {
             for lease in leases {
                 let counts = settled.refused.is_none() && !lost.contains(&lease);
                 match settlement {
-                    Settlement::Ack if counts => {
-                        if !self.done.contains_key(&lease.message.0) {
-                            self.done_lately.push(lease.message.0);
-                        }
-                        let first = *self.done.entry(lease.message.0).or_insert(lease);
-                        assert_eq!(first, lease, "message {} was acked twice", lease.message);
-                    }
+                    Settlement::Ack if counts => self.acked(lease),
                     Settlement::Extend { lease_ms } => {
                         if let Some(holding) = self.holding(lease) {
                             holding.extended(Time(applied.0 + u64::from(lease_ms)), counts);
@@ -443,6 +464,15 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// An ack is answered.
+    fn acked(&mut self, lease: LeaseId) {
+        if !self.done.contains_key(&lease.message.0) {
+            self.done_lately.push(lease.message.0);
+        }
+        let first = *self.done.entry(lease.message.0).or_insert(lease);
+        assert_eq!(first, lease, "message {} was acked twice", lease.message);
     }
 
     fn deliver(&mut self, now: Now, deliver: &Deliver, key: Key) {

@@ -197,3 +197,54 @@ fn a_refused_subscription_is_forgotten() {
     server_says(&mut client, Kind::Reply, &reply);
     assert!(client.session.subscriptions.is_empty());
 }
+
+#[test]
+fn a_break_at_any_byte_passes_every_message_on_once() {
+    for (up, down) in (0..900).flat_map(|cut| [(cut, ALL), (ALL, cut)]) {
+        let mut server = Server::new();
+        server.ready = (1..=9).map(lease).collect();
+        let mut client = Client::new();
+        client.passes_on = true;
+        client.session.subscribe(&jobs(), 4, 0, None).unwrap();
+        client.connection(&mut server, up, down, 5);
+        if matches!(client.session.link(), Link::Connect { .. }) {
+            client.connection(&mut server, ALL, ALL, 64);
+        }
+        server.done.sort_unstable();
+        assert_eq!(server.done, (1..=9).collect::<Vec<_>>(), "cut at {up}, {down}");
+        let mut passed: Vec<_> = server.stored.values().cloned().collect();
+        passed.sort_unstable();
+        let expected: Vec<Vec<u8>> = (1..=9u64).map(|id| id.to_le_bytes().to_vec()).collect();
+        assert_eq!(passed, expected, "cut at {up}, {down}");
+        assert!(server.most_out <= 4, "credit is kept across the break");
+        assert_eq!((client.session.unanswered(), client.session.held()), (0, 0));
+    }
+}
+
+#[test]
+fn what_a_publish_acks_is_held_until_its_answer_and_after_a_refusal() {
+    let mut server = Server::new();
+    server.ready = (1..=2).map(lease).collect();
+    let mut client = Client::new();
+    client.session.subscribe(&jobs(), 2, 0, None).unwrap();
+    client.connection(&mut server, ALL, ALL, ALL);
+    let leases: Vec<LeaseId> = client.delivered();
+    let body = || vec![b"next".to_vec()];
+    let sequence = client.session.ack_and_publish(&leases, &jobs(), body()).unwrap();
+    assert_eq!(client.session.held(), 2);
+    assert!(!client.session.settle(leases[0], Settlement::Ack), "the publish acks it");
+    assert!(client.session.settle(leases[0], Settlement::Extend { lease: Duration::from_secs(9) }));
+    assert_eq!(client.session.ack_and_publish(&leases, &jobs(), body()), Err(Unsendable::NotHeld));
+    // The server lost one of them: that one is over, the other is held again.
+    server.leased.remove(&(leases[0].message.0, leases[0].attempt));
+    let mut out = Vec::new();
+    client.session.transmit(&mut out);
+    server.receive(&out);
+    let answers = std::mem::take(&mut server.out);
+    client.take(&answers);
+    assert!(client.seen.contains(&Seen::Refused(sequence)));
+    assert!(server.stored.is_empty() && server.done.is_empty(), "nothing was done");
+    assert_eq!(client.session.held(), 1);
+    assert!(!client.session.settle(leases[0], Settlement::Ack));
+    assert!(client.session.settle(leases[1], Settlement::Ack));
+}
