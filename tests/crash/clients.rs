@@ -138,7 +138,7 @@ fn publish(seq: u64, key: &str, producer_id: u64, sequence: u64, unanswered_from
         producer_id,
         sequence,
         unanswered_from,
-        parts_bytes: 0,
+        ..Default::default()
     }
 }
 

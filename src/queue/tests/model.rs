@@ -12,7 +12,7 @@ use crate::wire::proto;
 
 #[derive(Default)]
 struct Account {
-    /// Acked publishes: id to body.
+    /// Acked publishes: id to body; empty where that is not known.
     published: BTreeMap<u64, Vec<u8>>,
     /// Sent acks, purges and the like: may be gone.
     perhaps_done: BTreeSet<u64>,
@@ -30,6 +30,8 @@ struct Account {
     keyed: BTreeMap<u64, (String, Time)>,
     /// Message ids that were answered for them.
     keys: BTreeMap<u64, (String, Time)>,
+    /// Ids whose publishes a crash left without an answer, and when the first of them was sent: they may have been kept.
+    unheard: BTreeMap<String, Time>,
     /// Leases that publishes without an answer ack.
     acking: BTreeMap<u64, Vec<LeaseId>>,
 }
@@ -262,7 +264,7 @@ impl Run {
         }
     }
 
-    /// An answer to a publish with a deduplication id. Whether it was published before.
+    /// An answer to a publish with a deduplication id. Whether it is one to another publish than this, or may be.
     fn take_keyed(&mut self, seq: u64, id: u64) -> bool {
         let Some((key, sent)) = self.account.keyed.remove(&seq) else { return false };
         if let Some((known, _)) = self.account.keys.get(&id) {
@@ -273,8 +275,13 @@ impl Run {
         for (earlier, (_, sent)) in self.account.keys.iter().filter(|(_, (known, _))| *known == key) {
             assert!(*sent + DEDUP_WINDOW <= now, "{key} was kept as {earlier} and {id} within its window");
         }
-        self.account.keys.insert(id, (key, sent));
-        false
+        // What was kept may be another one, whose answer nobody heard.
+        let unheard = self.account.unheard.get(&key).copied();
+        self.account.keys.insert(id, (key, unheard.unwrap_or(sent).min(sent)));
+        if unheard.is_some() {
+            self.account.published.insert(id, Vec::new());
+        }
+        unheard.is_some()
     }
 
     fn send(
@@ -367,7 +374,7 @@ impl Run {
             let id = MessageId(first.id);
             let reply = self.world.operate(OperatorRequest::DeadShow { namespace, queue: queue_name, id });
             let OperatorReply::Dead(rows) = reply else { panic!("{reply:?}") };
-            if let Some(body) = self.account.published.get(&first.id) {
+            if let Some(body) = self.account.published.get(&first.id).filter(|body| !body.is_empty()) {
                 assert_eq!(rows[0].body.as_ref(), Some(body));
             }
         } else if self.random.bool() {
@@ -412,7 +419,7 @@ impl Run {
                         !self.account.done.contains(&id),
                         "{id} was delivered after its ack was answered"
                     );
-                    if let Some(published) = self.account.published.get(&id) {
+                    if let Some(published) = self.account.published.get(&id).filter(|body| !body.is_empty()) {
                         assert_eq!(*published, body, "the body of {id}");
                     }
                     if let Some(peer) = self.peers.iter_mut().find(|peer| peer.conn == Some(deliver.conn)) {
@@ -468,7 +475,9 @@ impl Run {
         self.account.unanswered.clear();
         self.account.producing.clear();
         self.account.settling.clear();
-        self.account.keyed.clear();
+        for (key, sent) in std::mem::take(&mut self.account.keyed).into_values() {
+            self.account.unheard.entry(key).or_insert(sent);
+        }
         self.account.acking.clear();
     }
 
