@@ -160,7 +160,9 @@ fn ignored_extensions_are_found() {
 
 #[test]
 fn served_rivals_are_found() {
-    is_found(Flaw::RivalsServed, &["which a newer connection replaced", "taken over"]);
+    // What the replaced connection asks is no request any more, and yet it is answered.
+    let said = ["which a newer connection replaced", "taken over", "was answered: it is None"];
+    is_found(Flaw::RivalsServed, &said);
 }
 
 #[test]
