@@ -30,7 +30,7 @@ struct Account {
     keyed: BTreeMap<u64, (String, Time)>,
     /// Message ids that were answered for them.
     keys: BTreeMap<u64, (String, Time)>,
-    /// Ids whose publishes a crash left without an answer, and when the first of them was sent: they may have been kept.
+    /// Ids whose publishes a crash left without an answer, as others are whose answer was not taken, and when the first of them was sent: they may have been kept.
     unheard: BTreeMap<String, Time>,
     /// Leases that publishes without an answer ack.
     acking: BTreeMap<u64, Vec<LeaseId>>,
@@ -276,7 +276,8 @@ impl Run {
             assert!(*sent + DEDUP_WINDOW <= now, "{key} was kept as {earlier} and {id} within its window");
         }
         // What was kept may be another one, whose answer nobody heard.
-        let unheard = self.account.unheard.get(&key).copied();
+        let same = self.account.keyed.values().filter(|(asked, _)| *asked == key).map(|(_, sent)| *sent);
+        let unheard = self.account.unheard.get(&key).copied().into_iter().chain(same).min();
         self.account.keys.insert(id, (key, unheard.unwrap_or(sent).min(sent)));
         if unheard.is_some() {
             self.account.published.insert(id, Vec::new());
