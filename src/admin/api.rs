@@ -42,6 +42,7 @@ pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
         .route("/queues", get(queues))
         .route("/queue-stats", get(queue_stats))
         .route("/queue-settings", get(queue_settings).post(queue_set))
+        .route("/namespace-settings", get(namespace_settings).post(namespace_set))
         .route("/dead", get(dead_list))
         .route("/dead/{id}", get(dead_show))
         .route("/dead/redrive", post(dead_redrive))
@@ -125,6 +126,20 @@ struct SettingsBody {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct NamespaceParams {
+    namespace: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamespaceBody {
+    namespace: Option<String>,
+    /// `null` goes back to the configuration's.
+    settings: HashMap<String, Option<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SelectionBody {
     namespace: Option<String>,
     queue: String,
@@ -190,9 +205,31 @@ async fn queue_set(
     settings(ask(&state, OperatorRequest::QueueSet { namespace, queue, changes }).await?)
 }
 
+async fn namespace_settings(state: State, headers: HeaderMap, params: Params<NamespaceParams>) -> Answer {
+    let Query(params) = params?;
+    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
+    settings(ask(&state, OperatorRequest::NamespaceSettings { namespace }).await?)
+}
+
+/// A limit that whoever it limits may lift is none: this is for those who may enter every namespace.
+async fn namespace_set(
+    state: State,
+    headers: HeaderMap,
+    body: Result<Json<NamespaceBody>, JsonRejection>,
+) -> Answer {
+    let Json(body) = body?;
+    let namespace = admitted(&state, &headers, body.namespace.as_deref())?;
+    if !state.config.auth.allows_all(credential(&headers)) {
+        return Err(ApiError::not_for_tenants());
+    }
+    let changes = body.settings.into_iter().collect();
+    settings(ask(&state, OperatorRequest::NamespaceSet { namespace, changes }).await?)
+}
+
 fn settings(reply: OperatorReply) -> Answer {
     match reply {
         OperatorReply::Settings(rows) => Ok(Json(json!({"settings": rows}))),
+        OperatorReply::Namespace(rows, holds) => Ok(Json(json!({"settings": rows, "holds": holds}))),
         _ => Err(unexpected()),
     }
 }

@@ -57,6 +57,12 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "forbidden", text)
     }
 
+    pub(super) fn not_for_tenants() -> Self {
+        let text = "the limits of a namespace are set by whoever runs the server, and the token opens one namespace; where each \
+                    has a token of its own, they are those of [namespace] in the configuration";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", text)
+    }
+
     pub(super) fn draining() -> Self {
         let text = "sessions are being sent away already; see `drain`, wait, or end that first (DELETE)";
         Self::new(StatusCode::CONFLICT, "draining", text)

@@ -6,6 +6,7 @@
 
 mod api;
 mod browser;
+mod disk;
 mod drain;
 mod error;
 mod pages;
@@ -30,8 +31,10 @@ use crate::host;
 use crate::limits::{HTTP_CONNECTIONS_MAX, QUEUE_LABELS_MAX};
 use crate::mail::{Bell, CommandSender, EffectReceiver};
 use crate::telemetry::{Lifecycle, Memory, QueueLabels, SourceSet};
+pub use disk::DiskMarks;
 pub use drain::Tell;
 
+use disk::DiskSeen;
 use drain::Drains;
 use error::ApiError;
 use serve::Patience;
@@ -52,6 +55,8 @@ pub struct AdminConfig {
     pub message_bytes_max: usize,
     /// How long a request waits for the shard.
     pub shard_deadline: Duration,
+    /// The disk to watch, if any.
+    pub disk: Option<DiskMarks>,
 }
 
 impl AdminConfig {
@@ -63,6 +68,7 @@ impl AdminConfig {
             auth: config.auth.clone(),
             message_bytes_max: config.session.whole_message_bytes_max() as usize,
             shard_deadline: SHARD_DEADLINE,
+            disk: Some(DiskMarks::new(config)),
         }
     }
 }
@@ -106,6 +112,7 @@ struct Shared {
     sources: SourceSet,
     lifecycle: Lifecycle,
     drains: Drains,
+    disk: DiskSeen,
     clock: Clock,
     memory_at_start: Memory,
     /// Not on any message's path: one scrape at a time.
@@ -149,13 +156,15 @@ pub fn spawn(
                 sources,
                 lifecycle,
                 drains: Drains::new(tell_loops),
+                disk: DiskSeen::default(),
                 clock: Clock::starting_at(Time(0)),
                 memory_at_start,
                 labels: Mutex::new(QueueLabels::new(QUEUE_LABELS_MAX)),
             });
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::select! {
-                served = serve::serve(listener, router(shared), slots, Patience::default()) => served,
+                served = serve::serve(listener, router(Arc::clone(&shared)), slots, Patience::default()) => served,
+                () = disk::watch(shared) => Ok(()),
                 () = serving_shard => Ok(()),
                 _ = stopped => Ok(()),
             }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::error::ApiError;
 use super::{Shared, State};
-use crate::host;
+use crate::host::{self, DiskState};
 use crate::ids::{Namespace, QueueName};
 use crate::limits::{HTTP_CONNECTIONS_MAX, PAGE_ROWS_MAX};
 use crate::mail::{OperatorReply, OperatorRequest, QueueStats};
@@ -43,6 +43,7 @@ async fn metrics(state: State) -> Result<Response, ApiError> {
             cpu_seconds: Some(host::cpu_time().as_secs_f64()),
         },
         loop_tables: state.sources.loops.iter().map(|source| table_of(source)).collect(),
+        disk: state.disk.read(),
         operator_requests: state.shard.waiting(),
         operator_connections: HTTP_CONNECTIONS_MAX - state.slots.available_permits(),
         queues,
@@ -116,6 +117,9 @@ async fn healthz(state: State) -> (StatusCode, &'static str) {
 /// Whether clients should be sent here.
 async fn readyz(state: State) -> (StatusCode, &'static str) {
     let stage = state.lifecycle.stage();
+    if stage == Stage::Ready && state.disk.state() == DiskState::Stop {
+        return (StatusCode::SERVICE_UNAVAILABLE, "disk_full");
+    }
     let status = if stage == Stage::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, stage.as_str())
 }

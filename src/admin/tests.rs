@@ -89,6 +89,7 @@ fn api_telling(
         auth,
         message_bytes_max: 1024,
         shard_deadline,
+        disk: None,
     };
     let lifecycle = Lifecycle::default();
     lifecycle.advance(Stage::Ready);

@@ -13,6 +13,7 @@ mod doctor;
 mod drain;
 mod exec;
 mod log;
+mod namespace;
 mod operator;
 mod out;
 mod payload;
@@ -54,6 +55,7 @@ enum Command {
     Work(work::Args),
     Device(device::Args),
     Queue(queue::Args),
+    Namespace(namespace::Args),
     Dead(dead::Args),
     Drain(drain::Args),
     Log(log::Args),
@@ -71,6 +73,7 @@ pub fn run() -> ExitCode {
         Command::Work(args) => work::run(args),
         Command::Device(args) => device::run(args),
         Command::Queue(args) => queue::run(args),
+        Command::Namespace(args) => namespace::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Drain(args) => drain::run(&args),
         Command::Log(args) => log::run(&args),

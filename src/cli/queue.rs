@@ -136,12 +136,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse_change(text: &str) -> Result<(String, Option<String>), String> {
+pub(super) fn parse_change(text: &str) -> Result<(String, Option<String>), String> {
     let (key, value) = text.split_once('=').ok_or("a setting is given as key=value, or key= to reset it")?;
     Ok((key.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
 }
 
-fn setting_cells(row: &Value) -> Vec<String> {
+pub(super) fn setting_cells(row: &Value) -> Vec<String> {
     let text = |field| table::text(row, field, 2 * NAME_CHARS_MAX);
     let is_own = if row["is_own"] == true { "yes" } else { "-" };
     vec![text("key"), text("value"), is_own.to_owned(), text("about")]

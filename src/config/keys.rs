@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::units::{
     parse_count, parse_durability, parse_duration, parse_size, show_durability, show_duration, show_size,
 };
-use super::{Config, WhenFull};
+use super::{Config, Watermark, WhenFull};
 use crate::host::Tables;
 use crate::limits;
 use crate::log::Durability;
@@ -35,6 +35,7 @@ pub(super) enum Kind {
     Switch(Field<bool>),
     Durability(Field<Durability>),
     WhenFull(Field<WhenFull>),
+    Watermark(Field<Watermark>),
     Tables(Field<Tables>),
     LogFilter(Field<String>),
     LogFormat(Field<LogFormat>),
@@ -197,7 +198,8 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "queue.when_full",
-        about: "\"wait\": a publish is answered once there is room; \"reject\": it is refused at once.",
+        about: "\"wait\": a publish is answered once there is room; \"reject\": it is refused at once; \"dead_letter_oldest\": the \
+                ready messages that wait longest become dead letters.",
         kind: Kind::WhenFull(|c| &mut c.queue.when_full),
     },
     Key {
@@ -221,6 +223,32 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::WhenFull(|c| &mut c.mailbox.when_full),
     },
     Key {
+        path: "namespace.messages_max",
+        about: "Messages that wait or are worked on in all queues and mailboxes of one namespace; 0 for no bound. Beyond it, and \
+                beyond the others of this section, each queue does as its when_full says.",
+        kind: Kind::Count(|c| &mut c.namespace.messages_max, 0, 1 << 32),
+    },
+    Key {
+        path: "namespace.bytes_max",
+        about: "Their bytes; 0 for no bound.",
+        kind: Kind::Size(|c| &mut c.namespace.bytes_max, 0, 1024 * TIB),
+    },
+    Key {
+        path: "namespace.leased_max",
+        about: "Messages of one namespace that are leased at once; 0 for no bound.",
+        kind: Kind::Count(|c| &mut c.namespace.leased_max, 0, 1 << 32),
+    },
+    Key {
+        path: "namespace.publish_per_s",
+        about: "Messages published a second in one namespace, a second's worth at once; 0 for no bound.",
+        kind: Kind::Count(|c| &mut c.namespace.publish_per_s, 0, 1 << 32),
+    },
+    Key {
+        path: "namespace.deliver_per_s",
+        about: "Messages delivered a second in one namespace, a second's worth at once; 0 for no bound.",
+        kind: Kind::Count(|c| &mut c.namespace.deliver_per_s, 0, 1 << 32),
+    },
+    Key {
         path: "memory.body_bytes_max",
         about: "Memory for message bodies; what has no room in it is read back from disk.",
         kind: Kind::Size(|c| &mut c.memory.body_bytes_max, 16 * MIB, 64 * TIB),
@@ -237,6 +265,21 @@ pub(super) const KEYS: &[Key] = &[
                 synced at most that much later; it survives kill -9, but a power loss may take what was answered within \
                 the interval.",
         kind: Kind::Durability(|c| &mut c.log.durability),
+    },
+    Key {
+        path: "log.disk_warn",
+        about: "Free space of the data directory's disk below which the log says so.",
+        kind: Kind::Watermark(|c| &mut c.log.disk_warn),
+    },
+    Key {
+        path: "log.disk_reject",
+        about: "Free space below which publishes are refused, until an eighth more than that is free; acks and the rest go on.",
+        kind: Kind::Watermark(|c| &mut c.log.disk_reject),
+    },
+    Key {
+        path: "log.disk_stop",
+        about: "Free space below which new sessions are refused as well and /readyz says no; those who resume come in.",
+        kind: Kind::Watermark(|c| &mut c.log.disk_stop),
     },
     Key {
         path: "drain.readiness_delay",
@@ -295,6 +338,7 @@ impl Kind {
             Self::Switch(field) => parsed(field(config), parse_switch(text)),
             Self::Durability(field) => parsed(field(config), parse_durability(text)),
             Self::WhenFull(field) => parsed(field(config), WhenFull::parse(text)),
+            Self::Watermark(field) => parsed(field(config), Watermark::parse(text)),
             Self::Tables(field) => parsed(field(config), Tables::parse(text)),
             Self::LogFilter(field) => parsed(field(config), parse_filter(text).ok().map(|_| text.to_owned())),
             Self::LogFormat(field) => parsed(field(config), text.parse().ok()),
@@ -324,7 +368,8 @@ impl Kind {
                      interval(100ms)"
                 )
             }
-            Self::WhenFull(_) => "\"wait\" or \"reject\"".into(),
+            Self::WhenFull(_) => "\"wait\", \"reject\" or \"dead_letter_oldest\"".into(),
+            Self::Watermark(_) => Watermark::ALLOWED.into(),
             Self::Tables(_) => "\"auto\", \"shared\" or \"private\"".into(),
             Self::LogFilter(_) => {
                 "error, warn, info, debug or trace, or a list such as \"info,relaymesh::queue=debug\"".into()
@@ -344,6 +389,7 @@ impl Kind {
             Self::Switch(field) => if *field(config) { "on" } else { "off" }.to_owned(),
             Self::Durability(field) => show_durability(*field(config)),
             Self::WhenFull(field) => field(config).as_str().to_owned(),
+            Self::Watermark(field) => field(config).show(),
             Self::Tables(field) => field(config).as_str().to_owned(),
             Self::LogFilter(field) => field(config).clone(),
             Self::LogFormat(field) => field(config).as_str().to_owned(),

@@ -12,6 +12,7 @@ mod keys;
 mod print;
 mod relations;
 pub(crate) mod units;
+mod watermark;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub use args::ServeArgs;
 pub use auth::{Auth, Token};
 pub use error::{ConfigError, Origin};
+pub use watermark::Watermark;
 
 use crate::host::Tables;
 use crate::limits;
@@ -51,6 +53,8 @@ pub struct Config {
     pub queue: Queue,
     /// What holds for a mailbox.
     pub mailbox: Mailbox,
+    /// What holds for a namespace, all of its queues together.
+    pub namespace: NamespaceBounds,
     /// Budgets of memory.
     pub memory: Memory,
     /// The log on disk.
@@ -143,6 +147,21 @@ pub struct Mailbox {
     pub when_full: WhenFull,
 }
 
+/// What holds for a namespace that has no bounds of its own; 0 for no bound.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NamespaceBounds {
+    /// Messages that wait or are worked on.
+    pub messages_max: u64,
+    /// Their bytes.
+    pub bytes_max: u64,
+    /// Messages leased at once.
+    pub leased_max: u64,
+    /// Messages published a second.
+    pub publish_per_s: u64,
+    /// Messages delivered a second.
+    pub deliver_per_s: u64,
+}
+
 /// What happens to a publish that does not fit its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
@@ -150,11 +169,13 @@ pub enum WhenFull {
     Wait,
     /// It is refused.
     Reject,
+    /// The ready messages that wait longest become dead letters.
+    DeadLetterOldest,
 }
 
 impl WhenFull {
     fn parse(text: &str) -> Option<Self> {
-        [Self::Wait, Self::Reject].into_iter().find(|policy| policy.as_str() == text)
+        [Self::Wait, Self::Reject, Self::DeadLetterOldest].into_iter().find(|policy| policy.as_str() == text)
     }
 
     /// Its name in the configuration.
@@ -163,6 +184,7 @@ impl WhenFull {
         match self {
             Self::Wait => "wait",
             Self::Reject => "reject",
+            Self::DeadLetterOldest => "dead_letter_oldest",
         }
     }
 }
@@ -181,6 +203,12 @@ pub struct LogFiles {
     pub segment_bytes: u64,
     /// When a publish, an ack and the like are answered.
     pub durability: Durability,
+    /// Free space of the disk below which the log says so.
+    pub disk_warn: Watermark,
+    /// Below which publishes are refused.
+    pub disk_reject: Watermark,
+    /// Below which new sessions are refused as well.
+    pub disk_stop: Watermark,
 }
 
 /// How a server ends.
@@ -242,8 +270,15 @@ impl Default for Config {
                 ttl: limits::MAILBOX_TTL,
                 when_full: WhenFull::Reject,
             },
+            namespace: NamespaceBounds::default(),
             memory: Memory { body_bytes_max: limits::BODY_MEMORY_BYTES_MAX },
-            log: LogFiles { segment_bytes: limits::SEGMENT_BYTES as u64, durability: Durability::Sync },
+            log: LogFiles {
+                segment_bytes: limits::SEGMENT_BYTES as u64,
+                durability: Durability::Sync,
+                disk_warn: Watermark::new(10, 4 << 30),
+                disk_reject: Watermark::new(5, 2 << 30),
+                disk_stop: Watermark::new(2, 1 << 30),
+            },
             drain: Drain { readiness_delay: Duration::from_millis(200), period: Duration::from_secs(10) },
             logging: Logging { filter: "info".into(), format: LogFormat::Text },
         }

@@ -75,6 +75,9 @@ impl Config {
         // What travels in one frame fits every queue; a larger message may be refused for its size.
         let message = self.session.whole_message_bytes_max();
         at_least("queue.bytes_max", self.queue.bytes_max, message, frames.clone())?;
+        if self.namespace.bytes_max > 0 {
+            at_least("namespace.bytes_max", self.namespace.bytes_max, message, frames.clone())?;
+        }
         at_least("mailbox.bytes_max", self.mailbox.bytes_max, message, frames)
     }
 }

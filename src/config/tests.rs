@@ -32,7 +32,13 @@ fn wrong_files_are_refused_with_key_value_and_what_is_allowed() {
         ("[session]\nframe_bytes_max = \"17MiB\"", &["session.frame_bytes_max", "\"17MiB\"", "16MiB"]),
         ("[session]\nframe_bytes_max = \"1 MiBs\"", &["session.frame_bytes_max", "written like 64MiB"]),
         ("[session]\npublish_window_messages = 5", &["publish_window_messages is 5", "from 1024"]),
-        ("[queue]\nwhen_full = \"dead_letter_oldest\"", &["queue.when_full", "\"wait\" or \"reject\""]),
+        (
+            "[queue]\nwhen_full = \"drop\"",
+            &["queue.when_full", "\"wait\", \"reject\" or \"dead_letter_oldest\""],
+        ),
+        ("[namespace]\nmessages_max = -1", &["namespace.messages_max is -1", "from 0"]),
+        ("[log]\ndisk_reject = \"101%\"", &["log.disk_reject is \"101%\"", "\"5% or 2GiB\""]),
+        ("[log]\ndisk_stop = \"5% and 1GiB\"", &["log.disk_stop", "a size such as 2GiB"]),
         ("[queue]\nattempts = 1001", &["queue.attempts is 1001", "1 to 1000"]),
         ("[queue]\nattempts = [5]", &["queue.attempts is [5]"]),
         ("[queue]\nlease = \"13h\"", &["queue.lease is \"13h\"", "12h"]),
@@ -263,4 +269,20 @@ fn durability_is_read_in_every_form_a_user_would_try() {
     let error = Config::load(&flag).unwrap_err().to_string();
     let said = "--durability or RELAYMESH_SERVE_DURABILITY: log.durability is \"fsync\"; allowed is \"sync\"";
     assert!(error.contains(said), "{error}");
+}
+
+#[test]
+fn a_watermark_is_the_lesser_of_its_share_and_its_size() {
+    const GIB: u64 = 1 << 30;
+    for (text, of_ten_gib, of_a_tib) in [
+        ("10%", GIB, 1024 * GIB / 10),
+        ("2GiB", 2 * GIB, 2 * GIB),
+        ("10% or 2GiB", GIB, 2 * GIB),
+        ("100%", 10 * GIB, 1024 * GIB),
+        ("0", 0, 0),
+    ] {
+        let mark = Watermark::parse(text).unwrap();
+        assert_eq!((mark.of(10 * GIB), mark.of(1024 * GIB)), (of_ten_gib, of_a_tib), "{text}");
+        assert_eq!(mark.show(), text);
+    }
 }

@@ -5,6 +5,7 @@
 //! thread. What a platform does not tell is `None`, never a guess.
 
 mod block;
+mod disk;
 pub mod doctor;
 mod kernel;
 #[cfg(target_os = "linux")]
@@ -23,6 +24,7 @@ mod tables;
 mod tests;
 
 pub use block::Block;
+pub use disk::{DiskSpace, DiskState, disk_space};
 pub use kernel::kernel_bytes;
 pub use tables::{TableNeeds, TablePlan, Tables, own_descriptor_table, private_tables_work};
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::host::DiskState;
 use crate::ids::{MessageId, Namespace, QueueName};
 use crate::mail::{MessageHeader, Refused};
 
@@ -55,6 +56,25 @@ pub enum OperatorRequest {
         namespace: Namespace,
         /// Which.
         queue: QueueName,
+    },
+    /// Sets the bounds of a namespace, all of the changes or none. Answered with `Namespace` once durable.
+    NamespaceSet {
+        /// The tenant.
+        namespace: Namespace,
+        /// Keys and their values; `None` goes back to the configuration's.
+        changes: Vec<(String, Option<String>)>,
+    },
+    /// The bounds of a namespace and what it holds. Answered with `Namespace`.
+    NamespaceSettings {
+        /// The tenant.
+        namespace: Namespace,
+    },
+    /// Says how much of the disk is free now. Answered with `Changed`.
+    Disk {
+        /// Which mark it is below.
+        state: DiskState,
+        /// What a client is told that is refused for it.
+        text: String,
     },
     /// Dead letters of a queue, oldest id first, without payloads.
     DeadList {
@@ -120,6 +140,8 @@ pub enum OperatorReply {
     Queues(Vec<QueueStats>),
     /// The settings of a queue.
     Settings(Vec<SettingRow>),
+    /// The bounds of a namespace, and what it holds.
+    Namespace(Vec<SettingRow>, NamespaceStats),
     /// Rows of dead letters.
     Dead(Vec<DeadLetter>),
     /// How many dead letters were changed.
@@ -153,14 +175,31 @@ pub struct QueueStats {
     pub oldest_ready_age_ms: u64,
 }
 
-/// One setting of a queue.
+/// What a namespace holds, all of its queues and mailboxes together.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct NamespaceStats {
+    /// Messages that wait or are worked on.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those worked on.
+    pub leased: u64,
+    /// Bytes of publishes that wait for room.
+    pub parked_bytes: u64,
+    /// Work queues.
+    pub queues: u64,
+    /// Mailboxes that hold something.
+    pub mailboxes: u64,
+}
+
+/// One setting of a queue or a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SettingRow {
     /// Its name.
     pub key: String,
     /// Its value, as it may be given.
     pub value: String,
-    /// It was set for this queue; otherwise it is the configuration's.
+    /// It was set for this queue or namespace; otherwise it is the configuration's.
     pub is_own: bool,
     /// What it is for.
     pub about: &'static str,

@@ -12,7 +12,8 @@ pub enum WhenFull {
     Wait,
     /// It is refused with `QueueFull`.
     Reject,
-    /// The messages that wait longest become dead letters, reason `overflow`, as many as it takes.
+    /// The ready messages that wait longest become dead letters, reason `overflow`, as many as it takes; where too few are
+    /// ready, and for a rate, it is refused.
     DeadLetterOldest,
 }
 
@@ -68,6 +69,21 @@ pub struct QueueRules {
     pub weights: BTreeMap<Box<str>, u32>,
 }
 
+/// The bounds of a namespace, over all of its queues and mailboxes; `None` for no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NamespaceRules {
+    /// Messages that wait or are worked on; dead letters have the bounds of their queues.
+    pub messages_max: Option<u64>,
+    /// Bytes of their encoded messages.
+    pub bytes_max: Option<u64>,
+    /// Messages leased at once.
+    pub leased_max: Option<u64>,
+    /// Messages published a second.
+    pub publish_per_s: Option<u64>,
+    /// Messages delivered a second.
+    pub deliver_per_s: Option<u64>,
+}
+
 /// The bounds of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueConfig {
@@ -76,6 +92,8 @@ pub struct QueueConfig {
     /// Rules of a mailbox. It rejects when full: a device may be away for days, and whoever pushes to it needs the
     /// answer now.
     pub mailbox: QueueRules,
+    /// Rules of a namespace.
+    pub namespace: NamespaceRules,
     /// Sessions, in their grace period or connected.
     pub sessions_max: usize,
     /// How long a session outlives its connection.
@@ -147,6 +165,7 @@ impl Default for QueueConfig {
         Self {
             work_queue: QueueRules::work_queue(),
             mailbox: QueueRules::mailbox(),
+            namespace: NamespaceRules::default(),
             sessions_max: 4_000_000,
             grace: limits::GRACE,
             namespaces_max: limits::NAMESPACES_MAX,

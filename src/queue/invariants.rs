@@ -6,6 +6,7 @@ use crate::clock::Time;
 use crate::queue::Brain;
 use crate::queue::bodies::Bodies;
 use crate::queue::messages::{NIL, State};
+use crate::queue::queues::Queue;
 
 impl Brain {
     /// Panics with a message when the brain contradicts itself. For tests; slow.
@@ -16,6 +17,7 @@ impl Brain {
         self.check_parked();
         self.check_lanes();
         self.check_ids();
+        self.check_namespaces();
         self.directory.check();
         let connected = self.directory.clients.iter().filter(|(_, client)| client.is_connected);
         let on = |(at, client): (u32, &crate::queue::directory::Client)| (at, client.conn().loop_id);
@@ -26,7 +28,10 @@ impl Brain {
         );
         let timed = self.messages.iter().filter(|(_, message)| message.timer.is_some()).count();
         let graces = self.directory.clients.iter().filter(|(_, client)| client.grace.is_some()).count();
-        let expected = timed + graces + usize::from(self.is_grace_after_start);
+        let paced = self.queues.slab.iter().filter_map(|(_, queue)| queue.pace.as_ref());
+        let paced = paced.filter(|pace| pace.timer.is_some()).count();
+        let tenants = self.queues.tenants().filter(|tenant| tenant.quota.timer.is_some()).count();
+        let expected = timed + graces + paced + tenants + usize::from(self.is_grace_after_start);
         assert_eq!(self.wheel.len(), expected, "timers nobody owns");
     }
 
@@ -40,7 +45,9 @@ impl Brain {
         let settings: u64 = own.map(|own| u64::from(own.held.len)).sum();
         let ids = self.queues.slab.iter().filter_map(|(_, queue)| queue.dedup.as_ref());
         let ids: u64 = ids.flat_map(|ids| ids.entries()).map(|entry| u64::from(entry.charge)).sum();
-        messages + marks + settings + ids + u64::from(self.boot_held.len) + u64::from(self.clock_held.len)
+        let quotas: u64 = self.queues.tenants().map(|tenant| u64::from(tenant.quota.held.len)).sum();
+        let own = u64::from(self.boot_held.len) + u64::from(self.clock_held.len);
+        messages + marks + settings + ids + quotas + own
     }
 
     fn check_messages(&self) {
@@ -192,7 +199,7 @@ impl Brain {
             assert_eq!(subscription.is_eager, may_take, "subscription {index} and its place in the line");
             assert!(client.is_connected, "a subscription outlived its connection");
             let queue = self.queues.at(subscription.queue);
-            let waits = queue.is_starved || queue.is_held_back;
+            let waits = queue.is_starved || queue.is_held_back || self.is_bounded_now(queue);
             assert!(!(may_take && queue.ready_count > 0 && !waits), "a message and a consumer do not meet");
         }
     }
@@ -201,6 +208,49 @@ impl Brain {
         let tables = self.queues.slab.iter().filter_map(|(_, queue)| queue.dedup.as_ref());
         let count = tables.inspect(|ids| ids.check()).count();
         assert_eq!(count, self.forgetting.len(), "tables of ids that nobody empties");
+    }
+
+    /// Whether a limit keeps what is ready from the queue's consumers, and something will end that.
+    fn is_bounded_now(&self, queue: &Queue) -> bool {
+        let is_leased_out = queue.leased_count >= queue.rules(&self.config).leased_max;
+        let is_timed = queue.pace.as_ref().is_some_and(|pace| pace.timer.is_some());
+        is_leased_out || is_timed || queue.in_deliver_line
+    }
+
+    fn check_namespaces(&self) {
+        #[derive(Default, Debug, PartialEq, Eq)]
+        struct Sums(u64, u64, u64);
+        let mut sums: HashMap<u32, Sums> = HashMap::new();
+        for (_, message) in self.messages.iter().filter(|(_, message)| message.state != State::Dead) {
+            let sum = sums.entry(self.queues.at(message.queue).namespace).or_default();
+            sum.0 += 1;
+            sum.1 += u64::from(message.body_len);
+            sum.2 += u64::from(message.state == State::Leased);
+        }
+        for (namespace, tenant) in self.queues.tenants().enumerate() {
+            let namespace = namespace as u32;
+            let counted = Sums(tenant.messages, tenant.bytes, tenant.leased);
+            assert_eq!(counted, sums.remove(&namespace).unwrap_or_default(), "sums of {}", tenant.name);
+            let of_it = || self.queues.slab.iter().filter(|(_, queue)| queue.namespace == namespace);
+            for (line, in_line) in [
+                (&tenant.quota.publishing, (|queue| queue.in_publish_line) as fn(&Queue) -> bool),
+                (&tenant.quota.delivering, |queue| queue.in_deliver_line),
+            ] {
+                let mut listed: Vec<u32> = line.iter().copied().collect();
+                listed.sort_unstable();
+                let said: Vec<u32> =
+                    of_it().filter(|(_, queue)| in_line(queue)).map(|(at, _)| at as u32).collect();
+                assert_eq!(listed, said, "a line of {}", tenant.name);
+            }
+            // Whoever is first is woken by something.
+            let quota = &tenant.quota;
+            let leased_out = quota.rules.leased_max.is_some_and(|max| tenant.leased >= max);
+            assert!(
+                quota.delivering.is_empty() || leased_out || quota.timer.is_some(),
+                "deliveries of {} wait for nothing",
+                tenant.name
+            );
+        }
     }
 
     fn check_parked(&self) {

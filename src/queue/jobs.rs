@@ -189,7 +189,7 @@ impl Brain {
         for &(_, slot) in selected {
             let message = self.messages.at(slot);
             let (id, bytes) = (message.lease().message, u64::from(message.body_len));
-            if !self.queues.at(target).has_room(&self.config, 1, bytes) {
+            if self.lacks_room(target, 1, bytes) {
                 break;
             }
             let time = turn.now.time;

@@ -138,7 +138,9 @@ impl Brain {
         let message = self.messages.at(slot);
         let (id, queue) = (message.id, message.queue);
         turn.journal.release(message.position, message.charge);
-        self.queues.at_mut(queue).bytes -= u64::from(message.body_len);
+        let bytes = u64::from(message.body_len);
+        self.queues.at_mut(queue).bytes -= bytes;
+        self.count_out(queue, bytes);
         self.messages.remove(slot);
         self.mark_dirty(queue);
         id
@@ -163,11 +165,15 @@ impl Brain {
             }
             State::Leased => {
                 queue.leased_count -= 1;
+                let namespace = queue.namespace;
                 self.end_lease(lease);
+                self.count_lease_out(namespace);
             }
             State::Dead => {
                 queue.dead.remove(&id);
                 queue.dead_bytes -= bytes;
+                let namespace = queue.namespace;
+                self.queues.count_in(namespace, bytes);
             }
             State::Free => {}
         }
@@ -247,6 +253,7 @@ impl Brain {
         message.attempt_open = false;
         message.next = NIL;
         let (id, queue, bytes) = (message.id, message.queue, u64::from(message.body_len));
+        self.count_out(queue, bytes);
         let queue = self.queues.at_mut(queue);
         queue.dead.insert(id, slot);
         queue.dead_bytes += bytes;

@@ -11,6 +11,7 @@ mod bodies;
 mod config;
 mod dedup;
 mod directory;
+mod disk;
 mod invariants;
 mod jobs;
 mod lanes;
@@ -18,11 +19,14 @@ mod lifecycle;
 mod marks;
 mod messages;
 mod name;
+mod namespaces;
 mod operator;
 mod outbox;
 mod parked;
 mod publish;
 mod queues;
+mod quota;
+mod rate;
 mod ready;
 pub mod record;
 mod replay;
@@ -33,10 +37,11 @@ mod settings;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod topics;
 mod turns;
 
-pub use config::{DeadHead, QueueConfig, QueueRules, WhenFull};
+pub use config::{DeadHead, NamespaceRules, QueueConfig, QueueRules, WhenFull};
 pub use directory::{CLIENT_BY_CONNECTION_BYTES, CLIENT_BY_NAME_BYTES, CLIENT_BYTES};
 pub use outbox::Outbox;
 pub use replay::ReplayError;
@@ -58,6 +63,7 @@ use crate::wheel::Wheel;
 
 use dedup::Forgetting;
 use directory::{Directory, Lease, Subscription};
+use disk::Disk;
 use jobs::Job;
 use lanes::Lanes;
 use lifecycle::Forgotten;
@@ -65,6 +71,7 @@ use marks::Marks;
 use messages::Messages;
 use parked::{LoopParked, Parked};
 use queues::Queues;
+use timer::Timer;
 use topics::Topics;
 use turns::Turns;
 
@@ -139,6 +146,8 @@ pub struct Brain {
     metrics: Arc<ShardMetrics>,
     random: fastrand::Rng,
     queues: Queues,
+    /// How much of the disk is free, as far as that matters.
+    disk: Disk,
     messages: Messages,
     lanes: Lanes,
     directory: Directory,
@@ -150,7 +159,7 @@ pub struct Brain {
     parked_by_loop: Vec<LoopParked>,
     marks: Marks,
     forgetting: Forgetting,
-    /// Keys are message slots, or clients with [`CLIENT_TIMER`] set.
+    /// Keys are those of [`Timer`].
     wheel: Wheel,
     reads: HashMap<ReadTicket, Reading>,
     /// Bytes of those that are for deliveries.
@@ -189,10 +198,6 @@ pub struct Brain {
     entry_lens: Vec<u32>,
 }
 
-/// Tells a client's timer from a message's.
-const CLIENT_TIMER: u32 = 1 << 31;
-/// Ends the grace period of the sessions that an earlier boot had.
-const START_GRACE_TIMER: u32 = u32::MAX;
 /// How old the newest clock in the log may be.
 const CLOCK_INTERVAL_MS: u64 = 1000;
 /// Between the steps in which memory that is not needed any more goes back to the system.
@@ -204,10 +209,11 @@ impl Brain {
     pub fn new(config: QueueConfig, metrics: Arc<ShardMetrics>, seed: u64) -> Self {
         let body_memory_bytes_max = config.body_memory_bytes_max;
         Self {
+            queues: Queues::new(config.namespace),
             config,
             metrics,
             random: fastrand::Rng::with_seed(seed),
-            queues: Queues::default(),
+            disk: Disk::default(),
             messages: Messages::new(body_memory_bytes_max),
             lanes: Lanes::default(),
             directory: Directory::default(),
@@ -317,10 +323,12 @@ impl Brain {
     pub fn expire(&mut self, turn: &mut Turn<'_>) {
         self.begin(turn);
         while let Some((_, key)) = self.wheel.pop_expired(turn.now.time) {
-            match key {
-                START_GRACE_TIMER => self.is_grace_after_start = false,
-                _ if key & CLIENT_TIMER == 0 => self.message_due(key, turn),
-                _ => self.grace_over(key & !CLIENT_TIMER, turn),
+            match Timer::of(key) {
+                Timer::Message(slot) => self.message_due(slot, turn),
+                Timer::Client(client) => self.grace_over(client, turn),
+                Timer::Queue(queue) => self.queue_due(queue),
+                Timer::Namespace(namespace) => self.namespace_due(namespace),
+                Timer::StartGrace => self.is_grace_after_start = false,
             }
         }
         self.forget_ids(turn);
@@ -353,16 +361,16 @@ impl Brain {
         let is_full = turn.journal.room() == Room::Reserved;
         self.metrics.disk_full.set(u64::from(is_full));
         if !is_full {
-            let waiting: Vec<u32> = self
-                .parked
-                .iter()
-                .map(|(_, parked)| parked.queue)
-                .collect::<std::collections::BTreeSet<_>>()
-                .into_iter()
-                .collect();
-            waiting.into_iter().for_each(|queue| self.mark_dirty(queue));
+            self.look_at_parked();
         }
         self.finish(turn);
+    }
+
+    /// All queues with parked publishes are served in this call.
+    fn look_at_parked(&mut self) {
+        let waiting: std::collections::BTreeSet<u32> =
+            self.parked.iter().map(|(_, parked)| parked.queue).collect();
+        waiting.into_iter().for_each(|queue| self.mark_dirty(queue));
     }
 
     /// Goes on with what waited for the commit of a ticket.

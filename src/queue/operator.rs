@@ -56,6 +56,11 @@ impl Brain {
             OperatorRequest::QueueSettings { namespace, queue } => {
                 OperatorReply::Settings(self.settings_of(&namespace, &queue))
             }
+            OperatorRequest::NamespaceSet { namespace, changes } => {
+                return self.set_namespace(conn, &namespace, &changes, turn);
+            }
+            OperatorRequest::NamespaceSettings { namespace } => self.namespace_settings(&namespace),
+            OperatorRequest::Disk { state, text } => return self.disk_changed(conn, state, &text, turn),
             OperatorRequest::Stats { namespace, queue } => {
                 let found = self.find_queue(&namespace, &queue);
                 let row = match found {

@@ -10,6 +10,7 @@ use crate::log::Room;
 use crate::mail::{Effect, ProducerSequence, Publish, PublishMessage};
 use crate::queue::ack_and_publish::{Asked, Asks};
 use crate::queue::dedup::digests;
+use crate::queue::config::WhenFull;
 use crate::queue::messages::NIL;
 use crate::queue::publish::answer;
 use crate::queue::{Brain, Turn};
@@ -124,19 +125,51 @@ impl Brain {
 
     /// Lets in what fits now, in order.
     pub(super) fn admit_parked(&mut self, queue: u32, turn: &mut Turn<'_>) {
-        while turn.journal.room() == Room::Open {
-            let entry = self.queues.at(queue);
-            let first = entry.parked.0;
-            let Some(parked) = self.parked.get(first as usize) else { return };
+        if self.queues.at(queue).parked_count > 0 || self.queues.at(queue).in_publish_line {
+            let stays_in_line = self.admit_some_parked(queue, turn);
+            if !stays_in_line {
+                self.leave_publish_line(queue);
+            }
+        }
+    }
+
+    /// Whether the rest waits for its turn among the queues of its namespace.
+    fn admit_some_parked(&mut self, queue: u32, turn: &mut Turn<'_>) -> bool {
+        while turn.journal.room() == Room::Open && !self.disk.refuses() {
+            let first = self.queues.at(queue).parked.0;
+            let Some(parked) = self.parked.get(first as usize) else { return false };
             let (count, bytes) = (parked.asks.messages.len() as u64, parked.asks.bodies.len() as u64);
-            if !entry.has_room(&self.config, count, bytes) {
-                return;
+            // It did when it came; its bounds may be others now.
+            if let Some(refused) = self.never_fits(queue, count, bytes) {
+                let parked = self.unpark(first);
+                let Parked { publish, asks, .. } = &parked;
+                let (messages, bytes) = (asks.messages.len(), asks.bodies.len());
+                self.refuse(publish.conn, publish.seq, messages, bytes, refused, turn);
+                self.read_on(parked.client, turn);
+                continue;
+            }
+            if let Err(met) = self.may_let_in(queue, count, bytes, turn.now.time) {
+                let rules = self.queues.at(queue).rules(&self.config);
+                let may_die = rules.when_full == WhenFull::DeadLetterOldest;
+                if !(may_die && self.make_room(queue, count, bytes, turn)) {
+                    return self.await_publish(queue, met);
+                }
             }
             let parked = self.unpark(first);
             self.let_in(&parked, turn);
-            if self.directory.at(parked.client).rest.as_ref().is_none_or(|rest| rest.parked.is_empty()) {
-                self.resume_reading(parked.client, turn);
+            self.read_on(parked.client, turn);
+            if self.queues.at(queue).parked_count > 0 && self.pass_publish_turn(queue) {
+                return true;
             }
+        }
+        let entry = self.queues.at(queue);
+        entry.in_publish_line && entry.parked_count > 0
+    }
+
+    /// A client whose last parked publish was answered is read again.
+    fn read_on(&mut self, client: u32, turn: &mut Turn<'_>) {
+        if self.directory.at(client).rest.as_ref().is_none_or(|rest| rest.parked.is_empty()) {
+            self.resume_reading(client, turn);
         }
     }
 

@@ -154,39 +154,33 @@ impl Brain {
             let text = "the disk has no room for more messages; free some, acks go on meanwhile";
             return Err(refused(RefusalCode::DiskFull, text.to_owned(), self.full_retry_ms()));
         }
+        if self.disk.refuses() {
+            return Err(refused(RefusalCode::DiskFull, self.disk.text.to_string(), self.full_retry_ms()));
+        }
         self.judge_producer(namespace, asking.producer)?;
         let queue =
             self.queues.open(namespace, name, Some(&self.config)).map_err(|full| self.names_full(full))?;
         // An idle queue that takes nothing is closed again at the end of this call.
         self.mark_dirty(queue);
-        let entry = self.queues.at(queue);
-        let rules = entry.rules(&self.config);
         let (count, bytes): (u64, u64) =
             (messages.len() as u64, messages.iter().map(|m| u64::from(m.body_len)).sum());
-        if count > rules.messages_max || bytes > rules.bytes_max {
-            let (messages_max, bytes_max) = (rules.messages_max, rules.bytes_max);
-            let text = format!(
-                "{count} messages of {bytes} bytes together never fit {name:?}, which holds at most {messages_max} \
-                 messages and {bytes_max} bytes"
-            );
-            return Err(refused(RefusalCode::LimitReached, text, 0));
+        if let Some(refused) = self.never_fits(queue, count, bytes) {
+            return Err(refused);
         }
         let (more, more_bytes) = (count.saturating_sub(asking.freed.0), bytes.saturating_sub(asking.freed.1));
         // What takes no more than it gives back takes nothing from those that wait.
         let is_exchange = asking.freed.0 > 0 && more == 0 && more_bytes == 0;
-        let has_room = entry.parked_count == 0 && entry.has_room(&self.config, more, more_bytes);
-        let fits = has_room || is_exchange;
-        if fits || (asking.may_wait && rules.when_full == WhenFull::Wait) {
-            return Ok((queue, fits));
+        let entered = if is_exchange { Ok(()) } else { self.may_enter(queue, more, more_bytes, turn.now.time) };
+        let Err(met) = entered else { return Ok((queue, true)) };
+        let when_full = self.queues.at(queue).rules(&self.config).when_full;
+        if when_full == WhenFull::DeadLetterOldest && self.make_room(queue, more, more_bytes, turn) {
+            return Ok((queue, true));
         }
-        let text = format!(
-            "{name:?} is full: it holds {} messages of {} bytes, at most {} messages and {} bytes are allowed",
-            entry.messages(),
-            entry.bytes,
-            rules.messages_max,
-            rules.bytes_max
-        );
-        Err(refused(RefusalCode::QueueFull, text, self.full_retry_ms()))
+        self.limit_reached(queue, met.limit, turn);
+        if asking.may_wait && when_full == WhenFull::Wait {
+            return Ok((queue, false));
+        }
+        Err(self.refuse_full(queue, met, turn.now.time))
     }
 
     fn judge_producer(
@@ -307,6 +301,7 @@ impl Brain {
             start += body_len;
             body_offset += message.body_len;
         }
+        self.spend_publish(queue, messages.len() as u64);
         self.metrics.published.add(messages.len() as u64);
         self.mark_dirty(queue);
         MessageId(first_id)
@@ -347,6 +342,8 @@ impl Brain {
     pub(super) fn enter(&mut self, placed: &Placed, header: &MessageHeader, body: &[u8]) -> u32 {
         let queue = self.queues.at_mut(placed.queue);
         queue.bytes += u64::from(placed.body_len);
+        let namespace = queue.namespace;
+        self.queues.count_in(namespace, u64::from(placed.body_len));
         let rules = self.queues.at(placed.queue).rules(&self.config);
         let ttl_ms = match header.ttl_ms {
             0 => rules.ttl.map_or(TTL_NEVER, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(TTL_NEVER)),

@@ -7,9 +7,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
 use crate::ids::QueueName;
-use crate::queue::config::{QueueConfig, QueueRules};
+use crate::queue::config::{NamespaceRules, QueueConfig, QueueRules};
 use crate::queue::dedup::Ids;
 use crate::queue::messages::NIL;
+use crate::queue::quota::{Pace, Quota};
 use crate::queue::ready::Ready;
 use crate::queue::settings::Own;
 
@@ -24,6 +25,14 @@ pub(super) struct Tenant {
     pub(super) mailboxes: usize,
     pub(super) producers: usize,
     pub(super) parked_bytes: u64,
+    /// Messages that wait or are worked on.
+    pub(super) messages: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
+    /// Those worked on.
+    pub(super) leased: u64,
+    /// Its bounds, and who waits for them.
+    pub(super) quota: Quota,
 }
 
 /// One queue or mailbox.
@@ -63,6 +72,12 @@ pub(super) struct Queue {
     pub(super) own: Option<Box<Own>>,
     /// Deduplication ids it remembers.
     pub(super) dedup: Option<Box<Ids>>,
+    /// What was used of its rates, once it has any.
+    pub(super) pace: Option<Box<Pace>>,
+    /// Among the queues of its namespace whose parked publishes wait for their turn.
+    pub(super) in_publish_line: bool,
+    /// Among the queues of its namespace whose deliveries wait for their turn.
+    pub(super) in_deliver_line: bool,
 }
 
 impl Queue {
@@ -119,9 +134,32 @@ pub(super) struct Queues {
     pub(super) slab: Slab<Queue>,
     by_name: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// The configuration's bounds of a namespace.
+    namespace: NamespaceRules,
 }
 
 impl Queues {
+    pub(super) fn new(namespace: NamespaceRules) -> Self {
+        Self { namespace, ..Self::default() }
+    }
+
+    /// Counts a message that waits or is worked on.
+    #[inline]
+    pub(super) fn count_in(&mut self, namespace: NamespaceId, bytes: u64) {
+        let tenant = self.tenant_mut(namespace);
+        tenant.messages += 1;
+        tenant.bytes += bytes;
+    }
+
+    /// The message counted in does not wait any more. The queue whose parked publishes are next, if some wait for that.
+    #[inline]
+    pub(super) fn count_out(&mut self, namespace: NamespaceId, bytes: u64) -> Option<u32> {
+        let tenant = self.tenant_mut(namespace);
+        tenant.messages -= 1;
+        tenant.bytes -= bytes;
+        tenant.quota.publishing.front().copied()
+    }
+
     pub(super) fn tenant(&self, id: NamespaceId) -> &Tenant {
         &self.tenants[id as usize]
     }
@@ -164,6 +202,10 @@ impl Queues {
             mailboxes: 0,
             producers: 0,
             parked_bytes: 0,
+            messages: 0,
+            bytes: 0,
+            leased: 0,
+            quota: Quota::new(self.namespace),
         });
         let Self { tenants, tenant_ids, hasher, .. } = self;
         tenant_ids
@@ -225,6 +267,9 @@ impl Queues {
             owner: NIL,
             own: None,
             dedup: None,
+            pace: None,
+            in_publish_line: false,
+            in_deliver_line: false,
         }) as u32;
         let Self { slab, by_name, hasher, .. } = self;
         by_name.insert_unique(hasher.hash_one((namespace, name)), queue, |&queue| {

@@ -31,7 +31,8 @@
 //!              text namespace, text queue, v body length, body
 //! 11 mark      text namespace, u64le producer, v unanswered from, v count, count × (v sequence, v first id, v count)
 //! 12 retired   text namespace, u64le producer
-//! 13 settings  text namespace, text queue, v count, count × (text key, text value)     all that were set; none: reset
+//! 13 settings  text namespace, text queue, v count, count × (text key, text value)     all that were set; none: reset;
+//!                                                                                     no queue: the namespace's
 //! 16 dedup     text namespace, text queue, v count, count × (v message, v expires, 16 bytes digest of its id)
 //! ```
 //!
@@ -236,7 +237,7 @@ pub enum Record<'a> {
     Dedup(DedupRecord<'a>),
 }
 
-/// All settings of a queue that are its own.
+/// All settings of a queue that are its own; or, with no queue's name, those of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsRecord<'a> {
     /// The tenant.

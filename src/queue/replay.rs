@@ -13,7 +13,7 @@ use crate::queue::queues::NamespaceId;
 use crate::queue::record::{
     self, FailedRecord, Failure, MarkRecord, PublishRecord, Record, RecordError, SnapshotRecord, Standing,
 };
-use crate::queue::{Brain, Held, START_GRACE_TIMER, Turn, release};
+use crate::queue::{Brain, Held, Timer, Turn, release};
 
 /// A record that could not be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -118,13 +118,16 @@ impl Brain {
             turn.journal.retain(own.held.position, own.held.len);
         }
         self.start_ids(turn);
+        for quota in self.queues.tenants().map(|tenant| &tenant.quota).filter(|quota| quota.held.len > 0) {
+            turn.journal.retain(quota.held.position, quota.held.len);
+        }
         self.boot = Boot(self.boot.0 + 1);
         self.append_clock(turn);
         self.append_boot(turn);
         self.line_up();
         self.sort_ready();
         self.is_started = true;
-        self.wheel.insert(turn.now.time + self.config.grace, START_GRACE_TIMER);
+        self.wheel.insert(turn.now.time + self.config.grace, Timer::StartGrace.key());
         self.is_grace_after_start = true;
         let open: Vec<u32> = self.queues.slab.iter().map(|(queue, _)| queue as u32).collect();
         open.into_iter().for_each(|queue| self.mark_dirty(queue));
@@ -450,6 +453,7 @@ impl Brain {
         let message = self.messages.at(slot);
         let (queue, bytes) = (message.queue, u64::from(message.body_len));
         self.queues.at_mut(queue).bytes -= bytes;
+        self.count_out(queue, bytes);
         self.messages.remove(slot);
     }
 

@@ -23,6 +23,8 @@ impl Brain {
     /// Does for a queue what its last changes made possible, and closes it when nothing is left of it.
     pub(super) fn serve(&mut self, queue: u32, turn: &mut Turn<'_>) {
         self.admit_parked(queue, turn);
+        let is_bounded = self.bounds_deliveries(queue);
+        let mut stays_in_line = false;
         while self.queues.at(queue).ready_count > 0 {
             let Some(consumer) = self.next_consumer(queue) else { break };
             let Some(slot) = self.choose(queue, turn.now.time) else { break };
@@ -36,6 +38,11 @@ impl Brain {
                 self.die(slot, Reason::Attempts, turn);
                 continue;
             }
+            if is_bounded && let Err(met) = self.may_deliver(queue, turn.now.time) {
+                self.limit_reached(queue, met.limit, turn);
+                stays_in_line = self.await_delivery(queue, met);
+                break;
+            }
             if turn.outbox.is_full(self.loop_of(consumer)) {
                 self.hold_back(queue);
                 break;
@@ -47,11 +54,19 @@ impl Brain {
             }
             let (namespace, cost) = (self.queues.at(queue).namespace, ready::cost(message.body_len));
             self.deliver(slot, consumer, turn);
-            if !self.turns.take(namespace, cost) {
+            let may_go_on = self.turns.take(namespace, cost);
+            let is_passed = is_bounded && self.pass_deliver_turn(queue);
+            if !may_go_on {
                 // Others first; it waits to go on.
                 self.mark_dirty(queue);
+            }
+            if is_passed || !may_go_on {
+                stays_in_line = self.queues.at(queue).in_deliver_line;
                 break;
             }
+        }
+        if !stays_in_line {
+            self.leave_deliver_line(queue);
         }
         let entry = self.queues.at(queue);
         if entry.is_idle() && !entry.is_dirty {
@@ -64,6 +79,7 @@ impl Brain {
             if entry.is_held_back {
                 self.held_back.retain(|&held_back| held_back != queue);
             }
+            self.stop_pace(queue);
             self.queues.close(queue);
         }
     }
@@ -202,7 +218,10 @@ impl Brain {
         message.next = lease;
         message.attempt_open = false;
         let queue = message.queue;
-        self.queues.at_mut(queue).leased_count += 1;
+        let entry = self.queues.at_mut(queue);
+        entry.leased_count += 1;
+        let namespace = entry.namespace;
+        self.queues.tenant_mut(namespace).leased += 1;
         let deadline = Time(turn.now.time.0 + u64::from(self.lease_ms(slot)));
         self.set_timer(slot, Some(deadline));
     }

@@ -8,7 +8,7 @@ use crate::queue::directory::{Credit, Subscription};
 use crate::queue::lifecycle::Retry;
 use crate::queue::messages::{NIL, State};
 use crate::queue::queues::NamespaceId;
-use crate::queue::{Brain, CLIENT_TIMER, Turn, record, refused};
+use crate::queue::{Brain, Timer, Turn, record, refused};
 
 impl Brain {
     /// A client proved who it is: it gets a new epoch, and whichever connection it had before is told to go.
@@ -72,6 +72,11 @@ impl Brain {
             let is_current = |resume: &Resume| resume.epoch == epoch && resume.session_id == entry.session_id;
             return Ok((client, attach.resume.as_ref().is_some_and(is_current)));
         }
+        let may_return = attach.resume.is_some();
+        if self.disk.stops() && !may_return {
+            let text = self.disk.text.to_string();
+            return Err(refused(RefusalCode::DiskFull, text, self.full_retry_ms()));
+        }
         let max = self.config.sessions_max;
         if self.directory.clients.len() >= max {
             let text = format!("the limit of {max} sessions is reached");
@@ -134,7 +139,7 @@ impl Brain {
         if detach.bye {
             self.end_session(client, "the client said goodbye", turn);
         } else {
-            let timer = self.wheel.insert(turn.now.time + self.config.grace, client | CLIENT_TIMER);
+            let timer = self.wheel.insert(turn.now.time + self.config.grace, Timer::Client(client).key());
             self.directory.at_mut(client).grace = Some(timer);
             self.metrics.sessions_in_grace.add(1);
         }

@@ -358,6 +358,7 @@ impl Brain {
         rules: QueueRules,
         turn: &mut Turn<'_>,
     ) {
+        self.stop_pace(queue);
         let old = self.queues.at_mut(queue).own.take().map_or_else(Held::default, |own| own.held);
         let is_reset = settings.is_empty();
         self.queues.at_mut(queue).own = Some(Box::new(Own { settings, rules, held: Held::default() }));
@@ -385,6 +386,9 @@ impl Brain {
 
     /// Compaction comes to a record of settings.
     pub(super) fn relocate_settings(&mut self, held: Held, record: &SettingsRecord<'_>, turn: &mut Turn<'_>) {
+        if record.queue.is_empty() {
+            return self.relocate_namespace(held, record, turn);
+        }
         let found = self.queues.find_namespace(record.namespace);
         let Some(queue) = found.and_then(|namespace| self.queues.find(namespace, record.queue)) else {
             return;
@@ -397,6 +401,9 @@ impl Brain {
 
     /// Takes in a recovered record of settings, `held` by the log.
     pub(super) fn replay_settings(&mut self, held: Held, record: &SettingsRecord<'_>) {
+        if record.queue.is_empty() {
+            return self.replay_namespace(held, record);
+        }
         let namespace = self.intern_again(record.namespace);
         let queue = self.reopen(namespace, record.queue);
         if record.settings.is_empty() {

@@ -2,6 +2,7 @@
 
 mod dedup;
 mod keys;
+mod limits;
 mod model;
 mod operator;
 mod outbox;

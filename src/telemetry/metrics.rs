@@ -13,7 +13,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::cell::{Counter, Gauge, Histogram};
 use super::page::{Merged, Page, Scale, count};
 use super::queue_labels::QueueRow;
-use super::{FrameKinds, LEAK_STATES, LoopMetrics, ProcessStats, ShardMetrics, SourceSet, Stage};
+use super::{FrameKinds, LEAK_STATES, LimitKind, LoopMetrics, ProcessStats, ShardMetrics, SourceSet, Stage};
+use crate::host::DiskState;
 use crate::limits;
 
 /// The content type of [`exposition`].
@@ -61,6 +62,8 @@ pub struct Scrape {
     /// Descriptors open in each loop's own table, by its number, as the system counts them; `None` for a loop that has no
     /// table of its own, or where the system does not tell.
     pub loop_tables: Vec<Option<u64>>,
+    /// Bytes free on the disk of the data directory, and below which mark that is; `None` where it is not known.
+    pub disk: Option<(u64, DiskState)>,
     /// Requests of the operator API that wait for their answer.
     pub operator_requests: usize,
     /// Connections of the operator API.
@@ -414,6 +417,11 @@ impl Scrape {
             ([("reason", "rejected")], sum(|m| &m.dead_rejected)),
         ];
         page.counters("dead_letters", "Messages that died, by reason", None, &dead)?;
+        let limits = LimitKind::ALL.map(|limit| {
+            let reached = |m: &ShardMetrics| m.limits_reached[limit as usize].value();
+            ([("limit", limit.as_str())], self.shard_sum(reached))
+        });
+        page.counters("limits_reached", "Publishes and deliveries that met a limit", None, &limits)?;
         let forgotten = count(sum(|m| &m.dead_forgotten));
         page.counter("dead_letters_forgotten", "Dead letters beyond what a queue keeps", None, forgotten)?;
         let messages = self.shard_sum(|m| m.messages.value());
@@ -467,6 +475,12 @@ impl Scrape {
             Some(&Unit::Bytes),
             sum(|m| &m.log_unsynced_bytes),
         )?;
+        if let Some((free, state)) = self.disk {
+            let help = "Free on the disk of the data directory";
+            page.gauge("disk_free", help, Some(&Unit::Bytes), count(free))?;
+            let states = DiskState::ALL.map(|each| ([("state", each.as_str())], u64::from(each == state)));
+            page.gauges("disk_state", "1 for the mark that free space is below", None, &states)?;
+        }
         page.gauge("disk_full", "Shards without room on disk for publishes", None, sum(|m| &m.disk_full))
     }
 

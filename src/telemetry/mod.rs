@@ -19,7 +19,7 @@ pub use metrics::{CONTENT_TYPE, Scrape, exposition};
 pub use process::{Memory, ProcessStats};
 pub use queue_labels::{OVERFLOW, QueueLabels, QueueRow};
 pub use sources::{
-    AcceptOutcome, FrameKinds, HandshakeOutcome, LEAK_STATES, LoopMetrics, ShardMetrics, SourceSet,
+    AcceptOutcome, FrameKinds, HandshakeOutcome, LEAK_STATES, LimitKind, LoopMetrics, ShardMetrics, SourceSet,
 };
 
 #[cfg(test)]

@@ -260,6 +260,74 @@ pub struct ShardMetrics {
     pub effects_held: Gauge,
     /// 1 while the disk has no room for publishes.
     pub disk_full: Gauge,
+    /// Times that a publish or a delivery met a limit, by [`LimitKind`].
+    pub limits_reached: [Counter; LimitKind::ALL.len()],
+}
+
+/// A limit of a queue, or of a namespace over all of its queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitKind {
+    /// `messages_max` of a queue.
+    Messages,
+    /// `bytes_max` of a queue.
+    Bytes,
+    /// `leased_max` of a queue.
+    Leased,
+    /// `publish_per_s` of a queue.
+    PublishRate,
+    /// `deliver_per_s` of a queue.
+    DeliverRate,
+    /// None by itself: publishes that came before wait for room in the queue.
+    Waiting,
+    /// `messages_max` of a namespace.
+    NamespaceMessages,
+    /// `bytes_max` of a namespace.
+    NamespaceBytes,
+    /// `leased_max` of a namespace.
+    NamespaceLeased,
+    /// `publish_per_s` of a namespace.
+    NamespacePublishRate,
+    /// `deliver_per_s` of a namespace.
+    NamespaceDeliverRate,
+    /// None by itself: other queues of the namespace wait for their turn.
+    NamespaceWaiting,
+}
+
+impl LimitKind {
+    /// Every one, in order.
+    pub const ALL: [Self; 12] = [
+        Self::Messages,
+        Self::Bytes,
+        Self::Leased,
+        Self::PublishRate,
+        Self::DeliverRate,
+        Self::Waiting,
+        Self::NamespaceMessages,
+        Self::NamespaceBytes,
+        Self::NamespaceLeased,
+        Self::NamespacePublishRate,
+        Self::NamespaceDeliverRate,
+        Self::NamespaceWaiting,
+    ];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Bytes => "bytes",
+            Self::Leased => "leased",
+            Self::PublishRate => "publish_rate",
+            Self::DeliverRate => "deliver_rate",
+            Self::Waiting => "waiting",
+            Self::NamespaceMessages => "namespace_messages",
+            Self::NamespaceBytes => "namespace_bytes",
+            Self::NamespaceLeased => "namespace_leased",
+            Self::NamespacePublishRate => "namespace_publish_rate",
+            Self::NamespaceDeliverRate => "namespace_deliver_rate",
+            Self::NamespaceWaiting => "namespace_waiting",
+        }
+    }
 }
 
 /// What became of a descriptor that leaked, or of the connection that should have one. From 1 on the numbers are those of

@@ -42,6 +42,7 @@ fn text(queues: Option<Vec<QueueRow>>) -> String {
         uptime_seconds: 2.0,
         process,
         loop_tables: vec![None, Some(12)],
+        disk: Some((5 << 30, crate::host::DiskState::Warn)),
         operator_requests: 3,
         operator_connections: 4,
         queues,

@@ -168,6 +168,7 @@ pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {
     let queue = QueueConfig {
         work_queue,
         mailbox,
+        namespace: namespace(config),
         sessions_max: plan.sessions as usize,
         grace: config.session.grace,
         body_memory_bytes_max: config.memory.body_bytes_max,
@@ -183,6 +184,18 @@ fn when_full(policy: WhenFull) -> queue::WhenFull {
     match policy {
         WhenFull::Wait => queue::WhenFull::Wait,
         WhenFull::Reject => queue::WhenFull::Reject,
+        WhenFull::DeadLetterOldest => queue::WhenFull::DeadLetterOldest,
+    }
+}
+
+fn namespace(config: &Config) -> queue::NamespaceRules {
+    let bound = |number: u64| Some(number).filter(|&number| number > 0);
+    queue::NamespaceRules {
+        messages_max: bound(config.namespace.messages_max),
+        bytes_max: bound(config.namespace.bytes_max),
+        leased_max: bound(config.namespace.leased_max),
+        publish_per_s: bound(config.namespace.publish_per_s),
+        deliver_per_s: bound(config.namespace.deliver_per_s),
     }
 }
 

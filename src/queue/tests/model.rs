@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 
 use super::*;
+use crate::host::DiskState;
 use crate::message::message_header;
-use crate::queue::DeadHead;
 use crate::queue::messages::{NIL, State};
+use crate::queue::{DeadHead, NamespaceRules, WhenFull};
 use crate::wire::proto;
 
 #[derive(Default)]
@@ -81,6 +82,9 @@ fn run(seed: u64, steps: usize) {
     (config.work_queue.dedup_window, config.work_queue.dedup_ids_max) = (DEDUP_WINDOW, 6);
     (config.mailbox.dedup_window, config.mailbox.dedup_ids_max) = (DEDUP_WINDOW, 6);
     config.body_memory_bytes_max = random.choice([0, 100, 1 << 20]).unwrap();
+    if random.bool() {
+        limits(&mut random, &mut config);
+    }
     let peers = (0..3)
         .map(|at| Peer { name: format!("p{at}"), conn: None, resume: None, leases: vec![], returned: vec![] })
         .collect();
@@ -100,6 +104,28 @@ fn run(seed: u64, steps: usize) {
         run.take(effects);
     }
     run.crash(true);
+}
+
+/// Bounds that are met often.
+fn limits(random: &mut fastrand::Rng, config: &mut QueueConfig) {
+    let policies = [WhenFull::Wait, WhenFull::Reject, WhenFull::DeadLetterOldest];
+    config.work_queue.when_full = random.choice(policies).unwrap();
+    config.mailbox.when_full = random.choice(policies).unwrap();
+    config.work_queue.leased_max = random.choice([u64::MAX, 1, 3]).unwrap();
+    config.work_queue.publish_per_s = random.choice([None, Some(1), Some(5)]).unwrap();
+    config.work_queue.deliver_per_s = random.choice([None, Some(1), Some(5)]).unwrap();
+    config.namespace = namespace_rules(random);
+}
+
+fn namespace_rules(random: &mut fastrand::Rng) -> NamespaceRules {
+    let mut bound = |of: [u64; 2]| random.choice([None, Some(of[0]), Some(of[1])]).unwrap();
+    NamespaceRules {
+        messages_max: bound([5, 30]),
+        bytes_max: bound([40, 300]),
+        leased_max: bound([1, 3]),
+        publish_per_s: bound([1, 4]),
+        deliver_per_s: bound([1, 4]),
+    }
 }
 
 impl Run {
@@ -162,7 +188,8 @@ impl Run {
                 let count = self.random.usize(..40);
                 self.world.compact(count);
             }
-            95..98 => self.operate(),
+            95..97 => self.operate(),
+            97 if self.random.bool() => self.change_limits(),
             _ => {
                 self.world.journal.room = if self.random.u8(..4) > 0 { Room::Open } else { Room::Reserved };
                 self.world.turn(|brain, turn| brain.log_room_changed(turn));
@@ -388,6 +415,19 @@ impl Run {
             self.world.operate(OperatorRequest::DeadPurge { namespace, queue: queue_name, selection });
             self.account.done.insert(first.id);
         }
+    }
+
+    fn change_limits(&mut self) {
+        if self.random.bool() {
+            let state = *self.random.choice(&DiskState::ALL[..3]).unwrap();
+            self.world.operate(OperatorRequest::Disk { state, text: "little is left".to_owned() });
+            return;
+        }
+        let keys = ["messages_max", "bytes_max", "leased_max", "publish_per_s", "deliver_per_s"];
+        let value = |random: &mut fastrand::Rng| random.bool().then(|| random.u64(..40).to_string());
+        let changes = keys.map(|key| (key.to_owned(), value(&mut self.random))).to_vec();
+        let reply = self.world.operate(OperatorRequest::NamespaceSet { namespace: tenant(), changes });
+        assert!(matches!(reply, OperatorReply::Namespace(..)), "{reply:?}");
     }
 
     fn take(&mut self, effects: Vec<(Effect, Vec<u8>)>) {
