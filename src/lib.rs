@@ -73,7 +73,9 @@
 //! | bodies on their way to one loop | [`limits::DELIVERIES_HELD_BYTES_MAX`] and one message | `relaymesh_buffer_items{buffer="effects_held"}` | the queue delivers no more to that loop until effects have left |
 //! | other effects kept by the shard | the windows of all sessions | the same | – |
 //! | the log's open batch | twice [`limits::LOG_BATCH_BYTES_MAX`] and one turn of a loop | `relaymesh_buffer_bytes{buffer="log_open_batch"}` | the shard takes no mail |
-//! | messages of a queue or mailbox | configured | `relaymesh_queue_depth` | `wait` parks the publish, `reject` refuses it |
+//! | messages of a queue or mailbox | configured | `relaymesh_queue_depth` | `wait` parks the publish, `reject` refuses it, `dead_letter_oldest` lets others die |
+//! | messages of a namespace | configured; none by default | `relaymesh_limits_reached_total` | the same, as the queue says |
+//! | queues that wait for their namespace's room or rate | each once in a line for publishes and one for deliveries | the same | – |
 //! | parked publishes | the producers' windows; [`limits::PARKED_BYTES_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_bytes{buffer="parked"}` | those connections are not read; what consumers publish is refused, for their acks make room |
 //! | bodies in memory | `memory.body_bytes_max` | `relaymesh_buffer_bytes{buffer="bodies"}` | read back from the log |
 //! | bodies being read back | [`limits::READING_BYTES_MAX`] and one message | `relaymesh_buffer_bytes{buffer="bodies_read_back"}` | their queues wait |

@@ -27,6 +27,8 @@ fn every_command_of_the_manual_parses() {
         "relaymesh queue ls --mailboxes --json",
         "relaymesh queue stats jobs --admin 127.0.0.1:1",
         "relaymesh queue --namespace other stats device/d1",
+        "relaymesh namespace set acme messages_max=5 publish_per_s=",
+        "relaymesh namespace settings acme --json",
         "relaymesh dead ls jobs --json",
         "relaymesh dead show jobs --id 1 --payload",
         "relaymesh dead redrive jobs --all --to other",
@@ -49,6 +51,9 @@ fn what_cannot_be_meant_is_refused() {
         "relaymesh dead redrive jobs",
         "relaymesh dead purge jobs --id 1 --all",
         "relaymesh queue ls --namespace UPPER",
+        "relaymesh namespace set acme",
+        "relaymesh namespace set acme messages_max",
+        "relaymesh namespace set UPPER messages_max=5",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }

@@ -12,7 +12,7 @@ use relaymesh::engine::EngineConfig;
 use relaymesh::gateway::GatewayConfig;
 use relaymesh::limits;
 use relaymesh::log::{Durability, LogConfig};
-use relaymesh::queue::{QueueConfig, QueueRules, WhenFull};
+use relaymesh::queue::{NamespaceRules, QueueConfig, QueueRules, WhenFull};
 use relaymesh::session::ResumeKey;
 
 use crate::chaos::Trouble;
@@ -140,6 +140,7 @@ impl Plan {
         }
         if !workers_publish {
             plan.pace(&mut aside);
+            plan.bound(&mut aside);
             if aside.u8(0..3) == 0 {
                 plan.share_drain_every = Some(aside.u64(1..10) * SECOND);
             }
@@ -168,6 +169,25 @@ impl Plan {
             gateway.rules.heartbeat_max = Duration::from_secs(5);
             self.gateway = Arc::new(gateway);
         }
+    }
+
+    /// Leases, rates and namespaces that are bounded.
+    fn bound(&mut self, random: &mut fastrand::Rng) {
+        if random.u8(0..3) > 0 {
+            return;
+        }
+        let mut per_s = || (random.u8(0..2) == 0).then(|| random.u64(8..60));
+        let (publish_per_s, deliver_per_s) = (per_s(), per_s());
+        let of_all = (per_s(), per_s());
+        let rules = QueueRules { publish_per_s, deliver_per_s, ..self.queue.work_queue.clone() };
+        self.queue.work_queue = QueueRules { leased_max: [1, 4, u64::MAX][random.usize(0..3)], ..rules };
+        self.queue.namespace = NamespaceRules {
+            messages_max: [None, Some(60)][random.usize(0..2)],
+            bytes_max: None,
+            leased_max: [None, Some(2), Some(9)][random.usize(0..3)],
+            publish_per_s: of_all.0,
+            deliver_per_s: of_all.1,
+        };
     }
 
     /// Queues that are always full, budgets that are always spent, and workers that publish to the queues they empty. Nothing
