@@ -82,11 +82,11 @@
 //! | broadcasts on their way to the connections of a loop | [`limits::BROADCAST_BYTES_PER_LOOP_MAX`], each counting at least [`limits::BROADCAST_CHARGE_BYTES_MIN`]; the loops share the messages and keep up to [`limits::BROADCAST_FRAMES_MAX`] compressed frames of each; a namespace has at most [`limits::BROADCAST_SHARE_OF_FREE`] times what it leaves free | `relaymesh_buffer_bytes{buffer="broadcasts"}` | a publish to a topic is refused; what is under way passes by connections above their output's bound, which miss it |
 //! | topics with subscriptions | [`limits::TOPICS_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_items{buffer="topics"}` | a subscription to another is refused |
 //! | sets of topics that sessions are subscribed to | [`limits::TOPIC_SETS_PER_NAMESPACE_MAX`] a namespace, [`limits::TOPIC_SETS_MAX`] a shard; beyond it one a session, of at most [`limits::SUBSCRIPTIONS_MAX`] topics | `relaymesh_buffer_items{buffer="topic_sets"}` | a subscription that makes another is refused; what is left when one ends is the session's own |
-//! | dead letters of a queue | as many again as its messages | `relaymesh_queue_depth{state="dead"}` | the oldest is forgotten |
+//! | dead letters of a queue | `dead_messages_max` and `dead_bytes_max` of the queue, or as many again as its messages | `relaymesh_queue_depth{state="dead"}` | what is dead for longest is forgotten |
 //! | producers' marks | [`limits::PRODUCERS_PER_NAMESPACE_MAX`] | `relaymesh_producers` | a new producer is refused |
 //! | deduplication ids of a queue, 54 to 59 bytes each and twice that while a list has just grown | configured: `dedup_ids_max`, each for `dedup_window` | `relaymesh_buffer_items{buffer="dedup_ids"}`, of all queues | a publish with another id is refused |
 //! | requests of operators | [`limits::OPERATOR_REQUESTS_MAX`] | `relaymesh_buffer_items{buffer="operator_requests"}` | 503 |
-//! | redrives, purges and listings of a shard | [`limits::OPERATOR_JOBS_MAX`] | `relaymesh_buffer_items{buffer="operator_jobs"}` | 429 |
+//! | redrives, purges, searches and listings of a shard | [`limits::OPERATOR_JOBS_MAX`], those with a rate [`limits::OPERATOR_PACED_JOBS_MAX`]; of those that ended the last [`limits::OPERATOR_JOBS_ENDED_KEPT`] are listed | `relaymesh_buffer_items{buffer="operator_jobs"}` | 429 |
 //! | connections of operators | [`limits::HTTP_CONNECTIONS_MAX`] | `relaymesh_buffer_items{buffer="operator_connections"}` | they wait in the kernel |
 //! | closed sockets that linger | [`limits::LINGERING_MAX`] | `relaymesh_buffer_items{buffer="lingering_sockets"}` | closed at once |
 //!

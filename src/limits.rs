@@ -392,6 +392,16 @@ pub const SPARE_SEGMENTS_MAX: usize = 4;
 
 /// Redrives, purges and listings of operators that a shard carries out at once; those whose asker gave up count.
 pub const OPERATOR_JOBS_MAX: usize = OPERATOR_REQUESTS_MAX;
+/// Of those, redrives with a rate, which go on after they were answered.
+pub const OPERATOR_PACED_JOBS_MAX: usize = 16;
+/// Redrives and purges that are listed after they ended.
+pub const OPERATOR_JOBS_ENDED_KEPT: usize = 16;
+/// Bodies that one of them, or a search, has read back from the log at once.
+pub const OPERATOR_READS_MAX: usize = 64;
+/// Dead letters that one request names by their ids.
+pub const DEAD_IDS_MAX: usize = 1000;
+/// Highest rate of a redrive, in dead letters a second.
+pub const REDRIVE_PER_S_MAX: u64 = 1_000_000;
 /// Dead letters that one of them moves before others have their turn.
 pub const OPERATOR_SLICE: usize = 1024;
 /// Connections of the operator API; beyond it they wait in the kernel. More than there may be requests, so that a

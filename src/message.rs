@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use prost::encoding::{WireType, encode_key, encode_varint};
+
 use crate::clock::Wall;
 use crate::limits;
 use crate::mail::MessageHeader;
@@ -117,6 +119,24 @@ pub fn message_attributes(body: &[u8]) -> impl Iterator<Item = (&str, &str)> {
         }
         None
     })
+}
+
+/// An encoded message that has these attributes, in this order, and nothing else.
+#[must_use]
+pub fn attributes_only(attributes: &[(&str, &str)]) -> Vec<u8> {
+    let put = |out: &mut Vec<u8>, number: u32, bytes: &[u8]| {
+        encode_key(number, WireType::LengthDelimited, out);
+        encode_varint(bytes.len() as u64, out);
+        out.extend_from_slice(bytes);
+    };
+    let (mut body, mut entry) = (Vec::new(), Vec::new());
+    for (name, value) in attributes {
+        entry.clear();
+        put(&mut entry, 1, name.as_bytes());
+        put(&mut entry, 2, value.as_bytes());
+        put(&mut body, 2, &entry);
+    }
+    body
 }
 
 fn check_option(field: &Field<'_>) -> Result<(), Fault> {

@@ -6,23 +6,21 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::body::{Bytes, HttpBody as _};
-use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request};
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Query, Request};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::{AdminConfig, Shared, State};
-use crate::ids::{MessageId, Namespace, QueueName};
+use crate::ids::{Namespace, QueueName};
 use crate::limits::{HTTP_JSON_BYTES_MAX, PAGE_ROWS_MAX};
-use crate::mail::{DeadLetter, DeadSelection, OperatorReply, OperatorRequest};
+use crate::mail::{OperatorReply, OperatorRequest};
 use crate::message::message_header;
 use crate::wire::proto;
 
@@ -43,10 +41,7 @@ pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
         .route("/queue-stats", get(queue_stats))
         .route("/queue-settings", get(queue_settings).post(queue_set))
         .route("/namespace-settings", get(namespace_settings).post(namespace_set))
-        .route("/dead", get(dead_list))
-        .route("/dead/{id}", get(dead_show))
-        .route("/dead/redrive", post(dead_redrive))
-        .route("/dead/purge", post(dead_purge))
+        .merge(super::dead::routes())
         .merge(super::drain::routes());
     Router::new().nest("/api/v1", bounded(api, HTTP_JSON_BYTES_MAX, selection_too_large).merge(publish))
 }
@@ -79,18 +74,9 @@ struct QueuesParams {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct QueueParams {
-    namespace: Option<String>,
-    queue: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeadParams {
-    namespace: Option<String>,
-    queue: String,
-    after: Option<u64>,
-    limit: Option<usize>,
+pub(super) struct QueueParams {
+    pub(super) namespace: Option<String>,
+    pub(super) queue: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,17 +122,6 @@ struct NamespaceBody {
     namespace: Option<String>,
     /// `null` goes back to the configuration's.
     settings: HashMap<String, Option<String>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SelectionBody {
-    namespace: Option<String>,
-    queue: String,
-    id: Option<u64>,
-    #[serde(default)]
-    all: bool,
-    to: Option<String>,
 }
 
 async fn status(state: State, headers: HeaderMap) -> Answer {
@@ -273,63 +248,12 @@ async fn publish(
     }
 }
 
-async fn dead_list(state: State, headers: HeaderMap, params: Params<DeadParams>) -> Answer {
-    let Query(params) = params?;
-    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
-    let queue = queue_name(&params.queue)?;
-    let limit = rows(params.limit)?;
-    let request = OperatorRequest::DeadList { namespace, queue, after: params.after.map(MessageId), limit };
-    let OperatorReply::Dead(rows) = ask(&state, request).await? else { return Err(unexpected()) };
-    let next = rows.last().filter(|_| rows.len() == limit).map(|row| row.id);
-    Ok(Json(json!({"dead": rows, "next": next})))
-}
-
-async fn dead_show(
-    state: State,
-    headers: HeaderMap,
-    id: Result<Path<u64>, PathRejection>,
-    params: Params<QueueParams>,
-) -> Answer {
-    let Path(id) = id?;
-    let Query(params) = params?;
-    let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
-    let queue = queue_name(&params.queue)?;
-    let request = OperatorRequest::DeadShow { namespace, queue, id: MessageId(id) };
-    let OperatorReply::Dead(mut rows) = ask(&state, request).await? else { return Err(unexpected()) };
-    let letter = rows
-        .pop()
-        .ok_or_else(|| ApiError::not_found(format!("queue {} has no dead letter {id}", params.queue)))?;
-    shown(letter, state.config.message_bytes_max).map(Json)
-}
-
-async fn dead_redrive(
-    state: State,
-    headers: HeaderMap,
-    body: Result<Json<SelectionBody>, JsonRejection>,
-) -> Answer {
-    let Json(body) = body?;
-    let namespace = admitted(&state, &headers, body.namespace.as_deref())?;
-    let (queue, selection) = (queue_name(&body.queue)?, selection(&body)?);
-    let to = body.to.as_deref().map(queue_name).transpose()?;
-    changed(ask(&state, OperatorRequest::DeadRedrive { namespace, queue, selection, to }).await?)
-}
-
-async fn dead_purge(
-    state: State,
-    headers: HeaderMap,
-    body: Result<Json<SelectionBody>, JsonRejection>,
-) -> Answer {
-    let Json(body) = body?;
-    let namespace = admitted(&state, &headers, body.namespace.as_deref())?;
-    if body.to.is_some() {
-        return Err(ApiError::invalid("`to` belongs to a redrive; a purge forgets the dead letters"));
-    }
-    let (queue, selection) = (queue_name(&body.queue)?, selection(&body)?);
-    changed(ask(&state, OperatorRequest::DeadPurge { namespace, queue, selection }).await?)
-}
-
 /// The namespace asked for, if the credential opens it.
-fn admitted(state: &State, headers: &HeaderMap, namespace: Option<&str>) -> Result<Namespace, ApiError> {
+pub(super) fn admitted(
+    state: &State,
+    headers: &HeaderMap,
+    namespace: Option<&str>,
+) -> Result<Namespace, ApiError> {
     let namespace = Namespace::parse(namespace.unwrap_or(Namespace::DEFAULT))
         .map_err(|error| ApiError::invalid(error.to_string()))?;
     let allowed = state.config.auth.allows(&namespace, credential(headers));
@@ -341,31 +265,23 @@ pub(super) fn credential(headers: &HeaderMap) -> &[u8] {
     given.strip_prefix(b"Bearer ").unwrap_or_default()
 }
 
-async fn ask(state: &State, request: OperatorRequest) -> Result<OperatorReply, ApiError> {
+pub(super) async fn ask(state: &State, request: OperatorRequest) -> Result<OperatorReply, ApiError> {
     match state.shard.ask(request).await? {
         OperatorReply::Refused(refused) => Err(refused.into()),
         reply => Ok(reply),
     }
 }
 
-fn queue_name(name: &str) -> Result<QueueName, ApiError> {
+pub(super) fn queue_name(name: &str) -> Result<QueueName, ApiError> {
     QueueName::parse(name).map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-fn rows(limit: Option<usize>) -> Result<usize, ApiError> {
+pub(super) fn rows(limit: Option<usize>) -> Result<usize, ApiError> {
     match limit.unwrap_or(ROWS_DEFAULT) {
         limit @ 1..=PAGE_ROWS_MAX => Ok(limit),
         limit => Err(ApiError::invalid(format!(
             "limit = {limit} is not allowed; it goes from 1 to {PAGE_ROWS_MAX}"
         ))),
-    }
-}
-
-fn selection(body: &SelectionBody) -> Result<DeadSelection, ApiError> {
-    match (body.id, body.all) {
-        (Some(id), false) => Ok(DeadSelection::One(MessageId(id))),
-        (None, true) => Ok(DeadSelection::All),
-        _ => Err(ApiError::invalid("name one dead letter with `id`, or say `all: true`; not both")),
     }
 }
 
@@ -382,32 +298,6 @@ fn attributes(headers: &HeaderMap) -> Result<HashMap<String, String>, ApiError> 
     Ok(attributes)
 }
 
-fn changed(reply: OperatorReply) -> Answer {
-    match reply {
-        OperatorReply::Changed(count) => Ok(Json(json!({"changed": count}))),
-        _ => Err(unexpected()),
-    }
-}
-
-/// A dead letter with what it carries; a payload of more than `bytes_max` bytes by its size only.
-fn shown(letter: DeadLetter, bytes_max: usize) -> Result<Value, ApiError> {
-    let mut row = json!(letter);
-    let body = letter.body.unwrap_or_default();
-    let message = proto::Message::decode(body.as_slice())
-        .map_err(|error| ApiError::internal(format!("the stored message cannot be read: {error}")))?;
-    row["payload_bytes"] = message.payload.len().into();
-    if message.payload.len() <= bytes_max {
-        row["payload_base64"] = BASE64.encode(&message.payload).into();
-        if let Ok(text) = std::str::from_utf8(&message.payload) {
-            row["payload_text"] = text.into();
-        }
-    }
-    row["attributes"] = json!(message.attributes);
-    row["priority"] =
-        message.priority.checked_sub(1).unwrap_or(crate::limits::PRIORITY_DEFAULT.into()).into();
-    Ok(row)
-}
-
 fn selection_too_large(bytes_max: usize) -> ApiError {
     ApiError::too_large(format!("the body is larger than the {bytes_max} bytes that this request may carry"))
 }
@@ -418,6 +308,6 @@ fn message_too_large(bytes_max: usize) -> ApiError {
     ))
 }
 
-fn unexpected() -> ApiError {
+pub(super) fn unexpected() -> ApiError {
     ApiError::internal("the queues gave an answer to another question; this is a fault of the server")
 }

@@ -6,6 +6,7 @@
 
 mod api;
 mod browser;
+mod dead;
 mod disk;
 mod drain;
 mod error;

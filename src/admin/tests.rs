@@ -134,8 +134,9 @@ fn every_path_of_the_document_is_served_and_every_served_path_is_in_it() {
         }
     }
     let mut served = BTreeSet::new();
-    let sources = [include_str!("api.rs"), include_str!("drain.rs"), include_str!("pages.rs")];
-    for (source, prefix) in sources.into_iter().zip(["/api/v1", "/api/v1", ""]) {
+    let sources =
+        [include_str!("api.rs"), include_str!("dead.rs"), include_str!("drain.rs"), include_str!("pages.rs")];
+    for (source, prefix) in sources.into_iter().zip(["/api/v1", "/api/v1", "/api/v1", ""]) {
         for line in source.split(".route(\"").skip(1) {
             served.insert(format!("{prefix}{}", line.split('"').next().unwrap()));
         }
@@ -155,6 +156,7 @@ fn a_payload_too_large_for_a_response_is_told_by_its_size() {
         published_unix_ms: 1,
         died_unix_ms: 2,
         bytes: payload as u64 + 3,
+        history_left_out: 0,
         history: Vec::new(),
         body: Some(prost::Message::encode_to_vec(&crate::wire::proto::Message {
             payload: vec![b'x'; payload],
@@ -236,6 +238,12 @@ fn bad_requests_are_refused_with_a_code_and_a_text() {
         ("post", "/api/v1/dead/redrive", "{\"queue\":\"q\",\"id\":1,\"all\":true}", 400, "invalid"),
         ("post", "/api/v1/dead/purge", "{\"queue\":\"q\",\"all\":true,\"to\":\"r\"}", 400, "invalid"),
         ("post", "/api/v1/dead/purge", "nonsense", 400, "invalid"),
+        ("post", "/api/v1/dead/purge", "{\"queue\":\"q\",\"all\":true,\"per_s\":5}", 400, "invalid"),
+        ("post", "/api/v1/dead/purge", "{\"queue\":\"q\",\"matching\":{}}", 400, "invalid"),
+        ("post", "/api/v1/dead/purge", "{\"queue\":\"q\",\"ids\":[]}", 400, "invalid"),
+        ("post", "/api/v1/dead/redrive", "{\"queue\":\"q\",\"all\":true,\"per_s\":0}", 400, "invalid"),
+        ("get", "/api/v1/dead?reason=bored", "", 400, "invalid"),
+        ("get", "/api/v1/dead?queue=q&attr=region", "", 400, "invalid"),
         ("get", "/api/v1/dead/one?queue=q", "", 400, "invalid"),
         ("post", "/api/v1/queues", "", 405, "method_not_allowed"),
         ("get", "/nothing", "", 404, "not_found"),

@@ -151,7 +151,7 @@ fn read_at_most(source: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
     Ok(payload)
 }
 
-fn parse_time(text: &str) -> Result<SystemTime, String> {
+pub(super) fn parse_time(text: &str) -> Result<SystemTime, String> {
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         return Ok(timestamp.into());
     }

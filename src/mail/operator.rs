@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::clock::Wall;
 use crate::host::DiskState;
 use crate::ids::{MessageId, Namespace, QueueName};
 use crate::mail::{MessageHeader, Refused};
@@ -76,12 +77,14 @@ pub enum OperatorRequest {
         /// What a client is told that is refused for it.
         text: String,
     },
-    /// Dead letters of a queue, oldest id first, without payloads.
+    /// Dead letters, oldest id first, without payloads. Answered with `DeadPage`.
     DeadList {
         /// The tenant.
         namespace: Namespace,
-        /// Which queue.
-        queue: QueueName,
+        /// Which queue; `None` for all.
+        queue: Option<QueueName>,
+        /// Which of them.
+        filter: DeadFilter,
         /// Ids after this one.
         after: Option<MessageId>,
         /// At most this many.
@@ -96,7 +99,8 @@ pub enum OperatorRequest {
         /// Which message.
         id: MessageId,
     },
-    /// Puts dead letters back, ready, with their attempts anew. Answered with `Changed` once durable.
+    /// Puts dead letters back, ready, with their attempts anew. Answered with `Changed` once durable; with a rate at once,
+    /// with `Jobs` of one row, and goes on until it is done, cancelled or ended by a restart.
     DeadRedrive {
         /// The tenant.
         namespace: Namespace,
@@ -106,6 +110,8 @@ pub enum OperatorRequest {
         selection: DeadSelection,
         /// Another queue to put them in.
         to: Option<QueueName>,
+        /// At most so many a second.
+        per_s: Option<u64>,
     },
     /// Forgets dead letters. Answered with `Changed` once durable.
     DeadPurge {
@@ -116,15 +122,54 @@ pub enum OperatorRequest {
         /// Which of them.
         selection: DeadSelection,
     },
+    /// Redrives and purges under way, and those that ended last. Answered with `Jobs`.
+    DeadJobs {
+        /// The tenant.
+        namespace: Namespace,
+    },
+    /// Ends a redrive or a purge; what it did stays. Answered with `Jobs` of one row, or none when it is not under way.
+    DeadCancel {
+        /// The tenant.
+        namespace: Namespace,
+        /// Its number.
+        job: u64,
+    },
 }
 
 /// Which dead letters of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadSelection {
     /// All of them.
     All,
     /// One.
     One(MessageId),
+    /// These.
+    Ids(Vec<MessageId>),
+    /// Those that a filter lets through.
+    Matching(DeadFilter),
+}
+
+/// Which dead letters are looked for: those that are all of what is said here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeadFilter {
+    /// One of [`DEAD_REASONS`].
+    pub reason: Option<String>,
+    /// Died then or later.
+    pub since: Option<Wall>,
+    /// Died earlier.
+    pub until: Option<Wall>,
+    /// Has an attribute of this name and value.
+    pub attribute: Option<(String, String)>,
+    /// Has this in an error, or in the name of a client, of its history.
+    pub text: Option<String>,
+}
+
+impl DeadFilter {
+    /// Whether every dead letter passes.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What the shard answers.
@@ -142,8 +187,17 @@ pub enum OperatorReply {
     Settings(Vec<SettingRow>),
     /// The bounds of a namespace, and what it holds.
     Namespace(Vec<SettingRow>, NamespaceStats),
-    /// Rows of dead letters.
+    /// A dead letter, or none.
     Dead(Vec<DeadLetter>),
+    /// Rows of dead letters.
+    DeadPage {
+        /// Oldest id first.
+        rows: Vec<DeadLetter>,
+        /// There may be more after this one.
+        next: Option<MessageId>,
+    },
+    /// Rows of redrives and purges, by number.
+    Jobs(Vec<DeadJobRow>),
     /// How many dead letters were changed.
     Changed(u64),
     /// The request was refused.
@@ -205,6 +259,10 @@ pub struct SettingRow {
     pub about: &'static str,
 }
 
+/// Why messages die: their attempts were used up, their time to live passed, they made room for others, a consumer refused
+/// them for good, or the queue they were to go to never has room for one of their size.
+pub const DEAD_REASONS: [&str; 5] = ["attempts", "expired", "overflow", "rejected", "too_large"];
+
 /// A message that died.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadLetter {
@@ -212,7 +270,7 @@ pub struct DeadLetter {
     pub id: u64,
     /// The queue it died in.
     pub queue: String,
-    /// `attempts`, `expired`, `overflow` or `rejected`.
+    /// One of [`DEAD_REASONS`].
     pub reason: &'static str,
     /// What the last attempt said, empty when it said nothing.
     pub last_error: String,
@@ -224,11 +282,42 @@ pub struct DeadLetter {
     pub died_unix_ms: u64,
     /// Bytes of the encoded message.
     pub bytes: u64,
+    /// Attempts before those of `history`, which were not kept.
+    pub history_left_out: u32,
     /// The last attempts, oldest first, at most [`crate::limits::HISTORY_MAX`].
     pub history: Vec<FailedAttempt>,
     /// The encoded `Message`, in answer to `DeadShow` only.
     #[serde(skip)]
     pub body: Option<Vec<u8>>,
+}
+
+/// A redrive or a purge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadJobRow {
+    /// Its number, from 1 after each start.
+    pub job: u64,
+    /// `redrive` or `purge`.
+    pub action: &'static str,
+    /// The queue with the dead letters.
+    pub queue: String,
+    /// Where they go.
+    pub to: Option<String>,
+    /// Its rate, in dead letters a second.
+    pub per_s: Option<u64>,
+    /// `under way`, `done`, `stopped` or `cancelled`.
+    pub state: &'static str,
+    /// Why it stopped.
+    pub text: String,
+    /// Dead letters of the queue when it began.
+    pub dead: u64,
+    /// So many it has moved.
+    pub changed: u64,
+    /// So many never fit the queue they were to go to.
+    pub too_large: u64,
+    /// Milliseconds since 1970.
+    pub began_unix_ms: u64,
+    /// Milliseconds since 1970.
+    pub ended_unix_ms: Option<u64>,
 }
 
 /// One attempt that failed.
@@ -238,8 +327,10 @@ pub struct FailedAttempt {
     pub attempt: u32,
     /// The client that held the lease.
     pub client: String,
-    /// When it failed, milliseconds since 1970.
+    /// When it failed, or was found to have failed, milliseconds since 1970.
     pub failed_unix_ms: u64,
+    /// How long the lease had lasted, in milliseconds; `None` where a restart cut the attempt short.
+    pub lasted_ms: Option<u64>,
     /// What it said, or that the lease expired.
     pub error: String,
 }

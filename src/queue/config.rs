@@ -29,7 +29,7 @@ pub enum DeadHead {
 /// The rules of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueRules {
-    /// Messages that wait or are worked on; and, apart from them, dead letters, of which the oldest goes.
+    /// Messages that wait or are worked on; and, apart from them, dead letters, unless `dead_messages_max` says otherwise.
     pub messages_max: u64,
     /// Bytes of their encoded messages, counted likewise.
     pub bytes_max: u64,
@@ -59,7 +59,11 @@ pub struct QueueRules {
     pub publish_per_s: Option<u64>,
     /// Messages delivered a second; `None` for no bound.
     pub deliver_per_s: Option<u64>,
-    /// How long a dead letter is kept; `None` until it is redriven or purged, or `messages_max` or `bytes_max` is reached.
+    /// Dead letters, of which the one that is dead for longest is forgotten first; `None` for `messages_max`.
+    pub dead_messages_max: Option<u64>,
+    /// Bytes of them, likewise; `None` for `bytes_max`.
+    pub dead_bytes_max: Option<u64>,
+    /// How long a dead letter is kept; `None` until it is redriven or purged, or there are too many.
     pub dead_ttl: Option<Duration>,
     /// How long a deduplication id is remembered.
     pub dedup_window: Duration,
@@ -142,6 +146,8 @@ impl QueueRules {
             leased_max: u64::MAX,
             publish_per_s: None,
             deliver_per_s: None,
+            dead_messages_max: None,
+            dead_bytes_max: None,
             dead_ttl: None,
             dedup_window: limits::DEDUP_WINDOW,
             dedup_ids_max: limits::DEDUP_IDS_MAX,

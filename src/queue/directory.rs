@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::clock::Time;
 use crate::ids::{ConnKey, LoopId, ProducerId, SubscriptionId};
 use crate::paged::{Paged, PagedSlab};
 use crate::queue::messages::NIL;
@@ -138,6 +139,8 @@ pub(super) struct Lease {
     /// Counter of the epoch that took it; credit goes back to subscriptions of the same one only.
     pub(super) epoch: u32,
     pub(super) subscription: SubscriptionId,
+    /// When it began; `Time(0)` for before the last restart, which nobody knows.
+    pub(super) since: Time,
     /// Neighbours in the client's list.
     pub(super) next: u32,
     pub(super) prev: u32,

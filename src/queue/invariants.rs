@@ -18,6 +18,7 @@ impl Brain {
         self.check_lanes();
         self.check_ids();
         self.check_namespaces();
+        self.check_dead();
         self.directory.check();
         let connected = self.directory.clients.iter().filter(|(_, client)| client.is_connected);
         let on = |(at, client): (u32, &crate::queue::directory::Client)| (at, client.conn().loop_id);

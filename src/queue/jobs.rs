@@ -1,49 +1,43 @@
-//! What operators ask that takes as long as there is much of it: redrives, purges and listings. A slice in each call
-//! of the brain, so that no message waits for all of it, and one answer at the end.
+//! What operators ask that takes as long as there is much of it: redrives, purges, searches and listings. A slice in each
+//! call of the brain, so that no message waits for all of it, and one answer at the end. One that is to take its time goes
+//! on by itself, and is seen and ended by its number.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-use crate::ids::{ConnKey, Namespace, QueueName};
-use crate::limits::{OPERATOR_JOBS_MAX, PAGE_ROWS_MAX};
+use crate::clock::{Now, Time};
+use crate::ids::{ConnKey, MessageId, Namespace};
+use crate::limits::{OPERATOR_JOBS_ENDED_KEPT, OPERATOR_JOBS_MAX, OPERATOR_PACED_JOBS_MAX, PAGE_ROWS_MAX};
 use crate::log::Ticket;
-use crate::mail::{DeadSelection, Effect, OperatorReply, QueueStats, RefusalCode};
-use crate::queue::queues::NamesFull;
-use crate::queue::{Brain, Turn, record, refused};
+use crate::mail::{DeadJobRow, Effect, OperatorReply, QueueStats, RefusalCode};
+use crate::queue::dead::{DeadJob, SearchJob};
+use crate::queue::{Brain, Turn, refused};
 
-/// So many queues are looked at while one dead letter is moved.
-const LOOKS_PER_MOVE: usize = 8;
+/// So many queues, or dead letters that are searched, are looked at while one dead letter is moved.
+pub(super) const LOOKS_PER_MOVE: usize = 8;
 
 /// A request that is being carried out.
 #[derive(Debug)]
-pub(super) struct Job {
-    conn: ConnKey,
+struct Job {
+    number: u64,
+    /// Who waits for the answer; `None` for one that goes on by itself.
+    conn: Option<ConnKey>,
     namespace: Namespace,
+    began: Now,
     work: Work,
+    /// Bodies on their way from the log.
+    reading: usize,
 }
 
 #[derive(Debug)]
-enum Work {
+pub(super) enum Work {
     Dead(DeadJob),
+    Search(SearchJob),
     List(ListJob),
-}
-
-/// Dead letters of `queue` that go somewhere else.
-#[derive(Debug)]
-struct DeadJob {
-    queue: QueueName,
-    /// The queue they go to; `None` forgets them.
-    to: Option<QueueName>,
-    /// Ids that are left to look at: of those that were dead when it was asked, or died meanwhile.
-    from: u64,
-    until: u64,
-    changed: u64,
-    /// The batch of the log with the last change.
-    written: Ticket,
 }
 
 /// A page of queues, by name.
 #[derive(Debug)]
-struct ListJob {
+pub(super) struct ListJob {
     mailboxes: bool,
     after: Option<String>,
     limit: usize,
@@ -54,45 +48,98 @@ struct ListJob {
 }
 
 /// How a slice ended.
-enum Slice {
+pub(super) enum Slice {
     Unfinished,
+    /// It goes on at this time.
+    Asleep(Time),
+    /// It goes on when the bodies that it reads have arrived.
+    Reading,
     Finished(OperatorReply, Ticket),
+}
+
+/// A job's reads of bodies.
+#[derive(Debug)]
+pub(super) struct Reads<'a> {
+    pub(super) job: u64,
+    pub(super) under_way: &'a mut usize,
+}
+
+/// Requests of operators under way; together at most [`OPERATOR_JOBS_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    ready: VecDeque<Job>,
+    asleep: Vec<(Time, Job)>,
+    reading: Vec<Job>,
+    /// The last that ended, of those that took more than a slice; at most [`OPERATOR_JOBS_ENDED_KEPT`].
+    ended: VecDeque<(Namespace, DeadJobRow)>,
+    numbers: u64,
+}
+
+impl Jobs {
+    pub(super) fn len(&self) -> usize {
+        self.ready.len() + self.asleep.len() + self.reading.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Job> {
+        self.ready.iter().chain(self.asleep.iter().map(|(_, job)| job)).chain(&self.reading)
+    }
+
+    /// When the first one that sleeps goes on.
+    pub(super) fn next(&self) -> Option<Time> {
+        self.asleep.iter().map(|&(at, _)| at).min()
+    }
+
+    /// Those that slept until now go on.
+    pub(super) fn wake(&mut self, now: Time) {
+        self.ready.extend(self.asleep.extract_if(.., |(at, _)| *at <= now).map(|(_, job)| job));
+    }
+
+    fn remove(&mut self, is_it: impl Fn(&Job) -> bool) -> Option<Job> {
+        if let Some(at) = self.ready.iter().position(&is_it) {
+            return self.ready.remove(at);
+        }
+        if let Some(at) = self.asleep.iter().position(|(_, job)| is_it(job)) {
+            return Some(self.asleep.remove(at).1);
+        }
+        let at = self.reading.iter().position(is_it)?;
+        Some(self.reading.remove(at))
+    }
+
+    fn keep_ended(&mut self, namespace: &Namespace, row: DeadJobRow) {
+        if self.ended.len() >= OPERATOR_JOBS_ENDED_KEPT {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((namespace.clone(), row));
+    }
+}
+
+impl Job {
+    fn is_paced(&self) -> bool {
+        matches!(&self.work, Work::Dead(work) if work.is_paced())
+    }
+
+    /// Its row, if it is one of those that are listed.
+    fn row(&self) -> Option<DeadJobRow> {
+        match &self.work {
+            Work::Dead(work) => Some(work.row(self.number, self.began.wall)),
+            Work::Search(_) | Work::List(_) => None,
+        }
+    }
 }
 
 impl Brain {
     /// Whether requests of operators are under way: [`Brain::go_on`] is needed, as soon as the log takes more.
     #[must_use]
     pub fn has_jobs(&self) -> bool {
-        !self.jobs.is_empty()
+        !self.jobs.ready.is_empty()
     }
 
     /// Does the next slice of one request of an operator.
     pub fn go_on(&mut self, turn: &mut Turn<'_>) {
-        let Some(job) = self.jobs.pop_front() else { return };
+        let Some(job) = self.jobs.ready.pop_front() else { return };
         self.begin(turn);
-        self.work_on(job, turn);
+        self.work_on(job, true, turn);
         self.finish(turn);
-    }
-
-    /// Redrives the selected dead letters of a queue to `to`, or purges them.
-    pub(super) fn move_dead(
-        &mut self,
-        conn: ConnKey,
-        namespace: Namespace,
-        queue: QueueName,
-        selection: DeadSelection,
-        to: Option<QueueName>,
-        turn: &mut Turn<'_>,
-    ) {
-        let (from, until) = match selection {
-            DeadSelection::One(id) => (id.0, id.0),
-            DeadSelection::All => {
-                let dead = self.find_queue(&namespace, &queue).map(|queue| &self.queues.at(queue).dead);
-                (0, dead.and_then(|dead| dead.last_key_value()).map_or(0, |(&id, _)| id))
-            }
-        };
-        let work = DeadJob { queue, to, from, until, changed: 0, written: Ticket::DURABLE };
-        self.begin_job(Job { conn, namespace, work: Work::Dead(work) }, turn);
     }
 
     /// Lists queues after the name `after`, at most `limit`.
@@ -107,102 +154,115 @@ impl Brain {
     ) {
         let limit = limit.min(PAGE_ROWS_MAX);
         let work = ListJob { mailboxes, after, limit, next: 0, page: BTreeSet::new() };
-        self.begin_job(Job { conn, namespace, work: Work::List(work) }, turn);
+        self.begin_job(conn, namespace, Work::List(work), turn);
     }
 
-    fn begin_job(&mut self, job: Job, turn: &mut Turn<'_>) {
-        if self.jobs.len() < OPERATOR_JOBS_MAX {
-            return self.work_on(job, turn);
+    pub(super) fn begin_job(&mut self, conn: ConnKey, namespace: Namespace, work: Work, turn: &mut Turn<'_>) {
+        self.jobs.numbers += 1;
+        let number = self.jobs.numbers;
+        let mut job = Job { number, conn: Some(conn), namespace, began: turn.now, work, reading: 0 };
+        let full = |max: usize, what: &str| Some(format!("{max} {what} are under way already"));
+        let full = if self.jobs.len() >= OPERATOR_JOBS_MAX {
+            full(OPERATOR_JOBS_MAX, "redrives, purges and listings")
+        } else if job.is_paced()
+            && self.jobs.iter().filter(|job| job.is_paced()).count() >= OPERATOR_PACED_JOBS_MAX
+        {
+            full(OPERATOR_PACED_JOBS_MAX, "redrives with a rate")
+        } else {
+            None
+        };
+        if let Some(text) = full {
+            let refused = refused(RefusalCode::LimitReached, text, self.full_retry_ms());
+            let reply = Box::new(OperatorReply::Refused(refused));
+            return turn.push_now(Effect::Operator { conn, reply });
         }
-        let text = format!("{OPERATOR_JOBS_MAX} redrives, purges and listings are under way already");
-        let refused = refused(RefusalCode::LimitReached, text, self.full_retry_ms());
-        turn.push_now(Effect::Operator { conn: job.conn, reply: Box::new(OperatorReply::Refused(refused)) });
+        let is_paced = job.is_paced();
+        if is_paced && let Some(row) = job.row() {
+            job.conn = None;
+            let reply = Box::new(OperatorReply::Jobs(vec![row]));
+            turn.push_now(Effect::Operator { conn, reply });
+        }
+        self.work_on(job, is_paced, turn);
     }
 
-    /// A slice of `job`, which then waits for the next one or is answered.
-    fn work_on(&mut self, mut job: Job, turn: &mut Turn<'_>) {
+    /// A slice of `job`, which then waits for the next one or is answered. One that `is_known` by its number is listed for a
+    /// while after it ended.
+    fn work_on(&mut self, mut job: Job, is_known: bool, turn: &mut Turn<'_>) {
+        let mut reads = Reads { job: job.number, under_way: &mut job.reading };
         let slice = match &mut job.work {
-            Work::Dead(work) => self.dead_slice(&job.namespace, work, turn),
+            Work::Dead(work) => self.dead_slice(&job.namespace, work, &mut reads, turn),
+            Work::Search(work) => self.search_slice(&job.namespace, work, &mut reads, turn),
             Work::List(work) => self.list_slice(&job.namespace, work, turn),
         };
         match slice {
-            Slice::Unfinished => self.jobs.push_back(job),
+            Slice::Unfinished => self.jobs.ready.push_back(job),
+            Slice::Asleep(at) => self.jobs.asleep.push((at, job)),
+            Slice::Reading => self.jobs.reading.push(job),
             Slice::Finished(reply, after) => {
-                turn.outbox.push(after, Effect::Operator { conn: job.conn, reply: Box::new(reply) }, &[]);
-            }
-        }
-    }
-
-    fn dead_slice(&mut self, namespace: &Namespace, work: &mut DeadJob, turn: &mut Turn<'_>) -> Slice {
-        let found = self.find_queue(namespace, &work.queue).filter(|_| work.from <= work.until);
-        let selected: Vec<(u64, u32)> = found.map_or_else(Vec::new, |queue| {
-            let dead = self.queues.at(queue).dead.range(work.from..=work.until);
-            dead.take(self.config.operator_slice).map(|(&id, &slot)| (id, slot)).collect()
-        });
-        let Some(&(last, _)) = selected.last() else { return work.finished() };
-        let moved = match &work.to {
-            None => {
-                selected.iter().for_each(|&(_, slot)| self.finish_message(slot, turn));
-                selected.len()
-            }
-            Some(to) => match self.redrive(selected[0].1, to, &selected, turn) {
-                Ok(moved) => moved,
-                Err(full) if work.changed == 0 => {
-                    return Slice::Finished(OperatorReply::Refused(self.names_full(full)), Ticket::DURABLE);
+                if is_known && let Some(row) = job.row() {
+                    let text = match &reply {
+                        OperatorReply::Refused(refused) => refused.text.clone(),
+                        _ => row.text.clone(),
+                    };
+                    let state = if text.is_empty() { "done" } else { "stopped" };
+                    let ended_unix_ms = Some(turn.now.wall.0);
+                    let row = DeadJobRow { state, text, ended_unix_ms, ..row };
+                    self.jobs.keep_ended(&job.namespace, row);
                 }
-                Err(_) => 0,
-            },
-        };
-        if moved > 0 {
-            work.changed += moved as u64;
-            // Also for what is appended when this call ends.
-            work.written = turn.journal.open_ticket();
-        }
-        if moved == selected.len() && last < work.until {
-            work.from = last + 1;
-            return Slice::Unfinished;
-        }
-        match &work.to {
-            Some(to) if work.changed == 0 => {
-                let text = format!("{:?} is full; nothing was redriven", to.as_str());
-                let refused = refused(RefusalCode::QueueFull, text, self.full_retry_ms());
-                Slice::Finished(OperatorReply::Refused(refused), Ticket::DURABLE)
+                if let Some(conn) = job.conn {
+                    turn.outbox.push(after, Effect::Operator { conn, reply: Box::new(reply) }, &[]);
+                }
             }
-            _ => work.finished(),
         }
     }
 
-    /// Makes dead letters ready in the queue `to`, as many as fit; the rest stay dead. `first` is one of them.
-    fn redrive(
-        &mut self,
-        first: u32,
-        to: &QueueName,
-        selected: &[(u64, u32)],
-        turn: &mut Turn<'_>,
-    ) -> Result<usize, NamesFull> {
-        let from = self.messages.at(first).queue;
-        let tenant = self.queues.at(from).namespace;
-        let target = self.queues.open(tenant, to.as_str(), Some(&self.config))?;
-        self.mark_dirty(target);
-        self.mark_dirty(from);
-        let mut moved = 0;
-        for &(_, slot) in selected {
-            let message = self.messages.at(slot);
-            let (id, bytes) = (message.lease().message, u64::from(message.body_len));
-            if self.lacks_room(target, 1, bytes) {
-                break;
-            }
-            let time = turn.now.time;
-            let order = self.order_again(slot, target);
-            self.append_amendment(turn, |out| record::encode_redriven(out, id, time, to.as_str(), order));
-            if target != from {
-                self.release_key(slot, turn);
-            }
-            self.bring_back(slot, target, time, order);
-            moved += 1;
+    /// A body arrived that a job reads to see whether its message is one of those it looks for.
+    pub(super) fn job_read(&mut self, number: u64, message: MessageId, bytes: &[u8]) {
+        // It may have been ended meanwhile.
+        let Some(at) = self.jobs.reading.iter().position(|job| job.number == number) else { return };
+        let job = &mut self.jobs.reading[at];
+        job.reading -= 1;
+        match &mut job.work {
+            Work::Dead(work) => work.was_read(message, bytes),
+            Work::Search(work) => work.was_read(message, bytes),
+            Work::List(_) => {}
         }
-        self.metrics.redriven.add(moved as u64);
-        Ok(moved)
+        if job.reading == 0 {
+            let job = self.jobs.reading.swap_remove(at);
+            self.jobs.ready.push_back(job);
+        }
+    }
+
+    /// Redrives and purges of a namespace: those under way, and the last ones that ended.
+    pub(super) fn dead_jobs(&self, namespace: &Namespace) -> Vec<DeadJobRow> {
+        let ended = self.jobs.ended.iter().filter(|(own, _)| own == namespace).map(|(_, row)| row.clone());
+        let under_way = self.jobs.iter().filter(|job| job.namespace == *namespace).filter_map(Job::row);
+        let mut rows: Vec<DeadJobRow> = ended.chain(under_way).collect();
+        rows.sort_by_key(|row| row.job);
+        rows
+    }
+
+    /// Ends a redrive or a purge where it is. What it has moved stays moved.
+    pub(super) fn cancel_job(
+        &mut self,
+        namespace: &Namespace,
+        number: u64,
+        turn: &mut Turn<'_>,
+    ) -> Vec<DeadJobRow> {
+        let is_it = |job: &Job| {
+            job.number == number && job.namespace == *namespace && matches!(job.work, Work::Dead(_))
+        };
+        let Some(job) = self.jobs.remove(is_it) else { return Vec::new() };
+        let Work::Dead(work) = &job.work else { return Vec::new() };
+        if let Some(conn) = job.conn {
+            let (changed, after) = work.so_far();
+            let reply = Box::new(OperatorReply::Changed(changed));
+            turn.outbox.push(after, Effect::Operator { conn, reply }, &[]);
+        }
+        let ended_unix_ms = Some(turn.now.wall.0);
+        let row = DeadJobRow { state: "cancelled", ended_unix_ms, ..work.row(number, job.began.wall) };
+        self.jobs.keep_ended(namespace, row.clone());
+        vec![row]
     }
 
     fn list_slice(&mut self, namespace: &Namespace, work: &mut ListJob, turn: &Turn<'_>) -> Slice {
@@ -226,12 +286,6 @@ impl Brain {
             None => QueueStats { queue: name.to_string(), ..QueueStats::default() },
         });
         Slice::Finished(OperatorReply::Queues(rows.collect()), Ticket::DURABLE)
-    }
-}
-
-impl DeadJob {
-    fn finished(&self) -> Slice {
-        Slice::Finished(OperatorReply::Changed(self.changed), self.written)
     }
 }
 

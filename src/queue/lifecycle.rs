@@ -8,12 +8,16 @@ use crate::clock::{Time, Wall};
 use crate::limits::HISTORY_MAX;
 use crate::log::Ticket;
 use crate::message::RetryOptions;
-use crate::queue::messages::{FailureKept, NIL, State};
+use crate::queue::messages::{FailureKept, State};
 use crate::queue::record::{self, FailedRecord, Reason, Standing};
 use crate::queue::{Brain, Turn};
 
 /// Between two lines of the log about forgotten dead letters.
 const FORGOTTEN_LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the history says of an attempt that a restart cut short.
+pub(super) const CUT_SHORT: &str =
+    "the server was restarted during the attempt, and the client did not go on with it";
 
 /// Dead letters that were forgotten, as far as the log has to be told.
 #[derive(Debug, Default)]
@@ -78,7 +82,7 @@ impl Brain {
 
     /// The attempt at a leased message failed. Also takes a ready one whose attempt a restart cut short.
     pub(super) fn fail(&mut self, slot: u32, error: &str, retry: Retry, turn: &mut Turn<'_>) {
-        let holder = self.holder(slot);
+        let (holder, lasted_ms) = self.holder(slot, turn.now.time);
         self.abandon_read(slot);
         self.leave(slot);
         self.messages.at_mut(slot).attempt_open = false;
@@ -96,10 +100,11 @@ impl Brain {
         };
         let wall = turn.now.wall;
         self.append_amendment(turn, |out| {
-            let failed = FailedRecord { id, attempt, wall, next, client: &holder, error };
+            let failed = FailedRecord { id, attempt, wall, next, client: &holder, error, lasted_ms };
             record::encode_failed(out, &failed);
         });
-        self.keep_failure(slot, FailureKept { attempt, wall, client: holder, error: error.into() });
+        let kept = FailureKept { attempt, wall, client: holder, error: error.into(), lasted_ms };
+        self.keep_failure(slot, kept);
         match next {
             Standing::Dead(reason) => self.place_dead(slot, reason, wall, turn),
             Standing::Holding(reason) => {
@@ -112,8 +117,27 @@ impl Brain {
         self.mark_dirty(queue);
     }
 
+    /// The newest attempt at a ready message, which a restart cut short, failed: nobody goes on with it. The message
+    /// stays where it is.
+    pub(super) fn end_cut_short(&mut self, slot: u32, turn: &mut Turn<'_>) {
+        let message = self.messages.at_mut(slot);
+        debug_assert!(message.attempt_open);
+        message.attempt_open = false;
+        let (id, attempt, wall) = (message.id, message.attempt, turn.now.wall);
+        self.append_amendment(turn, |out| {
+            let (next, client, error) = (Standing::Ready, "", CUT_SHORT);
+            let failed = FailedRecord { id, attempt, wall, next, client, error, lasted_ms: None };
+            record::encode_failed(out, &failed);
+        });
+        let kept = FailureKept { attempt, wall, client: "".into(), error: CUT_SHORT.into(), lasted_ms: None };
+        self.keep_failure(slot, kept);
+    }
+
     /// The message is not to be delivered any more, without an attempt that failed now.
     pub(super) fn die(&mut self, slot: u32, reason: Reason, turn: &mut Turn<'_>) {
+        if self.messages.at(slot).attempt_open {
+            self.end_cut_short(slot, turn);
+        }
         let message = self.messages.at(slot);
         let (id, queue, wall) = (message.lease().message, message.queue, turn.now.wall);
         self.append_amendment(turn, |out| record::encode_died(out, id, reason, wall));
@@ -174,6 +198,7 @@ impl Brain {
                 queue.dead_bytes -= bytes;
                 let namespace = queue.namespace;
                 self.queues.count_in(namespace, bytes);
+                self.unlink_dead(slot);
             }
             State::Free => {}
         }
@@ -202,7 +227,7 @@ impl Brain {
 
     /// Dead letters are bounded like the queue itself; beyond it the oldest is forgotten.
     pub(super) fn place_dead(&mut self, slot: u32, reason: Reason, wall: Wall, turn: &mut Turn<'_>) {
-        self.set_dead(slot, reason, wall);
+        self.set_dead(slot, reason, wall, turn.now.time);
         if !self.messages.rare(slot).is_some_and(|rare| rare.holds_key) {
             self.release_key(slot, turn);
         }
@@ -212,11 +237,13 @@ impl Brain {
             Reason::Expired => self.metrics.dead_expired.inc(),
             Reason::Overflow => self.metrics.dead_overflow.inc(),
             Reason::Rejected => self.metrics.dead_rejected.inc(),
+            Reason::TooLarge => self.metrics.dead_too_large.inc(),
         }
         let queue = self.messages.at(slot).queue;
+        self.tell_growing(queue, reason, turn);
         let mut forgotten = 0;
         while self.queues.at(queue).has_too_many_dead(&self.config)
-            && let Some((_, &oldest)) = self.queues.at(queue).dead.first_key_value()
+            && let Some(oldest) = self.longest_dead(queue)
         {
             self.finish_message(oldest, turn);
             forgotten += 1;
@@ -224,10 +251,13 @@ impl Brain {
         if forgotten > 0 {
             self.say_forgotten(queue, forgotten, turn.now.time);
         }
+        if self.queues.at(queue).retain_at.is_none() {
+            self.time_retention(queue, turn.now.time);
+        }
     }
 
     /// Counts dead letters that are gone for good, and logs them now and then.
-    fn say_forgotten(&mut self, queue: u32, forgotten: u64, now: Time) {
+    pub(super) fn say_forgotten(&mut self, queue: u32, forgotten: u64, now: Time) {
         self.metrics.dead_forgotten.add(forgotten);
         self.forgotten.unsaid += forgotten;
         if self.forgotten.next_line > now {
@@ -240,18 +270,21 @@ impl Brain {
             forgotten = unsaid,
             namespace = %self.queues.tenant(queue.namespace).name,
             queue = %queue.name,
-            "dead letters were forgotten, the last one of this queue: it keeps as many as messages_max and bytes_max \
-             allow; redrive or purge what it holds, or raise them"
+            "dead letters were forgotten, the last one of this queue: it keeps as many as dead_messages_max and \
+             dead_bytes_max, or else messages_max and bytes_max, allow, for dead_ttl; redrive or purge what it holds, or \
+             raise them"
         );
     }
 
     /// What of a death a replay repeats.
-    pub(super) fn set_dead(&mut self, slot: u32, reason: Reason, wall: Wall) {
-        self.messages.rare_mut(slot).dead = Some((reason, wall));
+    pub(super) fn set_dead(&mut self, slot: u32, reason: Reason, wall: Wall, time: Time) {
+        let rare = self.messages.rare_mut(slot);
+        (rare.dead, rare.died) = (Some((reason, wall)), time);
         let message = self.messages.at_mut(slot);
         message.state = State::Dead;
         message.attempt_open = false;
-        message.next = NIL;
+        self.link_dead(slot);
+        let message = self.messages.at(slot);
         let (id, queue, bytes) = (message.id, message.queue, u64::from(message.body_len));
         self.count_out(queue, bytes);
         let queue = self.queues.at_mut(queue);
@@ -293,12 +326,15 @@ impl Brain {
         self.published_with(self.messages.at(slot).id)
     }
 
-    fn holder(&self, slot: u32) -> Box<str> {
+    /// Who holds the lease of a message, and for how many milliseconds it did, as far as that is known.
+    fn holder(&self, slot: u32, now: Time) -> (Box<str>, Option<u64>) {
         let message = self.messages.at(slot);
         if message.state != State::Leased {
-            return "".into();
+            return ("".into(), None);
         }
-        self.directory.at(self.leases[message.next as usize].client).name.as_str().into()
+        let lease = &self.leases[message.next as usize];
+        let lasted_ms = (lease.since != Time(0)).then(|| lease.since.millis_until(now));
+        (self.directory.at(lease.client).name.as_str().into(), lasted_ms)
     }
 
     fn retry_delay_ms(&mut self, slot: u32, retry: Retry) -> u64 {

@@ -40,7 +40,7 @@ pub(super) enum State {
     Scheduled,
     /// `next` is its lease.
     Leased,
-    /// In its queue's dead letters.
+    /// In its queue's dead letters; `next` and `prev` are those that died after and before it.
     Dead,
 }
 
@@ -120,6 +120,8 @@ pub(super) struct Rare {
     pub(super) order: u64,
     /// Until when it has to wait once it is not blocked any more.
     pub(super) until: Time,
+    /// When it died, by shard time.
+    pub(super) died: Time,
     /// How it is to be retried, as far as it does not leave that to its queue.
     pub(super) retry: RetryOptions,
     /// How long its leases last, if it does not leave that to its queue.
@@ -133,6 +135,8 @@ pub(super) struct FailureKept {
     pub(super) wall: Wall,
     pub(super) client: Box<str>,
     pub(super) error: Box<str>,
+    /// How long the lease had lasted, where that is known.
+    pub(super) lasted_ms: Option<u64>,
 }
 
 const CHUNK_BITS: u32 = 12;

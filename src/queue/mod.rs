@@ -9,9 +9,11 @@
 mod ack_and_publish;
 mod bodies;
 mod config;
+mod dead;
 mod dedup;
 mod directory;
 mod disk;
+mod events;
 mod invariants;
 mod jobs;
 mod lanes;
@@ -30,6 +32,7 @@ mod rate;
 mod ready;
 pub mod record;
 mod replay;
+mod retention;
 mod ring;
 mod service;
 mod sessions;
@@ -64,13 +67,14 @@ use crate::wheel::Wheel;
 use dedup::Forgetting;
 use directory::{Directory, Lease, Subscription};
 use disk::Disk;
-use jobs::Job;
+use jobs::Jobs;
 use lanes::Lanes;
 use lifecycle::Forgotten;
 use marks::Marks;
 use messages::Messages;
 use parked::{LoopParked, Parked};
 use queues::Queues;
+use retention::Retention;
 use timer::Timer;
 use topics::Topics;
 use turns::Turns;
@@ -123,6 +127,8 @@ enum Reading {
     Delivery { lease: LeaseId },
     /// A delivery under a lease that was given back since.
     Abandoned,
+    /// A job that has to see whether this is one of the dead letters it looks for.
+    Job { job: u64, message: MessageId },
     /// An operator who looks at a dead letter.
     Show { conn: ConnKey, message: MessageId },
 }
@@ -173,8 +179,9 @@ pub struct Brain {
     /// Queues to serve before this call returns.
     turns: Turns,
     /// Requests of operators that take more than one call; at most [`crate::limits::OPERATOR_JOBS_MAX`].
-    jobs: VecDeque<Job>,
+    jobs: Jobs,
     forgotten: Forgotten,
+    retention: Retention,
     boot: Boot,
     boot_held: Held,
     /// The replay is over.
@@ -231,8 +238,9 @@ impl Brain {
             held_back: Vec::new(),
             trimmed: Time(0),
             turns: Turns::default(),
-            jobs: VecDeque::new(),
+            jobs: Jobs::default(),
             forgotten: Forgotten::default(),
+            retention: Retention::default(),
             boot: Boot(0),
             boot_held: Held::default(),
             is_started: false,
@@ -332,6 +340,8 @@ impl Brain {
             }
         }
         self.forget_ids(turn);
+        self.retain_due(turn);
+        self.jobs.wake(turn.now.time);
         if self.messages.bodies.has_surplus() && self.trimmed + TRIM_INTERVAL <= turn.now.time {
             self.trimmed = turn.now.time;
             self.messages.bodies.trim();
@@ -352,7 +362,14 @@ impl Brain {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         let trim = self.messages.bodies.has_surplus().then_some(self.trimmed + TRIM_INTERVAL);
-        self.wheel.next_deadline().into_iter().chain(trim).chain(self.forgetting.next()).min()
+        let own = [
+            self.wheel.next_deadline(),
+            trim,
+            self.forgetting.next(),
+            self.retention.next(),
+            self.jobs.next(),
+        ];
+        own.into_iter().flatten().min()
     }
 
     /// The disk is full, or has room again: parked publishes are looked at anew.

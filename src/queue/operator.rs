@@ -1,16 +1,14 @@
 //! What operators ask: queues in numbers, dead letters to look at, redrive or purge, and a publish by hand.
 
-use std::ops::Bound;
-
 use crate::clock::{Now, Time};
 use crate::ids::{ConnKey, MessageId, Namespace, QueueName};
-use crate::limits::PAGE_ROWS_MAX;
 use crate::mail::{
     DeadLetter, Effect, FailedAttempt, OperatorReply, OperatorRequest, PublishMessage, QueueStats,
     RefusalCode,
 };
 use crate::queue::ack_and_publish::Asking;
 use crate::queue::dedup::digests;
+use crate::queue::events::check_is_for_users;
 use crate::queue::lifecycle::End;
 use crate::queue::messages::State;
 use crate::queue::record::Reason;
@@ -24,7 +22,7 @@ impl Brain {
                 let message = PublishMessage { header, body_len: body.len() as u32 };
                 return self.operator_publish(conn, &namespace, &queue, message, &body, turn);
             }
-            OperatorRequest::DeadRedrive { namespace, queue, selection, to } => {
+            OperatorRequest::DeadRedrive { namespace, queue, selection, to, per_s } => {
                 let to = to.unwrap_or_else(|| queue.clone());
                 if to.topic().is_some() {
                     let text = format!("{to} is a topic, which keeps nothing; name a queue to redrive to");
@@ -33,10 +31,10 @@ impl Brain {
                     return turn.push_now(Effect::Operator { conn, reply });
                 }
                 let to = Some(to);
-                return self.move_dead(conn, namespace, queue, selection, to, turn);
+                return self.move_dead(conn, namespace, queue, selection, to, per_s, turn);
             }
             OperatorRequest::DeadPurge { namespace, queue, selection } => {
-                return self.move_dead(conn, namespace, queue, selection, None, turn);
+                return self.move_dead(conn, namespace, queue, selection, None, None, turn);
             }
             OperatorRequest::DeadShow { namespace, queue, id } => {
                 match self.show(conn, &namespace, &queue, id, turn) {
@@ -69,16 +67,12 @@ impl Brain {
                 };
                 OperatorReply::Queues(vec![row])
             }
-            OperatorRequest::DeadList { namespace, queue, after, limit } => {
-                let after = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.0));
-                let found = self.find_queue(&namespace, &queue);
-                let rows = found.map_or_else(Vec::new, |queue| {
-                    let dead = self.queues.at(queue).dead.range((after, Bound::Unbounded));
-                    dead.take(limit.min(PAGE_ROWS_MAX))
-                        .map(|(_, &slot)| self.dead_letter(slot, turn.now))
-                        .collect()
-                });
-                OperatorReply::Dead(rows)
+            OperatorRequest::DeadList { namespace, queue, filter, after, limit } => {
+                return self.search_dead(conn, namespace, queue, filter, after, limit, turn);
+            }
+            OperatorRequest::DeadJobs { namespace } => OperatorReply::Jobs(self.dead_jobs(&namespace)),
+            OperatorRequest::DeadCancel { namespace, job } => {
+                OperatorReply::Jobs(self.cancel_job(&namespace, job, turn))
             }
         };
         turn.push_now(Effect::Operator { conn, reply: Box::new(reply) });
@@ -102,7 +96,8 @@ impl Brain {
             .intern(namespace.as_str(), self.config.namespaces_max)
             .map_err(|full| self.names_full(full));
         if let (Ok(namespace), Some(topic)) = (&namespace, queue.topic()) {
-            let reply = match self.broadcast(*namespace, topic, &[message], body, turn) {
+            let may = check_is_for_users(topic);
+            let reply = match may.and_then(|()| self.broadcast(*namespace, topic, &[message], body, turn)) {
                 Ok(subscribers) => OperatorReply::Broadcasted(subscribers),
                 Err(refused) => {
                     self.metrics.refused.inc();
@@ -155,7 +150,7 @@ impl Brain {
         }
     }
 
-    fn dead_letter(&self, slot: u32, now: Now) -> DeadLetter {
+    pub(super) fn dead_letter(&self, slot: u32, now: Now) -> DeadLetter {
         let message = self.messages.at(slot);
         let rare = self.messages.rare(slot);
         let history: Vec<FailedAttempt> = rare.map_or_else(Vec::new, |rare| {
@@ -164,6 +159,7 @@ impl Brain {
                 client: failure.client.to_string(),
                 failed_unix_ms: failure.wall.0,
                 error: failure.error.to_string(),
+                lasted_ms: failure.lasted_ms,
             };
             rare.failures.iter().map(row).collect()
         });
@@ -178,6 +174,7 @@ impl Brain {
             published_unix_ms: now.wall_at(message.published).0,
             died_unix_ms: died.0,
             bytes: u64::from(message.body_len),
+            history_left_out: u32::from(message.spent).saturating_sub(history.len() as u32),
             history,
             body: None,
         }

@@ -14,6 +14,7 @@ use crate::queue::ack_and_publish::{Asked, Asking, Asks};
 use crate::queue::bodies::Place;
 use crate::queue::config::WhenFull;
 use crate::queue::dedup::{Entry, digests};
+use crate::queue::events::check_is_for_users;
 use crate::queue::marks::{Run, SEQUENCES_AHEAD_MAX, Verdict};
 use crate::queue::messages::{Message, NIL, State};
 use crate::queue::queues::{NamesFull, NamespaceId};
@@ -131,7 +132,8 @@ impl Brain {
             let refused = refused(RefusalCode::Invalid, text, 0);
             return self.refuse(conn, seq, messages.len(), bodies.len(), refused, turn);
         }
-        match self.broadcast(namespace, topic, messages, bodies, turn) {
+        let may = check_is_for_users(topic);
+        match may.and_then(|()| self.broadcast(namespace, topic, messages, bodies, turn)) {
             Ok(subscribers) => {
                 let bytes = bodies.len() as u32;
                 let answer = Broadcasted { conn, seq, messages: count, bytes, subscribers };

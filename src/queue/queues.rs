@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
+use crate::clock::Time;
 use crate::ids::QueueName;
 use crate::queue::config::{NamespaceRules, QueueConfig, QueueRules};
 use crate::queue::dedup::Ids;
@@ -59,6 +60,12 @@ pub(super) struct Queue {
     pub(super) dead_bytes: u64,
     /// Slots of dead letters by id.
     pub(super) dead: BTreeMap<u64, u32>,
+    /// The one that is dead for longest and the last that died.
+    pub(super) dead_ends: (u32, u32),
+    /// When the last one died, `Time(0)` for never.
+    pub(super) last_death: Time,
+    /// When its dead letters are looked at next: some may have been kept for long enough.
+    pub(super) retain_at: Option<Time>,
     /// First and last parked publish.
     pub(super) parked: (u32, u32),
     pub(super) parked_count: u64,
@@ -108,7 +115,8 @@ impl Queue {
 
     pub(super) fn has_too_many_dead(&self, config: &QueueConfig) -> bool {
         let rules = self.rules(config);
-        self.dead.len() as u64 > rules.messages_max || self.dead_bytes > rules.bytes_max
+        self.dead.len() as u64 > rules.dead_messages_max.unwrap_or(rules.messages_max)
+            || self.dead_bytes > rules.dead_bytes_max.unwrap_or(rules.bytes_max)
     }
 
     /// Whether so much more fits. Dead letters have a bound of their own: they must not keep new work out.
@@ -260,6 +268,9 @@ impl Queues {
             bytes: 0,
             dead_bytes: 0,
             dead: BTreeMap::new(),
+            dead_ends: (NIL, NIL),
+            last_death: Time(0),
+            retain_at: None,
             parked: (NIL, NIL),
             parked_count: 0,
             eager: (NIL, NIL),

@@ -20,14 +20,15 @@
 //!  5 done      v count, count × v message                          acked or purged
 //!  6 failed    v message, v attempt, v wall, u8 next (0 ready, 1 scheduled, 2 dead, 3 dead and holds its ordering key),
 //!              v argument (time or reason),
-//!              text client, text error
+//!              text client, text error; version 2: [v lasted + 1 (ms; 0: not known)]
 //!  7 returned  v count, count × v message                          the newest attempt does not count
 //!  8 died      v message, u8 reason, v wall                        without an attempt that failed
 //!  9 redriven  v message, v time, text queue; version 2: [v order], its place among the messages of its ordering key
 //! 10 snapshot  v message, v published wall, v attempt, v boot, v spent, v attempts max, u8 priority,
 //!              u8 state (0 ready, 1 scheduled, 2 attempt open, 3 dead, 4 dead and holds its ordering key; 128 with an
-//!              order), v argument (time or reason), [v order], v died wall,
-//!              v expires (0: never), v due wall (0: none), v failures × (v attempt, v wall, text client, text error),
+//!              order), v argument (time or reason), [v order], v died wall, [version 2: v died time (0: not dead)],
+//!              v expires (0: never), v due wall (0: none),
+//!              v failures × (v attempt, v wall, text client, text error [version 2: v lasted + 1]),
 //!              text namespace, text queue, v body length, body
 //! 11 mark      text namespace, u64le producer, v unanswered from, v count, count × (v sequence, v first id, v count)
 //! 12 retired   text namespace, u64le producer
@@ -67,6 +68,8 @@ const VERSION_WITH_PARTS: u8 = 2;
 const VERSION_WITH_ORDER: u8 = 2;
 /// In a snapshot's state: it has an order.
 const HAS_ORDER: u8 = 0x80;
+/// Of what tells how long attempts lasted, and by shard time when a message died.
+const VERSION_WITH_TIMES: u8 = 2;
 const KIND_MASK: u8 = 0x1f;
 const BOOT: u8 = 1;
 const CLOCK: u8 = 2;
@@ -113,6 +116,8 @@ pub enum Reason {
     Overflow = 2,
     /// A consumer refused it for good.
     Rejected = 3,
+    /// The queue it was to go to never has room for a message of its size.
+    TooLarge = 4,
 }
 
 impl Reason {
@@ -124,6 +129,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Overflow => "overflow",
             Self::Rejected => "rejected",
+            Self::TooLarge => "too_large",
         }
     }
 
@@ -133,6 +139,7 @@ impl Reason {
             1 => Self::Expired,
             2 => Self::Overflow,
             3 => Self::Rejected,
+            4 => Self::TooLarge,
             _ => return Err(RecordError::Value),
         })
     }
@@ -319,6 +326,8 @@ pub struct FailedRecord<'a> {
     pub client: &'a str,
     /// What it said.
     pub error: &'a str,
+    /// How long the lease had lasted, in milliseconds, where that is known.
+    pub lasted_ms: Option<u64>,
 }
 
 /// One failure of a message's history.
@@ -332,6 +341,8 @@ pub struct Failure<'a> {
     pub client: &'a str,
     /// What it said.
     pub error: &'a str,
+    /// How long the lease had lasted, in milliseconds, where that is known.
+    pub lasted_ms: Option<u64>,
 }
 
 /// Everything about one message.
@@ -355,6 +366,8 @@ pub struct SnapshotRecord<'a> {
     pub standing: Standing,
     /// When it died; 0 unless dead.
     pub died: Wall,
+    /// The same in shard time, where the record says it.
+    pub died_time: Option<Time>,
     /// When it expires; 0 for never.
     pub expires: Time,
     /// The wall clock it waits for; 0 for none.

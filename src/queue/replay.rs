@@ -69,7 +69,15 @@ impl Brain {
             }),
             Record::Died { id, reason, wall } => {
                 if let Some(slot) = self.messages.find(MessageId(id)) {
-                    self.place_again(slot, Standing::Dead(reason), wall);
+                    if self.messages.at(slot).state == State::Dead {
+                        // For another reason now.
+                        self.messages.rare_mut(slot).dead = Some((reason, wall));
+                        return Ok(());
+                    }
+                    // A dead letter that has another reason now holds its ordering key as before.
+                    let holds = self.messages.rare(slot).is_some_and(|rare| rare.holds_key);
+                    let standing = if holds { Standing::Holding(reason) } else { Standing::Dead(reason) };
+                    self.place_again(slot, standing, wall);
                 }
             }
             Record::Redriven { id, time, queue, order } => {
@@ -127,6 +135,7 @@ impl Brain {
         self.line_up();
         self.sort_ready();
         self.is_started = true;
+        self.sort_dead(turn.now.time);
         self.wheel.insert(turn.now.time + self.config.grace, Timer::StartGrace.key());
         self.is_grace_after_start = true;
         let open: Vec<u32> = self.queues.slab.iter().map(|(queue, _)| queue as u32).collect();
@@ -222,6 +231,7 @@ impl Brain {
                 wall: kept.wall,
                 client: &kept.client,
                 error: &kept.error,
+                lasted_ms: kept.lasted_ms,
             };
             rare.failures.iter().map(failure).collect()
         });
@@ -235,6 +245,7 @@ impl Brain {
             priority: message.priority,
             standing,
             died: dead.map_or(Wall(0), |(_, wall)| wall),
+            died_time: dead.and(rare).map(|rare| rare.died),
             expires: message.expires,
             due: rare.map_or(Wall(0), |rare| rare.due),
             order: rare.map_or(0, |rare| rare.order),
@@ -367,6 +378,7 @@ impl Brain {
             wall: failed.wall,
             client: failed.client.into(),
             error: failed.error.into(),
+            lasted_ms: failed.lasted_ms,
         };
         self.keep_failure(slot, kept);
     }
@@ -404,12 +416,13 @@ impl Brain {
         }
         for failure in &snapshot.failures {
             let (client, error) = (failure.client.into(), failure.error.into());
-            self.keep_failure(
-                slot,
-                FailureKept { attempt: failure.attempt, wall: failure.wall, client, error },
-            );
+            let Failure { attempt, wall, lasted_ms, .. } = *failure;
+            self.keep_failure(slot, FailureKept { attempt, wall, client, error, lasted_ms });
         }
         self.place_again(slot, snapshot.standing, snapshot.died);
+        if let Some(time) = snapshot.died_time {
+            self.messages.rare_mut(slot).died = time;
+        }
     }
 
     fn replay_mark(&mut self, position: Position, len: usize, mark: &MarkRecord<'_>) {
@@ -439,7 +452,7 @@ impl Brain {
             Standing::Ready | Standing::AttemptOpen => self.place_ready(slot, End::Back),
             Standing::Scheduled(until) => self.place_scheduled(slot, until),
             Standing::Dead(reason) | Standing::Holding(reason) => {
-                self.set_dead(slot, reason, died);
+                self.set_dead(slot, reason, died, self.time_of_death(died));
                 self.messages.rare_mut(slot).holds_key = matches!(standing, Standing::Holding(_));
                 self.set_timer(slot, None);
             }

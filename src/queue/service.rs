@@ -6,6 +6,7 @@ use crate::limits;
 use crate::log::ReadTicket;
 use crate::mail::{Deliver, Effect};
 use crate::queue::directory::Lease;
+use crate::queue::lifecycle::{CUT_SHORT, Retry};
 use crate::queue::messages::{NIL, State};
 use crate::queue::record::Reason;
 use crate::queue::{Brain, Reading, Turn, ready};
@@ -34,8 +35,12 @@ impl Brain {
                 continue;
             }
             if u32::from(message.spent) >= self.attempts_max(slot) {
-                // Its last attempt was cut short by a restart.
-                self.die(slot, Reason::Attempts, turn);
+                if message.attempt_open {
+                    self.fail(slot, CUT_SHORT, Retry::Now, turn);
+                } else {
+                    // Fewer attempts are allowed than when it was retried.
+                    self.die(slot, Reason::Attempts, turn);
+                }
                 continue;
             }
             if is_bounded && let Err(met) = self.may_deliver(queue, turn.now.time) {
@@ -53,6 +58,9 @@ impl Brain {
                 break;
             }
             let (namespace, cost) = (self.queues.at(queue).namespace, ready::cost(message.body_len));
+            if message.attempt_open {
+                self.end_cut_short(slot, turn);
+            }
             self.deliver(slot, consumer, turn);
             let may_go_on = self.turns.take(namespace, cost);
             let is_passed = is_bounded && self.pass_deliver_turn(queue);
@@ -80,6 +88,7 @@ impl Brain {
                 self.held_back.retain(|&held_back| held_back != queue);
             }
             self.stop_pace(queue);
+            self.forget_retention(queue);
             self.queues.close(queue);
         }
     }
@@ -206,9 +215,15 @@ impl Brain {
     ) {
         let holder = self.directory.at_mut(client);
         let (first, epoch) = (holder.leases, holder.epoch);
-        let lease =
-            self.leases.insert(Lease { message: slot, client, epoch, subscription, next: first, prev: NIL })
-                as u32;
+        let lease = self.leases.insert(Lease {
+            message: slot,
+            client,
+            epoch,
+            subscription,
+            since: turn.now.time,
+            next: first,
+            prev: NIL,
+        }) as u32;
         holder.leases = lease;
         if first != NIL {
             self.leases[first as usize].prev = lease;
@@ -277,12 +292,13 @@ impl Brain {
     pub fn record_read(&mut self, ticket: ReadTicket, bytes: &[u8], turn: &mut Turn<'_>) {
         self.begin(turn);
         let reading = self.reads.remove(&ticket);
-        if let Some(Reading::Delivery { .. } | Reading::Abandoned) = reading {
+        if let Some(Reading::Delivery { .. } | Reading::Abandoned | Reading::Job { .. }) = reading {
             self.reading_bytes -= bytes.len() as u64;
         }
         match reading {
             Some(Reading::Delivery { lease }) => self.deliver_read(lease, bytes, turn),
             Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
+            Some(Reading::Job { job, message }) => self.job_read(job, message, bytes),
             Some(Reading::Abandoned) | None => {}
         }
         self.finish(turn);

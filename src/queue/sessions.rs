@@ -1,5 +1,6 @@
 //! Sessions come, are taken over, resumed, and end.
 
+use crate::clock::Time;
 use crate::ids::{ConnKey, Epoch, MessageId, QueueName, SubscriptionId};
 use crate::limits::SUBSCRIPTIONS_MAX;
 use crate::log::Ticket;
@@ -116,6 +117,8 @@ impl Brain {
             {
                 self.leave(slot);
                 self.place_leased(slot, client, SubscriptionId(0), turn);
+                let lease = self.messages.at(slot).next;
+                self.leases[lease as usize].since = Time(0);
             }
         }
     }

@@ -40,6 +40,10 @@ enum Kind {
     Time(Field<Duration>, Duration, Duration),
     /// `0` for never.
     TimeOrNever(Field<Option<Duration>>, Duration),
+    /// `0` for as many as something else says.
+    CountOr(Field<Option<u64>>, &'static str),
+    /// The same of bytes.
+    SizeOr(Field<Option<u64>>, &'static str),
     /// `0` for no bound.
     Rate(Field<Option<u64>>),
     WhenFull,
@@ -54,7 +58,7 @@ const WEIGHT_PREFIX: &str = "weight.";
 const SETTINGS: &[Setting] = &[
     Setting {
         key: "messages_max",
-        about: "messages that wait or are worked on, and as many dead letters",
+        about: "messages that wait or are worked on",
         kind: Kind::Count(|r| &mut r.messages_max, 1, 1 << 31),
     },
     Setting { key: "bytes_max", about: "their bytes", kind: Kind::Size(|r| &mut r.bytes_max, 1, 1 << 50) },
@@ -122,6 +126,16 @@ const SETTINGS: &[Setting] = &[
         key: "deliver_per_s",
         about: "messages delivered a second; 0 for no bound",
         kind: Kind::Rate(|r| &mut r.deliver_per_s),
+    },
+    Setting {
+        key: "dead_messages_max",
+        about: "dead letters kept, the last that died; 0 for as many as messages_max",
+        kind: Kind::CountOr(|r| &mut r.dead_messages_max, "messages_max"),
+    },
+    Setting {
+        key: "dead_bytes_max",
+        about: "their bytes; 0 for as many as bytes_max",
+        kind: Kind::SizeOr(|r| &mut r.dead_bytes_max, "bytes_max"),
     },
     Setting {
         key: "dead_ttl",
@@ -197,6 +211,15 @@ impl Kind {
                 let time = time.filter(|time| time <= max);
                 time.map(|time| *field(rules) = Some(time).filter(|time| !time.is_zero())).is_some()
             }
+            Self::CountOr(field, _) => {
+                let count = parse_count(text).filter(|&count| count <= 1 << 31);
+                count.map(|count| *field(rules) = Some(count).filter(|&count| count > 0)).is_some()
+            }
+            Self::SizeOr(field, _) => {
+                let size = if text == "0" { Some(0) } else { parse_size(text) };
+                let size = size.filter(|&size| size <= 1 << 50);
+                size.map(|size| *field(rules) = Some(size).filter(|&size| size > 0)).is_some()
+            }
             Self::Rate(field) => {
                 parse_count(text).map(|rate| *field(rules) = Some(rate).filter(|&rate| rate > 0)).is_some()
             }
@@ -225,6 +248,8 @@ impl Kind {
             Self::TimeOrNever(_, max) => {
                 format!("a time of at most {}, such as 30s, or 0", show_duration(*max))
             }
+            Self::CountOr(_, other) => format!("a number of at most {}, or 0 for {other}", 1u64 << 31),
+            Self::SizeOr(_, other) => format!("a size such as 64MiB, or 0 for {other}"),
             Self::Rate(_) => "a number, or 0 for no bound".to_owned(),
             Self::WhenFull => "wait, reject or dead_letter_oldest".to_owned(),
             Self::DeadHead => "release or hold".to_owned(),
@@ -242,7 +267,8 @@ impl Kind {
             Self::Percent(field, ..) => field(rules).to_string(),
             Self::Time(field, ..) => show_duration(*field(rules)),
             Self::TimeOrNever(field, _) => field(rules).map_or_else(|| "0".to_owned(), show_duration),
-            Self::Rate(field) => field(rules).unwrap_or(0).to_string(),
+            Self::CountOr(field, _) | Self::Rate(field) => field(rules).unwrap_or(0).to_string(),
+            Self::SizeOr(field, _) => field(rules).map_or_else(|| "0".to_owned(), show_size),
             Self::WhenFull => rules.when_full.as_str().to_owned(),
             Self::DeadHead => rules.dead_head.as_str().to_owned(),
             Self::Weight => String::new(),
@@ -368,6 +394,7 @@ impl Brain {
             // Only amends; nothing is left to keep it for.
             release(turn, own.held);
         }
+        self.time_retention(queue, turn.now.time);
     }
 
     fn append_settings(&mut self, queue: u32, turn: &mut Turn<'_>) {

@@ -1,5 +1,6 @@
 //! A brain over a journal in memory, with time and commits in the test's hand.
 
+mod dead;
 mod dedup;
 mod keys;
 mod limits;
@@ -369,14 +370,19 @@ impl World {
     pub(super) fn operate(&mut self, request: OperatorRequest) -> OperatorReply {
         let conn = ConnKey { loop_id: LoopId::OPERATOR, slot: self.seq() as u32, generation: 0 };
         self.command(Command::Operator { conn, request: Box::new(request) });
-        while self.brain.has_jobs() {
-            self.go_on();
+        for _ in 0..1000 {
+            while self.brain.has_jobs() {
+                self.go_on();
+            }
+            let reply = self.commit().into_iter().find_map(|(effect, _)| match effect {
+                Effect::Operator { conn: to, reply } if to == conn => Some(*reply),
+                _ => None,
+            });
+            if let Some(reply) = reply {
+                return reply;
+            }
         }
-        let reply = self.commit().into_iter().find_map(|(effect, _)| match effect {
-            Effect::Operator { conn: to, reply } if to == conn => Some(*reply),
-            _ => None,
-        });
-        reply.expect("an answer")
+        panic!("no answer");
     }
 
     /// Sets what a queue has of its own; an empty value resets it.
@@ -397,8 +403,14 @@ impl World {
 
     pub(super) fn dead(&mut self, queue: &str) -> Vec<DeadLetter> {
         let (namespace, queue) = (tenant(), name(queue));
-        match self.operate(OperatorRequest::DeadList { namespace, queue, after: None, limit: 100 }) {
-            OperatorReply::Dead(rows) => rows,
+        match self.operate(OperatorRequest::DeadList {
+            namespace,
+            queue: Some(queue),
+            filter: DeadFilter::default(),
+            after: None,
+            limit: 100,
+        }) {
+            OperatorReply::DeadPage { rows, .. } => rows,
             other => panic!("{other:?}"),
         }
     }

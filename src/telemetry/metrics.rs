@@ -415,6 +415,7 @@ impl Scrape {
             ([("reason", "expired")], sum(|m| &m.dead_expired)),
             ([("reason", "overflow")], sum(|m| &m.dead_overflow)),
             ([("reason", "rejected")], sum(|m| &m.dead_rejected)),
+            ([("reason", "too_large")], sum(|m| &m.dead_too_large)),
         ];
         page.counters("dead_letters", "Messages that died, by reason", None, &dead)?;
         let limits = LimitKind::ALL.map(|limit| {
@@ -424,6 +425,13 @@ impl Scrape {
         page.counters("limits_reached", "Publishes and deliveries that met a limit", None, &limits)?;
         let forgotten = count(sum(|m| &m.dead_forgotten));
         page.counter("dead_letters_forgotten", "Dead letters beyond what a queue keeps", None, forgotten)?;
+        let refused = count(sum(|m| &m.system_events_refused));
+        page.counter(
+            "system_events_refused",
+            "Events of the system that their topic refused",
+            None,
+            refused,
+        )?;
         let messages = self.shard_sum(|m| m.messages.value());
         page.gauge("messages", "Messages in any state, dead letters included", None, count(messages))?;
         let producers = self.shard_sum(|m| m.producers.value());

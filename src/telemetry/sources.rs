@@ -212,7 +212,11 @@ pub struct ShardMetrics {
     pub dead_overflow: Counter,
     /// Dead letters: rejected.
     pub dead_rejected: Counter,
-    /// Dead letters forgotten because there were more than their queue keeps.
+    /// Dead letters: too large for the queue they were to go to.
+    pub dead_too_large: Counter,
+    /// Events of the system that no room was found for on their topic.
+    pub system_events_refused: Counter,
+    /// Dead letters forgotten because there were more than their queue keeps, or for longer.
     pub dead_forgotten: Counter,
     /// Dead letters redriven.
     pub redriven: Counter,

@@ -8,7 +8,7 @@ use crate::queue::record::{
     HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS,
     PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PARTS, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN,
     RETIRED, RETURNED, Reason, Record, RecordError, SETTINGS, SNAPSHOT, SettingsRecord, SnapshotRecord,
-    Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS,
+    Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_TIMES,
 };
 
 /// Takes a record apart.
@@ -39,7 +39,10 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
     let mut reader = Reader { bytes, at: 0, absent };
     let tag = reader.byte()?;
     match (tag >> 5, tag & KIND_MASK) {
-        (VERSION, _) | (VERSION_WITH_PARTS, PUBLISH) | (VERSION_WITH_ORDER, REDRIVEN) => {}
+        (VERSION, _)
+        | (VERSION_WITH_PARTS, PUBLISH)
+        | (VERSION_WITH_ORDER, REDRIVEN)
+        | (VERSION_WITH_TIMES, FAILED | SNAPSHOT) => {}
         _ => return Err(RecordError::Version),
     }
     let record = match tag & KIND_MASK {
@@ -49,7 +52,7 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
         LEASED => Record::Leased(reader.list(2, |reader| Ok((reader.v()?, reader.u32()?)))?),
         DONE => Record::Done(reader.list(1, Reader::v)?),
         RETURNED => Record::Returned(reader.list(1, Reader::v)?),
-        FAILED => Record::Failed(reader.failed()?),
+        FAILED => Record::Failed(reader.failed(tag >> 5)?),
         DIED => {
             let id = reader.v()?;
             let reason = Reason::of(u64::from(reader.byte()?))?;
@@ -61,7 +64,7 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
             queue: reader.text()?,
             order: if tag >> 5 == VERSION_WITH_ORDER { reader.v()? } else { 0 },
         },
-        SNAPSHOT => Record::Snapshot(Box::new(reader.snapshot()?)),
+        SNAPSHOT => Record::Snapshot(Box::new(reader.snapshot(tag >> 5)?)),
         MARK => Record::Mark(MarkRecord {
             namespace: reader.text()?,
             producer: ProducerId(reader.u64le()?),
@@ -235,7 +238,12 @@ impl<'a> Reader<'a> {
         Ok(PublishedMessage { message: PublishMessage { header, body_len }, entry_len })
     }
 
-    fn failed(&mut self) -> Result<FailedRecord<'a>, RecordError> {
+    /// A number that may be unknown; version 1 never says it.
+    fn known(&mut self, version: u8) -> Result<Option<u64>, RecordError> {
+        if version == VERSION { Ok(None) } else { Ok(self.v()?.checked_sub(1)) }
+    }
+
+    fn failed(&mut self, version: u8) -> Result<FailedRecord<'a>, RecordError> {
         let (id, attempt, wall) = (self.v()?, self.u32()?, Wall(self.v()?));
         let (next, argument) = (self.byte()?, self.v()?);
         let next = match next {
@@ -245,10 +253,11 @@ impl<'a> Reader<'a> {
             3 => Standing::Holding(Reason::of(argument)?),
             _ => return Err(RecordError::Value),
         };
-        Ok(FailedRecord { id, attempt, wall, next, client: self.text()?, error: self.text()? })
+        let (client, error) = (self.text()?, self.text()?);
+        Ok(FailedRecord { id, attempt, wall, next, client, error, lasted_ms: self.known(version)? })
     }
 
-    fn snapshot(&mut self) -> Result<SnapshotRecord<'a>, RecordError> {
+    fn snapshot(&mut self, version: u8) -> Result<SnapshotRecord<'a>, RecordError> {
         let (id, published) = (self.v()?, Wall(self.v()?));
         let (attempt, boot, spent, attempts_max) = (self.u32()?, Boot(self.u32()?), self.u32()?, self.u32()?);
         let (priority, state, argument) = (self.byte()?, self.byte()?, self.v()?);
@@ -264,10 +273,13 @@ impl<'a> Reader<'a> {
         if priority > 9 {
             return Err(RecordError::Value);
         }
-        let (died, expires, due) = (Wall(self.v()?), Time(self.v()?), Wall(self.v()?));
+        let died = Wall(self.v()?);
+        let died_time = if version == VERSION { 0 } else { self.v()? };
+        let (expires, due) = (Time(self.v()?), Wall(self.v()?));
         let failures = self.list(4, |reader| {
             let (attempt, wall) = (reader.u32()?, Wall(reader.v()?));
-            Ok(Failure { attempt, wall, client: reader.text()?, error: reader.text()? })
+            let (client, error) = (reader.text()?, reader.text()?);
+            Ok(Failure { attempt, wall, client, error, lasted_ms: reader.known(version)? })
         })?;
         let (namespace, queue) = (self.text()?, self.text()?);
         let body_len = self.u32()? as usize;
@@ -282,6 +294,7 @@ impl<'a> Reader<'a> {
             priority,
             standing,
             died,
+            died_time: (died_time > 0).then_some(Time(died_time)),
             expires,
             due,
             order,

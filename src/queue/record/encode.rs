@@ -7,7 +7,7 @@ use crate::queue::record::{
     BOOT, CLOCK, DEDUP, DIED, DONE, Digest, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE,
     HAS_ORDER, HAS_TTL, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE,
     PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason, SETTINGS, SNAPSHOT,
-    SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS,
+    SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_TIMES,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -26,6 +26,11 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
 fn put_text(out: &mut Vec<u8>, text: &str) {
     put(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends a number, or that it is not known.
+fn put_known(out: &mut Vec<u8>, value: Option<u64>) {
+    put(out, value.map_or(0, |value| value.saturating_add(1)));
 }
 
 /// Appends a boot record.
@@ -159,7 +164,7 @@ fn encode_ids(out: &mut Vec<u8>, kind: u8, messages: &[u64]) {
 
 /// Appends a failed record.
 pub fn encode_failed(out: &mut Vec<u8>, failed: &FailedRecord<'_>) {
-    begin(out, FAILED);
+    out.push(FAILED | VERSION_WITH_TIMES << 5);
     put(out, failed.id);
     put(out, u64::from(failed.attempt));
     put(out, failed.wall.0);
@@ -173,6 +178,7 @@ pub fn encode_failed(out: &mut Vec<u8>, failed: &FailedRecord<'_>) {
     put(out, argument);
     put_text(out, failed.client);
     put_text(out, failed.error);
+    put_known(out, failed.lasted_ms);
 }
 
 /// Appends a died record.
@@ -197,7 +203,7 @@ pub fn encode_redriven(out: &mut Vec<u8>, id: MessageId, time: Time, queue: &str
 
 /// Appends all of a snapshot record but the body, which follows as it is.
 pub fn encode_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
-    begin(out, SNAPSHOT);
+    out.push(SNAPSHOT | VERSION_WITH_TIMES << 5);
     let numbers = [
         snapshot.id,
         snapshot.published.0,
@@ -220,7 +226,8 @@ pub fn encode_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
     if snapshot.order != 0 {
         put(out, snapshot.order);
     }
-    let numbers = [snapshot.died.0, snapshot.expires.0, snapshot.due.0];
+    let died_time = snapshot.died_time.unwrap_or_default().0;
+    let numbers = [snapshot.died.0, died_time, snapshot.expires.0, snapshot.due.0];
     numbers.into_iter().for_each(|number| put(out, number));
     put(out, snapshot.failures.len() as u64);
     for failure in &snapshot.failures {
@@ -228,6 +235,7 @@ pub fn encode_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
         put(out, failure.wall.0);
         put_text(out, failure.client);
         put_text(out, failure.error);
+        put_known(out, failure.lasted_ms);
     }
     put_text(out, snapshot.namespace);
     put_text(out, snapshot.queue);

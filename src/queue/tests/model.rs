@@ -408,7 +408,13 @@ impl Run {
         } else if self.random.bool() {
             let to = self.random.bool().then(|| name("b"));
             let selection = DeadSelection::All;
-            self.world.operate(OperatorRequest::DeadRedrive { namespace, queue: queue_name, selection, to });
+            self.world.operate(OperatorRequest::DeadRedrive {
+                namespace,
+                queue: queue_name,
+                selection,
+                to,
+                per_s: None,
+            });
         } else {
             let selection = DeadSelection::One(MessageId(first.id));
             self.account.perhaps_done.insert(first.id);

@@ -48,6 +48,7 @@ fn redrive_all(to: &str) -> OperatorRequest {
         queue: name("jobs"),
         selection: DeadSelection::All,
         to,
+        per_s: None,
     }
 }
 

@@ -29,6 +29,7 @@ fn standing() -> impl Strategy<Value = Standing> {
         Just(Standing::Dead(Reason::Overflow)),
         Just(Standing::Dead(Reason::Rejected)),
         Just(Standing::Holding(Reason::Attempts)),
+        Just(Standing::Dead(Reason::TooLarge)),
     ]
 }
 
@@ -101,12 +102,16 @@ proptest! {
             priority,
             standing,
             died: Wall(numbers[2]),
+            died_time: Some(Time(numbers[1] / 2)).filter(|time| time.0 > 0),
             expires: Time(numbers[3]),
             due: Wall(numbers[0] / 3),
             order: numbers[1] % 3,
             failures: failures
                 .iter()
-                .map(|(attempt, wall, client, error)| Failure { attempt: *attempt, wall: Wall(*wall), client, error })
+                .map(|(attempt, wall, client, error)| {
+                    let lasted_ms = Some(wall / 3).filter(|lasted| lasted % 2 == 0);
+                    Failure { attempt: *attempt, wall: Wall(*wall), client, error, lasted_ms }
+                })
                 .collect(),
             namespace: "n",
             queue: "q",
@@ -135,8 +140,10 @@ proptest! {
         again(|out| encode_redriven(out, MessageId(id), time, "q", 0), &Record::Redriven { id, time, queue: "q", order: 0 });
         again(|out| encode_redriven(out, MessageId(id), time, "q", 7), &Record::Redriven { id, time, queue: "q", order: 7 });
         for next in [Standing::Ready, Standing::Scheduled(time), Standing::Dead(Reason::Rejected), Standing::Holding(Reason::Attempts)] {
-            let failed = FailedRecord { id, attempt: boot, wall, next, client: "c", error: &error };
-            again(|out| encode_failed(out, &failed), &Record::Failed(failed.clone()));
+            for lasted_ms in [None, Some(0), Some(id / 2)] {
+                let failed = FailedRecord { id, attempt: boot, wall, next, client: "c", error: &error, lasted_ms };
+                again(|out| encode_failed(out, &failed), &Record::Failed(failed.clone()));
+            }
         }
         let mark = MarkRecord { namespace: "n", producer: ProducerId(id), unanswered_from: 7, runs };
         again(|out| encode_mark(out, &mark), &Record::Mark(mark.clone()));
@@ -149,6 +156,58 @@ proptest! {
         let record = SettingsRecord { namespace: "n", queue: "q", settings: settings.clone() };
         again(|out| encode_settings(out, "n", "q", settings.iter().copied()), &Record::Settings(record));
     }
+}
+
+/// What the first version wrote is read for ever.
+#[test]
+fn the_first_version_of_failures_is_still_read() {
+    let failed = [6 | 1 << 5, 7, 2, 9, 2, 3, 1, b'c', 2, b'n', b'o'];
+    let expected = FailedRecord {
+        id: 7,
+        attempt: 2,
+        wall: Wall(9),
+        next: Standing::Dead(Reason::Rejected),
+        client: "c",
+        error: "no",
+        lasted_ms: None,
+    };
+    assert_eq!(record::decode(&failed), Ok(Record::Failed(expected)));
+    let snapshot = [
+        10 | 1 << 5,
+        7,
+        8,
+        2,
+        1,
+        2,
+        0,
+        4,
+        3,
+        3,
+        9,
+        0,
+        0,
+        1,
+        2,
+        9,
+        1,
+        b'c',
+        2,
+        b'n',
+        b'o',
+        1,
+        b'n',
+        1,
+        b'q',
+        1,
+        b'x',
+    ];
+    let Ok(Record::Snapshot(decoded)) = record::decode(&snapshot) else { panic!("not a snapshot") };
+    assert_eq!(
+        (decoded.died, decoded.died_time, decoded.standing),
+        (Wall(9), None, Standing::Dead(Reason::Rejected))
+    );
+    let failure = Failure { attempt: 2, wall: Wall(9), client: "c", error: "no", lasted_ms: None };
+    assert_eq!((decoded.failures, decoded.queue, decoded.body), (vec![failure], "q", &b"x"[..]));
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn first_ids(effects: &[(Effect, Vec<u8>)]) -> Vec<u64> {
 #[test]
 fn entries_are_small() {
     assert!(size_of::<Message>() <= 96, "{}", size_of::<Message>());
-    assert!(size_of::<Lease>() <= 24, "{}", size_of::<Lease>());
+    assert!(size_of::<Lease>() <= 32, "{}", size_of::<Lease>());
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_failed_message_backs_off_with_jitter_and_dies_with_its_history() {
     assert_eq!((dead[0].history[1].client.as_str(), dead[0].history[1].attempt), ("worker", 2));
     let (namespace, queue, selection) = (tenant(), name("jobs"), DeadSelection::One(MessageId(dead[0].id)));
     let to = Some(name("again"));
-    let reply = world.operate(OperatorRequest::DeadRedrive { namespace, queue, selection, to });
+    let reply = world.operate(OperatorRequest::DeadRedrive { namespace, queue, selection, to, per_s: None });
     assert_eq!(reply, OperatorReply::Changed(1));
     world.restart(0, Duration::ZERO);
     assert_eq!((world.stats("again").ready, world.stats("jobs").dead), (1, 0));

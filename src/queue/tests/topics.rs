@@ -413,7 +413,13 @@ fn an_operator_broadcasts_but_redrives_to_queues_only() {
     assert!(matches!(delayed, OperatorReply::Refused(Refused { code: RefusalCode::Invalid, .. })));
     let selection = DeadSelection::All;
     for (from, to) in [("jobs", Some(queue.clone())), ("topic/old", None)] {
-        let redrive = OperatorRequest::DeadRedrive { namespace: tenant(), queue: name(from), selection, to };
+        let redrive = OperatorRequest::DeadRedrive {
+            namespace: tenant(),
+            queue: name(from),
+            selection: selection.clone(),
+            to,
+            per_s: None,
+        };
         let refused = ask(redrive);
         assert!(matches!(refused, OperatorReply::Refused(Refused { code: RefusalCode::Invalid, .. })));
     }

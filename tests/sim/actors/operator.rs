@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use relaymesh::ids::{ConnKey, LoopId, MessageId, Namespace, QueueName};
 use relaymesh::limits;
 use relaymesh::mail::{
-    Command, CommandBatch, DeadLetter, DeadSelection, Effect, MessageHeader, OperatorReply, OperatorRequest,
-    QueueStats, RefusalCode,
+    Command, CommandBatch, DeadFilter, DeadLetter, DeadSelection, Effect, MessageHeader, OperatorReply,
+    OperatorRequest, QueueStats, RefusalCode,
 };
 use relaymesh::message::message_header;
 
@@ -102,7 +102,13 @@ impl Operator {
         let (namespace, queue) = full.clone();
         self.ask(
             Asked::Dead(full),
-            OperatorRequest::DeadList { namespace, queue, after, limit: limits::PAGE_ROWS_MAX },
+            OperatorRequest::DeadList {
+                namespace,
+                queue: Some(queue),
+                filter: DeadFilter::default(),
+                after,
+                limit: limits::PAGE_ROWS_MAX,
+            },
         );
     }
 
@@ -120,7 +126,10 @@ impl Operator {
 
     fn ask_redrive(&mut self, from: &FullName, selection: DeadSelection, to: Option<QueueName>) {
         let (namespace, queue) = from.clone();
-        self.ask(Asked::Change, OperatorRequest::DeadRedrive { namespace, queue, selection, to });
+        self.ask(
+            Asked::Change,
+            OperatorRequest::DeadRedrive { namespace, queue, selection, to, per_s: None },
+        );
     }
 
     /// The shard answers.
@@ -142,9 +151,9 @@ impl Operator {
                 ledger.refused(&[key]);
             }
             (Asked::Stats(namespace), OperatorReply::Queues(rows)) => self.stats.push((namespace, rows)),
-            (Asked::Dead(queue), OperatorReply::Dead(rows)) => {
-                if let Some(last) = rows.last().filter(|_| rows.len() >= limits::PAGE_ROWS_MAX) {
-                    self.ask_dead_after(&queue, Some(MessageId(last.id)));
+            (Asked::Dead(queue), OperatorReply::DeadPage { rows, next }) => {
+                if next.is_some() {
+                    self.ask_dead_after(&queue, next);
                 }
                 for row in rows {
                     ledger.dead_seen(&queue, &row);
