@@ -393,10 +393,10 @@ fn every_verb_explains_itself() {
         (&["queue"], &["ls", "stats"]),
         (&["queue", "ls"], &["--json", "--admin"]),
         (&["queue", "stats"], &["--json", "--admin"]),
-        (&["dead"], &["ls", "show", "redrive", "purge"]),
-        (&["dead", "ls"], &["--json"]),
+        (&["dead"], &["ls", "show", "redrive", "purge", "jobs"]),
+        (&["dead", "ls"], &["--json", "--all-queues", "--reason", "--since", "--until", "--attr", "--text"]),
         (&["dead", "show"], &["--id", "--json"]),
-        (&["dead", "redrive"], &["--id", "--all"]),
+        (&["dead", "redrive"], &["--id", "--all", "--to", "--rate", "restart"]),
         (&["dead", "purge"], &["--id", "--all"]),
     ];
     for (verb, words) in verbs {

@@ -117,14 +117,17 @@ enum Verb {
 #[derive(Debug, Clone, clap::Args)]
 struct Which {
     /// The one of this id; may be given many times.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = FILTERS)]
     id: Vec<u64>,
     /// All of them.
-    #[arg(long, conflicts_with = "id")]
+    #[arg(long, conflicts_with = "id", conflicts_with_all = FILTERS, required_unless_present_any = WHICH)]
     all: bool,
     #[command(flatten)]
     filter: Filter,
 }
+
+const FILTERS: [&str; 5] = ["reason", "since", "until", "attr", "text"];
+const WHICH: [&str; 6] = ["id", "reason", "since", "until", "attr", "text"];
 
 /// Dead letters that are all of what is said here.
 #[derive(Debug, Clone, clap::Args)]

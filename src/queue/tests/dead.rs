@@ -302,7 +302,7 @@ fn scene(config: QueueConfig) -> (World, Vec<u64>) {
     let mut world = World::with(config);
     let conn = world.attach("worker");
     for queue in ["jobs", "jobs", "other", "jobs", "jobs", "other", "jobs"] {
-        let region = with_region(if world.brain.next_id % 2 == 0 { "north" } else { "south" });
+        let region = with_region(if world.brain.next_id.is_multiple_of(2) { "north" } else { "south" });
         world.publish_with(conn, queue, None, &[(MessageHeader::default(), &region)]);
     }
     world.subscribe(conn, 1, "jobs", 100);

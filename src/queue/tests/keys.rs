@@ -168,7 +168,13 @@ fn a_dead_head_releases_its_key_or_holds_it_as_the_queue_says() {
             assert_eq!(drain(&mut world, conn), after_death, "{policy}, restarts {restarts}");
             let (namespace, queue, selection) = (tenant(), name("jobs"), DeadSelection::All);
             unsubscribe(&mut world, conn);
-            world.operate(OperatorRequest::DeadRedrive { namespace, queue, selection, to: None });
+            world.operate(OperatorRequest::DeadRedrive {
+                namespace,
+                queue,
+                selection,
+                to: None,
+                per_s: None,
+            });
             world.subscribe(conn, 1, "jobs", 10);
             assert_eq!(drain(&mut world, conn), after_redrive, "{policy}, restarts {restarts}");
         }
@@ -211,7 +217,7 @@ fn a_redriven_message_goes_to_the_end_of_its_key_and_stays_there() {
         let second = take(&mut world, conn);
         assert_eq!(payloads(&second), ["2"]);
         let (namespace, queue, selection) = (tenant(), name("jobs"), DeadSelection::All);
-        world.operate(OperatorRequest::DeadRedrive { namespace, queue, selection, to: None });
+        world.operate(OperatorRequest::DeadRedrive { namespace, queue, selection, to: None, per_s: None });
         world.publish_message(conn, "jobs", &ordered("4", "k"));
         world.settle(conn, &[second[0].1], Settlement::Ack);
         let third = take(&mut world, conn);

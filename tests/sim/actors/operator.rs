@@ -124,12 +124,16 @@ impl Operator {
         self.ask(Asked::Change, OperatorRequest::DeadPurge { namespace, queue, selection });
     }
 
-    fn ask_redrive(&mut self, from: &FullName, selection: DeadSelection, to: Option<QueueName>) {
+    /// One with a rate goes on after its answer; it soon ends.
+    fn ask_redrive(
+        &mut self,
+        from: &FullName,
+        selection: DeadSelection,
+        to: Option<QueueName>,
+        per_s: Option<u64>,
+    ) {
         let (namespace, queue) = from.clone();
-        self.ask(
-            Asked::Change,
-            OperatorRequest::DeadRedrive { namespace, queue, selection, to, per_s: None },
-        );
+        self.ask(Asked::Change, OperatorRequest::DeadRedrive { namespace, queue, selection, to, per_s });
     }
 
     /// The shard answers.
@@ -169,7 +173,7 @@ impl Operator {
                 }
             }
             (Asked::Change, OperatorReply::Changed(count)) => self.changed += count,
-            (Asked::Change, OperatorReply::Refused(_)) => {}
+            (Asked::Change, OperatorReply::Refused(_) | OperatorReply::Jobs(_)) => {}
             (asked, reply) => panic!("the operator asked {asked:?} and was answered {reply:?}"),
         }
     }
@@ -212,13 +216,14 @@ impl World {
                 let to = self.operator.random.bool().then(|| self.work_queue(0));
                 let to = to.filter(|_| queue.1.mailbox_owner().is_none());
                 self.ledger.redriving(&queue, None);
-                self.operator.ask_redrive(&queue, DeadSelection::All, to);
+                let per_s = known.filter(|(_, id)| id % 2 == 0).map(|_| 500);
+                self.operator.ask_redrive(&queue, DeadSelection::All, to, per_s);
             }
             6 => {
                 if let Some((queue, id)) = known {
                     self.ledger.redriving(&queue, Some(id));
                     let one = DeadSelection::One(MessageId(id));
-                    self.operator.ask_redrive(&queue, one, None);
+                    self.operator.ask_redrive(&queue, one, None, None);
                 }
             }
             7 => {
