@@ -29,7 +29,7 @@ pub use lane::{
     CommandReceiver, CommandSender, EffectReceiver, EffectSender, LaneFull, command_lanes, effect_lane,
 };
 pub use operator::{
-    DEAD_REASONS, DeadFilter, DeadJobRow, DeadLetter, DeadSelection, FailedAttempt, NamespaceStats, OperatorReply,
-    OperatorRequest, QueueStats, SettingRow,
+    DEAD_REASONS, DeadFilter, DeadJobRow, DeadLetter, DeadSelection, FailedAttempt, NamespaceStats,
+    OperatorReply, OperatorRequest, QueueStats, SettingRow,
 };
 pub use topic::{Broadcast, TopicSet, TopicSubscription};

@@ -172,7 +172,8 @@ impl Brain {
         let (more, more_bytes) = (count.saturating_sub(asking.freed.0), bytes.saturating_sub(asking.freed.1));
         // What takes no more than it gives back takes nothing from those that wait.
         let is_exchange = asking.freed.0 > 0 && more == 0 && more_bytes == 0;
-        let entered = if is_exchange { Ok(()) } else { self.may_enter(queue, more, more_bytes, turn.now.time) };
+        let entered =
+            if is_exchange { Ok(()) } else { self.may_enter(queue, more, more_bytes, turn.now.time) };
         let Err(met) = entered else { return Ok((queue, true)) };
         let when_full = self.queues.at(queue).rules(&self.config).when_full;
         if when_full == WhenFull::DeadLetterOldest && self.make_room(queue, more, more_bytes, turn) {

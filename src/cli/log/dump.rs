@@ -109,6 +109,7 @@ fn is_of(record: &Record<'_>, args: &Args, queue: &QueueName, known: &mut HashSe
             true
         }
         Record::Settings(settings) => is_it(settings.namespace, settings.queue),
+        Record::Dedup(dedup) => is_it(dedup.namespace, dedup.queue),
         Record::Redriven { id, queue: target, .. } if known.contains(id) || target == &queue.as_str() => {
             is_it(args.namespace.as_str(), target)
         }

@@ -6,13 +6,14 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::cli::{dead, table};
-use crate::queue::record::{PublishRecord, Record, SnapshotRecord, Standing};
+use crate::clock::Time;
+use crate::queue::record::{Digest, PublishRecord, Record, SnapshotRecord, Standing};
 use crate::wire::proto;
 
 /// What `--kind` takes.
-pub(super) const KINDS: [&str; 13] = [
+pub(super) const KINDS: [&str; 14] = [
     "boot", "clock", "publish", "leased", "done", "failed", "returned", "died", "redriven", "snapshot",
-    "mark", "retired", "settings",
+    "mark", "retired", "settings", "dedup",
 ];
 
 /// The name of a record's kind.
@@ -31,6 +32,7 @@ pub(super) fn kind(record: &Record<'_>) -> &'static str {
         Record::Mark(_) => "mark",
         Record::Retired { .. } => "retired",
         Record::Settings(_) => "settings",
+        Record::Dedup(_) => "dedup",
     }
 }
 
@@ -101,6 +103,14 @@ pub(super) fn fields(record: &Record<'_>, payloads: bool) -> Fields {
                 ("namespace", settings.namespace.into()),
                 ("queue", settings.queue.into()),
                 ("settings", own.into()),
+            ]
+        }
+        Record::Dedup(dedup) => {
+            let id = |(message, expires, _): &(u64, Time, Digest)| json!({ "id": message, "expires_ms": expires.0 });
+            vec![
+                ("namespace", dedup.namespace.into()),
+                ("queue", dedup.queue.into()),
+                ("ids", dedup.ids.iter().map(id).collect()),
             ]
         }
     }

@@ -344,8 +344,8 @@ fn a_namespaces_settings_hold_through_restarts_and_compactions_until_they_are_re
 
 #[test]
 fn a_parked_publish_that_can_never_fit_any_more_is_refused_and_keeps_nobody_out() {
-    let mut config = QueueConfig::default();
-    config.namespace = NamespaceRules { messages_max: Some(4), ..NamespaceRules::default() };
+    let namespace = NamespaceRules { messages_max: Some(4), ..NamespaceRules::default() };
+    let config = QueueConfig { namespace, ..QueueConfig::default() };
     let mut world = World::with(config);
     let conn = world.attach("p");
     world.publish(conn, "a", &["1"]);
