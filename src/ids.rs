@@ -138,6 +138,15 @@ name_type!(
     |c| c.is_ascii_graphic()
 );
 
+name_type!(
+    /// A schedule of a namespace.
+    ScheduleName,
+    "schedule name",
+    limits::SCHEDULE_NAME_BYTES_MAX,
+    "a-z, A-Z, 0-9, '.', '_' and '-'",
+    |c| matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-')
+);
+
 impl Namespace {
     /// The namespace of a client that names none.
     pub const DEFAULT: &'static str = "default";

@@ -31,7 +31,7 @@
 //! | [`admin`] | HTTP for operators | slabs, client sockets |
 //! | [`telemetry`] | every metric's cell and name, logging | what users choose |
 //! | [`host`] | what the machine allows and the process uses | sessions |
-//! | [`config`], [`limits`], [`ids`], [`clock`], [`wheel`], [`paged`] | checked settings; bounds; names; the only `now`; timers; lists of a million | everything above |
+//! | [`config`], [`limits`], [`ids`], [`clock`], [`cron`], [`wheel`], [`paged`] | checked settings; bounds; names; the only `now`; calendars; timers; lists of a million | everything above |
 //!
 //! # Floors
 //!
@@ -45,7 +45,7 @@
 //! gateway · engine
 //! session · queue · client · admin
 //! wire · message · log · mail · config
-//! host · telemetry · limits · ids · clock · wheel · paged
+//! host · telemetry · limits · ids · clock · cron · wheel · paged
 //! ```
 //!
 //! Absences, held by the same test: `queue` and `gateway` never import each other; mio is named in `reactor` alone,
@@ -85,6 +85,7 @@
 //! | dead letters of a queue | `dead_messages_max` and `dead_bytes_max` of the queue, or as many again as its messages | `relaymesh_queue_depth{state="dead"}` | what is dead for longest is forgotten |
 //! | producers' marks | [`limits::PRODUCERS_PER_NAMESPACE_MAX`] | `relaymesh_producers` | a new producer is refused |
 //! | deduplication ids of a queue, 54 to 59 bytes each and twice that while a list has just grown | configured: `dedup_ids_max`, each for `dedup_window` | `relaymesh_buffer_items{buffer="dedup_ids"}`, of all queues | a publish with another id is refused |
+//! | schedules | [`limits::SCHEDULES_PER_NAMESPACE_MAX`] and [`limits::SCHEDULE_BYTES_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_bytes{buffer="schedules"}` | another one is refused |
 //! | requests of operators | [`limits::OPERATOR_REQUESTS_MAX`] | `relaymesh_buffer_items{buffer="operator_requests"}` | 503 |
 //! | redrives, purges, searches and listings of a shard | [`limits::OPERATOR_JOBS_MAX`], those with a rate [`limits::OPERATOR_PACED_JOBS_MAX`]; of those that ended the last [`limits::OPERATOR_JOBS_ENDED_KEPT`] are listed | `relaymesh_buffer_items{buffer="operator_jobs"}` | 429 |
 //! | connections of operators | [`limits::HTTP_CONNECTIONS_MAX`] | `relaymesh_buffer_items{buffer="operator_connections"}` | they wait in the kernel |
@@ -117,6 +118,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod cron;
 pub mod engine;
 pub mod gateway;
 pub mod host;

@@ -361,6 +361,32 @@ pub const BROADCASTS_KEPT_BYTES_MAX: usize = 16 * MIB;
 /// published in the longest one, so that no id that a power loss takes is given again.
 pub const IDS_AHEAD: u64 = 1 << 28;
 
+// Schedules.
+
+/// Longest cron expression, in bytes.
+pub const CRON_BYTES_MAX: usize = 256;
+/// Longest name of a schedule, in bytes.
+pub const SCHEDULE_NAME_BYTES_MAX: usize = 128;
+/// Schedules of one namespace.
+pub const SCHEDULES_PER_NAMESPACE_MAX: usize = 10_000;
+/// Bytes of memory that the schedules of one namespace take.
+pub const SCHEDULE_BYTES_PER_NAMESPACE_MAX: usize = 32 * MIB;
+/// Largest encoded message of a schedule: it stays in memory.
+pub const SCHEDULE_MESSAGE_BYTES_MAX: usize = 64 * KIB;
+/// Largest JSON body of a request that adds a schedule: a message in base64, its attributes and the schedule.
+pub const SCHEDULE_JSON_BYTES_MAX: usize = 4 * SCHEDULE_MESSAGE_BYTES_MAX;
+/// What a schedule comes due at is missed when it is this late.
+pub const SCHEDULE_LATE: Duration = Duration::from_secs(5);
+/// How often the wall clock is looked at while there are schedules, so that a jump is noticed; and how often a schedule whose
+/// queue is full is tried again.
+pub const SCHEDULE_LOOK: Duration = Duration::from_secs(1);
+/// Default, and most, of the missed messages that a schedule with misfire policy `all` makes up for.
+pub const SCHEDULE_MISSED_MAX: u32 = 1000;
+/// What schedules may do in one call of the shard, in looks at a calendar of about a microsecond each.
+pub const SCHEDULE_STEPS: usize = 2000;
+/// Coming times of one preview.
+pub const SCHEDULE_PREVIEW_MAX: usize = 1000;
+
 // The log.
 
 /// What a batch starts on and what the disk is written in.

@@ -43,12 +43,13 @@ pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
         .route("/namespace-settings", get(namespace_settings).post(namespace_set))
         .merge(super::dead::routes())
         .merge(super::drain::routes());
-    Router::new().nest("/api/v1", bounded(api, HTTP_JSON_BYTES_MAX, selection_too_large).merge(publish))
+    let api = bounded(api, HTTP_JSON_BYTES_MAX, selection_too_large);
+    Router::new().nest("/api/v1", api.merge(publish).merge(super::schedules::routes()))
 }
 
 /// `routes`, with bodies of at most `bytes_max`. One that says that it is larger is refused before any of it is read;
 /// one that does not say, when it turns out to be.
-fn bounded(
+pub(super) fn bounded(
     routes: Router<Arc<Shared>>,
     bytes_max: usize,
     too_large: fn(usize) -> ApiError,

@@ -11,6 +11,7 @@ mod disk;
 mod drain;
 mod error;
 mod pages;
+mod schedules;
 mod serve;
 mod shard_client;
 

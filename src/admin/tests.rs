@@ -128,15 +128,21 @@ fn every_path_of_the_document_is_served_and_every_served_path_is_in_it() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
             described.insert(path.clone());
-            let (status, body) = call(&api, method, &path.replace("{id}", "1"), "", "{}");
+            let (status, body) =
+                call(&api, method, &path.replace("{id}", "1").replace("{name}", "nightly"), "", "{}");
             let unknown = status == 405 || (status == 404 && body.contains("no such path"));
             assert!(!unknown, "{method} {path} is described but answers {status}");
         }
     }
     let mut served = BTreeSet::new();
-    let sources =
-        [include_str!("api.rs"), include_str!("dead.rs"), include_str!("drain.rs"), include_str!("pages.rs")];
-    for (source, prefix) in sources.into_iter().zip(["/api/v1", "/api/v1", "/api/v1", ""]) {
+    let sources = [
+        (include_str!("api.rs"), "/api/v1"),
+        (include_str!("dead.rs"), "/api/v1"),
+        (include_str!("drain.rs"), "/api/v1"),
+        (include_str!("schedules.rs"), "/api/v1"),
+        (include_str!("pages.rs"), ""),
+    ];
+    for (source, prefix) in sources {
         for line in source.split(".route(\"").skip(1) {
             served.insert(format!("{prefix}{}", line.split('"').next().unwrap()));
         }

@@ -21,6 +21,7 @@ mod publish;
 mod push;
 mod queue;
 mod reach;
+mod schedule;
 mod serve;
 mod table;
 mod work;
@@ -57,6 +58,7 @@ enum Command {
     Queue(queue::Args),
     Namespace(namespace::Args),
     Dead(dead::Args),
+    Schedule(schedule::Args),
     Drain(drain::Args),
     Log(log::Args),
     Doctor(doctor::Args),
@@ -75,6 +77,7 @@ pub fn run() -> ExitCode {
         Command::Queue(args) => queue::run(args),
         Command::Namespace(args) => namespace::run(args),
         Command::Dead(args) => dead::run(args),
+        Command::Schedule(args) => schedule::run(args),
         Command::Drain(args) => drain::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Doctor(args) => doctor::run(&args),

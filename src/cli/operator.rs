@@ -43,6 +43,12 @@ impl<'a> Operator<'a> {
         self.answer(self.asking(self.agent.delete(self.url(path)), &[]).call())
     }
 
+    /// DELETEs `path` of the namespace.
+    pub(super) fn remove(&self, path: &str) -> anyhow::Result<Value> {
+        let request = self.agent.delete(self.url(path)).query("namespace", self.reach.namespace.as_str());
+        self.answer(self.asking(request, &[]).call())
+    }
+
     /// POSTs nothing to `path`, which concerns the whole server, with these query parameters.
     pub(super) fn post_query(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Value> {
         self.answer(self.asking(self.agent.post(self.url(path)), query).send_empty())

@@ -11,6 +11,7 @@ mod drain;
 mod effect;
 mod lane;
 mod operator;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -32,4 +33,5 @@ pub use operator::{
     DEAD_REASONS, DeadFilter, DeadJobRow, DeadLetter, DeadSelection, FailedAttempt, NamespaceStats,
     OperatorReply, OperatorRequest, QueueStats, SettingRow,
 };
+pub use schedule::{Misfire, ScheduleRow, ScheduleSpec};
 pub use topic::{Broadcast, TopicSet, TopicSubscription};

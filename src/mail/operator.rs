@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::clock::Wall;
 use crate::host::DiskState;
-use crate::ids::{MessageId, Namespace, QueueName};
-use crate::mail::{MessageHeader, Refused};
+use crate::ids::{MessageId, Namespace, QueueName, ScheduleName};
+use crate::mail::{MessageHeader, Refused, ScheduleRow, ScheduleSpec};
 
 /// A request of the operator API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,47 @@ pub enum OperatorRequest {
         namespace: Namespace,
         /// Which.
         queue: QueueName,
+    },
+    /// Adds a schedule, or replaces the one of its name, of which nothing is remembered; one that is the same stays as it
+    /// is. Answered with `Schedules` of one row once durable.
+    ScheduleAdd {
+        /// The tenant.
+        namespace: Namespace,
+        /// What it is to be.
+        schedule: Box<ScheduleSpec>,
+    },
+    /// Forgets a schedule. Answered with `Changed` once durable.
+    ScheduleRemove {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which.
+        name: ScheduleName,
+    },
+    /// Pauses a schedule, or resumes it; what came due meanwhile is not missed. Answered with `Schedules` of one row, once
+    /// durable, or none.
+    SchedulePause {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which.
+        name: ScheduleName,
+        /// Pause, or resume.
+        is_paused: bool,
+    },
+    /// The schedules of a namespace. Answered with `Schedules`.
+    Schedules {
+        /// The tenant.
+        namespace: Namespace,
+        /// Names after this one, in order.
+        after: Option<String>,
+        /// At most this many.
+        limit: usize,
+    },
+    /// One schedule with its message. Answered with `Schedules` of one row or none.
+    ScheduleShow {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which.
+        name: ScheduleName,
     },
     /// Sets the bounds of a namespace, all of the changes or none. Answered with `Namespace` once durable.
     NamespaceSet {
@@ -185,6 +226,8 @@ pub enum OperatorReply {
     Queues(Vec<QueueStats>),
     /// The settings of a queue.
     Settings(Vec<SettingRow>),
+    /// Rows of schedules, in order of their names.
+    Schedules(Vec<ScheduleRow>),
     /// The bounds of a namespace, and what it holds.
     Namespace(Vec<SettingRow>, NamespaceStats),
     /// A dead letter, or none.

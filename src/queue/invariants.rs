@@ -32,7 +32,9 @@ impl Brain {
         let paced = self.queues.slab.iter().filter_map(|(_, queue)| queue.pace.as_ref());
         let paced = paced.filter(|pace| pace.timer.is_some()).count();
         let tenants = self.queues.tenants().filter(|tenant| tenant.quota.timer.is_some()).count();
-        let expected = timed + graces + paced + tenants + usize::from(self.is_grace_after_start);
+        self.schedules.check();
+        let schedules = usize::from(self.schedules.timer.is_some());
+        let expected = timed + graces + paced + tenants + schedules + usize::from(self.is_grace_after_start);
         assert_eq!(self.wheel.len(), expected, "timers nobody owns");
     }
 
@@ -48,7 +50,8 @@ impl Brain {
         let ids: u64 = ids.flat_map(|ids| ids.entries()).map(|entry| u64::from(entry.charge)).sum();
         let quotas: u64 = self.queues.tenants().map(|tenant| u64::from(tenant.quota.held.len)).sum();
         let own = u64::from(self.boot_held.len) + u64::from(self.clock_held.len);
-        messages + marks + settings + ids + quotas + own
+        let schedules: u64 = self.schedules.held().map(|(_, len)| u64::from(len)).sum();
+        messages + marks + settings + schedules + ids + quotas + own
     }
 
     fn check_messages(&self) {

@@ -14,6 +14,7 @@ mod dedup;
 mod directory;
 mod disk;
 mod events;
+mod firing;
 mod invariants;
 mod jobs;
 mod lanes;
@@ -34,6 +35,7 @@ pub mod record;
 mod replay;
 mod retention;
 mod ring;
+mod schedules;
 mod service;
 mod sessions;
 mod settings;
@@ -48,6 +50,7 @@ pub use config::{DeadHead, NamespaceRules, QueueConfig, QueueRules, WhenFull};
 pub use directory::{CLIENT_BY_CONNECTION_BYTES, CLIENT_BY_NAME_BYTES, CLIENT_BYTES};
 pub use outbox::Outbox;
 pub use replay::ReplayError;
+pub use schedules::{ATTRIBUTE_SCHEDULE, ATTRIBUTE_SCHEDULED_FOR};
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -75,6 +78,7 @@ use messages::Messages;
 use parked::{LoopParked, Parked};
 use queues::Queues;
 use retention::Retention;
+use schedules::Schedules;
 use timer::Timer;
 use topics::Topics;
 use turns::Turns;
@@ -165,6 +169,7 @@ pub struct Brain {
     parked_by_loop: Vec<LoopParked>,
     marks: Marks,
     forgetting: Forgetting,
+    schedules: Schedules,
     /// Keys are those of [`Timer`].
     wheel: Wheel,
     reads: HashMap<ReadTicket, Reading>,
@@ -231,6 +236,7 @@ impl Brain {
             parked_by_loop: Vec::new(),
             marks: Marks::default(),
             forgetting: Forgetting::default(),
+            schedules: Schedules::default(),
             wheel: Wheel::new(Time(0)),
             reads: HashMap::new(),
             reading_bytes: 0,
@@ -336,6 +342,7 @@ impl Brain {
                 Timer::Client(client) => self.grace_over(client, turn),
                 Timer::Queue(queue) => self.queue_due(queue),
                 Timer::Namespace(namespace) => self.namespace_due(namespace),
+                Timer::Schedules => self.schedules_due(turn),
                 Timer::StartGrace => self.is_grace_after_start = false,
             }
         }

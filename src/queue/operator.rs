@@ -59,6 +59,11 @@ impl Brain {
             }
             OperatorRequest::NamespaceSettings { namespace } => self.namespace_settings(&namespace),
             OperatorRequest::Disk { state, text } => return self.disk_changed(conn, state, &text, turn),
+            request @ (OperatorRequest::ScheduleAdd { .. }
+            | OperatorRequest::ScheduleRemove { .. }
+            | OperatorRequest::SchedulePause { .. }
+            | OperatorRequest::Schedules { .. }
+            | OperatorRequest::ScheduleShow { .. }) => return self.operate_schedules(conn, request, turn),
             OperatorRequest::Stats { namespace, queue } => {
                 let found = self.find_queue(&namespace, &queue);
                 let row = match found {

@@ -19,7 +19,7 @@ use crate::queue::marks::{Run, SEQUENCES_AHEAD_MAX, Verdict};
 use crate::queue::messages::{Message, NIL, State};
 use crate::queue::queues::{NamesFull, NamespaceId};
 use crate::queue::record::{self, PublishHead};
-use crate::queue::{Brain, Turn, refused};
+use crate::queue::{Brain, Held, Turn, refused};
 
 /// Where a message's record lies, while its entry is made.
 #[derive(Debug, Clone, Copy)]
@@ -263,6 +263,10 @@ impl Brain {
             producer,
             acks: &acks,
             dedup_window_ms,
+            schedule: self
+                .schedules
+                .firing
+                .map(|(schedule, due)| (&*self.schedules.slab[schedule as usize].name, due)),
             ..PublishHead::default()
         };
         self.scratch.clear();
@@ -272,8 +276,12 @@ impl Brain {
         let position = turn.journal.append(&[&self.scratch, bodies]);
         self.clock = (turn.now.time, turn.now.wall);
         self.end_acked(acked, turn);
-        // The head lives as long as the producer's mark needs it, or as the first message.
+        // The head lives as long as the producer's mark or the schedule needs it, or as the first message.
         let mut head_charge = head_len;
+        if let Some((schedule, due)) = self.schedules.firing {
+            let head = Held { position, len: std::mem::take(&mut head_charge) };
+            self.schedule_fired(schedule, due, head, turn);
+        }
         if let Some(producer) = producer {
             let run = Run {
                 sequence: producer.sequence,

@@ -34,6 +34,9 @@
 //! 12 retired   text namespace, u64le producer
 //! 13 settings  text namespace, text queue, v count, count × (text key, text value)     all that were set; none: reset;
 //!                                                                                     no queue: the namespace's
+//! 14 schedule  text namespace, text name, u8 state (0 removed, and nothing follows; 1 active, 2 paused), text cron, text zone,
+//!              text queue, u8 misfire (0 skip, 1 once, 2 all), v missed max, v since wall, v fired wall (0: never),
+//!              v body length, body
 //! 16 dedup     text namespace, text queue, v count, count × (v message, v expires, 16 bytes digest of its id)
 //! ```
 //!
@@ -44,7 +47,7 @@
 //! Upgrade recipe: a new kind needs nothing, an older program refuses it as newer. A kind that changes gets the next
 //! version; the decoder goes on reading the old one, and compaction writes what it moves in the newest.
 //!
-//! Everything but 1, 2, 3, 10, 11, 13 and 16 only amends what lies before it and is released as soon as it is written: the
+//! Everything but 1, 2, 3, 10, 11, 13, 14 and 16 only amends what lies before it and is released as soon as it is written: the
 //! log frees its oldest segment only, after its live records were written anew as 10, 11 and 16.
 
 mod decode;
@@ -53,13 +56,13 @@ mod encode;
 pub use decode::{decode, decode_head, head_len};
 pub use encode::{
     encode_boot, encode_clock, encode_dedup, encode_died, encode_done, encode_failed, encode_leased,
-    encode_mark, encode_publish, encode_redriven, encode_retired, encode_returned, encode_settings,
-    encode_snapshot,
+    encode_mark, encode_publish, encode_redriven, encode_retired, encode_returned, encode_schedule,
+    encode_settings, encode_snapshot,
 };
 
 use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
-use crate::mail::{ProducerSequence, PublishMessage};
+use crate::mail::{Misfire, ProducerSequence, PublishMessage};
 
 const VERSION: u8 = 1;
 /// Of a publish that has parts, or messages with options.
@@ -84,6 +87,7 @@ const SNAPSHOT: u8 = 10;
 const MARK: u8 = 11;
 const RETIRED: u8 = 12;
 const SETTINGS: u8 = 13;
+const SCHEDULE: u8 = 14;
 const DEDUP: u8 = 16;
 
 const PART_ACKS: u8 = 1;
@@ -242,6 +246,42 @@ pub enum Record<'a> {
     Settings(SettingsRecord<'a>),
     /// Deduplication ids whose publishes are gone.
     Dedup(DedupRecord<'a>),
+    /// A schedule was set, or removed.
+    Schedule(ScheduleRecord<'a>),
+}
+
+/// A whole schedule, or that there is none of this name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleRecord<'a> {
+    /// The tenant.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// All of it; `None` when it was removed.
+    pub plan: Option<SchedulePlan<'a>>,
+}
+
+/// What a schedule does, and did last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchedulePlan<'a> {
+    /// A cron expression.
+    pub cron: &'a str,
+    /// A time zone of the IANA database.
+    pub zone: &'a str,
+    /// Where its messages go.
+    pub queue: &'a str,
+    /// What becomes of times it missed.
+    pub misfire: Misfire,
+    /// How many of them are made up for at most, where all are.
+    pub missed_max: u32,
+    /// Nothing comes due.
+    pub is_paused: bool,
+    /// Nothing was due up to here.
+    pub since: Wall,
+    /// The newest time it published for; 0 for none.
+    pub fired: Wall,
+    /// The encoded message.
+    pub body: &'a [u8],
 }
 
 /// All settings of a queue that are its own; or, with no queue's name, those of a namespace.

@@ -95,6 +95,10 @@ impl Brain {
                 let held = Held { position, len: bytes.len() as u32 };
                 self.replay_settings(held, &settings);
             }
+            Record::Schedule(schedule) => {
+                let held = Held { position, len: bytes.len() as u32 };
+                self.replay_schedule(held, &schedule);
+            }
             Record::Retired { namespace, producer } => {
                 let namespace = self.intern_again(namespace);
                 if self.marks.forget(namespace, producer).is_some() {
@@ -129,6 +133,7 @@ impl Brain {
         for quota in self.queues.tenants().map(|tenant| &tenant.quota).filter(|quota| quota.held.len > 0) {
             turn.journal.retain(quota.held.position, quota.held.len);
         }
+        self.start_schedules(turn);
         self.boot = Boot(self.boot.0 + 1);
         self.append_clock(turn);
         self.append_boot(turn);
@@ -158,6 +163,9 @@ impl Brain {
                 if let Some(producer) = publish.producer {
                     self.relocate_mark(position, publish.namespace, producer.producer, turn);
                 }
+                if let Some((schedule, _)) = publish.schedule {
+                    self.relocate_schedule(position, publish.namespace, schedule, turn);
+                }
                 if publish.dedup_window_ms > 0 {
                     let ids = (publish.first_id..).zip(recorded_digests(&publish));
                     let ids = ids.filter_map(|(id, digest)| Some((id, digest?)));
@@ -170,6 +178,9 @@ impl Brain {
             }
             Ok(Record::Snapshot(snapshot)) => self.relocate_message(position, snapshot.id, bytes, turn),
             Ok(Record::Mark(mark)) => self.relocate_mark(position, mark.namespace, mark.producer, turn),
+            Ok(Record::Schedule(schedule)) => {
+                self.relocate_schedule(position, schedule.namespace, schedule.name, turn);
+            }
             Ok(Record::Settings(settings)) => {
                 let held = Held { position, len: bytes.len() as u32 };
                 self.relocate_settings(held, &settings, turn);
@@ -318,6 +329,10 @@ impl Brain {
             }
         }
         let mut head_charge = publish.head_len;
+        if let Some((schedule, due)) = publish.schedule {
+            let head = Held { position, len: std::mem::take(&mut head_charge) };
+            self.replay_firing(namespace, schedule, due, head);
+        }
         if let Some(producer) = publish.producer {
             let run = Run {
                 sequence: producer.sequence,

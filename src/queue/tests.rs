@@ -9,6 +9,7 @@ mod operator;
 mod outbox;
 mod records;
 mod scenarios;
+mod schedules;
 mod settings;
 mod topics;
 

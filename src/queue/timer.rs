@@ -13,6 +13,8 @@ pub(super) enum Timer {
     Queue(u32),
     /// The namespace with this number, likewise.
     Namespace(u32),
+    /// The schedules, the first of which may be due.
+    Schedules,
     /// The sessions that an earlier boot had: they cannot be resumed any more.
     StartGrace,
 }
@@ -23,6 +25,7 @@ const NUMBER: u32 = (1 << KIND_SHIFT) - 1;
 const CLIENT: u32 = 0b100;
 const QUEUE: u32 = 0b101;
 const NAMESPACE: u32 = 0b110;
+const SCHEDULES: u32 = u32::MAX - 1;
 const START_GRACE: u32 = u32::MAX;
 
 impl Timer {
@@ -32,6 +35,7 @@ impl Timer {
                 debug_assert!(slot < NOT_A_MESSAGE);
                 return slot;
             }
+            Self::Schedules => return SCHEDULES,
             Self::StartGrace => return START_GRACE,
             Self::Client(client) => (CLIENT, client),
             Self::Queue(queue) => (QUEUE, queue),
@@ -50,6 +54,7 @@ impl Timer {
             CLIENT => Self::Client(key & NUMBER),
             QUEUE => Self::Queue(key & NUMBER),
             NAMESPACE => Self::Namespace(key & NUMBER),
+            _ if key == SCHEDULES => Self::Schedules,
             _ => Self::StartGrace,
         }
     }
@@ -67,6 +72,7 @@ mod tests {
                 Timer::Client(number),
                 Timer::Queue(number),
                 Timer::Namespace(number),
+                Timer::Schedules,
                 Timer::StartGrace,
             ] {
                 assert_eq!(Timer::of(timer.key()), timer);

@@ -408,6 +408,10 @@ impl Scrape {
         page.counter("leases_expired", "Leases that expired", None, sum(|m| &m.leases_expired))?;
         page.counter("leases_lost", "Settlements of a lease not the newest", None, sum(|m| &m.leases_lost))?;
         page.counter("broadcasts", "Messages published to topics", None, sum(|m| &m.broadcasts))?;
+        let firings = sum(|m| &m.schedule_firings);
+        page.counter("schedule_firings", "Messages published by schedules", None, firings)?;
+        let misfires = sum(|m| &m.schedule_misfires);
+        page.counter("schedule_misfires", "Times a schedule passed over what it missed", None, misfires)?;
         page.counter("redriven", "Dead letters put back", None, sum(|m| &m.redriven))?;
         let sum = |cell: fn(&ShardMetrics) -> &Counter| self.shard_sum(|source| cell(source).value());
         let dead = [
@@ -434,6 +438,15 @@ impl Scrape {
         )?;
         let messages = self.shard_sum(|m| m.messages.value());
         page.gauge("messages", "Messages in any state, dead letters included", None, count(messages))?;
+        let schedules = self.shard_sum(|m| m.schedules.value());
+        page.gauge("schedules", "Schedules, paused ones too", None, count(schedules))?;
+        let held_up = self.shard_sum(|m| m.schedules_held_up.value());
+        page.gauge(
+            "schedules_held_up",
+            "Schedules whose queue does not take what is due",
+            None,
+            count(held_up),
+        )?;
         let producers = self.shard_sum(|m| m.producers.value());
         page.gauge("producers", "Producers whose marks are kept", None, count(producers))
     }
@@ -505,6 +518,7 @@ impl Scrape {
             ([("buffer", "bodies_read_back")], on_shards(|m| &m.reading_bytes)),
             ([("buffer", "parked")], on_shards(|m| &m.parked_bytes)),
             ([("buffer", "broadcasts")], on_shards(|m| &m.broadcast_bytes)),
+            ([("buffer", "schedules")], on_shards(|m| &m.schedule_bytes)),
             ([("buffer", "log_open_batch")], on_shards(|m| &m.log_open_bytes)),
         ];
         page.gauges("buffer", "Bytes in buffers", Some(&Unit::Bytes), &bytes)?;

@@ -254,6 +254,16 @@ pub struct ShardMetrics {
     pub topics: Gauge,
     /// Different sets of topics that sessions are subscribed to.
     pub topic_sets: Gauge,
+    /// Schedules, paused ones too.
+    pub schedules: Gauge,
+    /// What they take of memory, in bytes.
+    pub schedule_bytes: Gauge,
+    /// Schedules that have something due which their queue does not take.
+    pub schedules_held_up: Gauge,
+    /// Messages that schedules published.
+    pub schedule_firings: Counter,
+    /// How often a schedule passed over times that it missed.
+    pub schedule_misfires: Counter,
     /// Redrives, purges and listings of operators under way.
     pub operator_jobs: Gauge,
     /// Bodies asked for from the log and not there yet, in bytes.

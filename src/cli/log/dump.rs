@@ -109,6 +109,9 @@ fn is_of(record: &Record<'_>, args: &Args, queue: &QueueName, known: &mut HashSe
             true
         }
         Record::Settings(settings) => is_it(settings.namespace, settings.queue),
+        Record::Schedule(schedule) => {
+            schedule.plan.as_ref().is_some_and(|plan| is_it(schedule.namespace, plan.queue))
+        }
         Record::Dedup(dedup) => is_it(dedup.namespace, dedup.queue),
         Record::Redriven { id, queue: target, .. } if known.contains(id) || target == &queue.as_str() => {
             is_it(args.namespace.as_str(), target)

@@ -11,9 +11,9 @@ use crate::queue::record::{Digest, PublishRecord, Record, SnapshotRecord, Standi
 use crate::wire::proto;
 
 /// What `--kind` takes.
-pub(super) const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 15] = [
     "boot", "clock", "publish", "leased", "done", "failed", "returned", "died", "redriven", "snapshot",
-    "mark", "retired", "settings", "dedup",
+    "mark", "retired", "settings", "schedule", "dedup",
 ];
 
 /// The name of a record's kind.
@@ -32,6 +32,7 @@ pub(super) fn kind(record: &Record<'_>) -> &'static str {
         Record::Mark(_) => "mark",
         Record::Retired { .. } => "retired",
         Record::Settings(_) => "settings",
+        Record::Schedule(_) => "schedule",
         Record::Dedup(_) => "dedup",
     }
 }
@@ -104,6 +105,24 @@ pub(super) fn fields(record: &Record<'_>, payloads: bool) -> Fields {
                 ("queue", settings.queue.into()),
                 ("settings", own.into()),
             ]
+        }
+        Record::Schedule(schedule) => {
+            let mut fields = vec![("namespace", schedule.namespace.into()), ("name", schedule.name.into())];
+            match &schedule.plan {
+                None => fields.push(("removed", true.into())),
+                Some(plan) => fields.extend([
+                    ("cron", plan.cron.into()),
+                    ("zone", plan.zone.into()),
+                    ("queue", plan.queue.into()),
+                    ("misfire", plan.misfire.as_str().into()),
+                    ("missed_max", plan.missed_max.into()),
+                    ("paused", plan.is_paused.into()),
+                    ("since_unix_ms", plan.since.0.into()),
+                    ("fired_unix_ms", plan.fired.0.into()),
+                    ("bytes", plan.body.len().into()),
+                ]),
+            }
+            fields
         }
         Record::Dedup(dedup) => {
             let id = |(message, expires, _): &(u64, Time, Digest)| json!({ "id": message, "expires_ms": expires.0 });

@@ -2,13 +2,14 @@
 
 use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
-use crate::mail::{MessageHeader, ProducerSequence, PublishMessage};
+use crate::mail::{MessageHeader, Misfire, ProducerSequence, PublishMessage};
 use crate::queue::record::{
     BOOT, CLOCK, DEDUP, DIED, DONE, DedupRecord, Digest, FAILED, FailedRecord, Failure, HAS_ATTEMPTS,
     HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS,
     PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PARTS, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN,
-    RETIRED, RETURNED, Reason, Record, RecordError, SETTINGS, SNAPSHOT, SettingsRecord, SnapshotRecord,
-    Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_TIMES,
+    RETIRED, RETURNED, Reason, Record, RecordError, SCHEDULE, SETTINGS, SNAPSHOT, SchedulePlan,
+    ScheduleRecord, SettingsRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER,
+    VERSION_WITH_PARTS, VERSION_WITH_TIMES,
 };
 
 /// Takes a record apart.
@@ -72,6 +73,7 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
             runs: reader.list(3, |reader| Ok((reader.v()?, reader.v()?, reader.u32()?)))?,
         }),
         RETIRED => Record::Retired { namespace: reader.text()?, producer: ProducerId(reader.u64le()?) },
+        SCHEDULE => Record::Schedule(reader.schedule()?),
         SETTINGS => Record::Settings(SettingsRecord {
             namespace: reader.text()?,
             queue: reader.text()?,
@@ -236,6 +238,24 @@ impl<'a> Reader<'a> {
         }
         let entry_len = (self.at - start) as u32;
         Ok(PublishedMessage { message: PublishMessage { header, body_len }, entry_len })
+    }
+
+    fn schedule(&mut self) -> Result<ScheduleRecord<'a>, RecordError> {
+        let (namespace, name) = (self.text()?, self.text()?);
+        let is_paused = match self.byte()? {
+            0 => return Ok(ScheduleRecord { namespace, name, plan: None }),
+            state @ 1..=2 => state == 2,
+            _ => return Err(RecordError::Value),
+        };
+        let (cron, zone, queue) = (self.text()?, self.text()?, self.text()?);
+        let misfire = self.byte()?;
+        let misfire = Misfire::ALL.into_iter().find(|known| *known as u8 == misfire);
+        let misfire = misfire.ok_or(RecordError::Value)?;
+        let (missed_max, since, fired) = (self.u32()?, Wall(self.v()?), Wall(self.v()?));
+        let body_len = self.u32()? as usize;
+        let body = self.take(body_len)?;
+        let plan = SchedulePlan { cron, zone, queue, misfire, missed_max, is_paused, since, fired, body };
+        Ok(ScheduleRecord { namespace, name, plan: Some(plan) })
     }
 
     /// A number that may be unknown; version 1 never says it.

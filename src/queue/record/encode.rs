@@ -6,8 +6,9 @@ use crate::mail::PublishMessage;
 use crate::queue::record::{
     BOOT, CLOCK, DEDUP, DIED, DONE, Digest, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE,
     HAS_ORDER, HAS_TTL, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE,
-    PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason, SETTINGS, SNAPSHOT,
-    SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_TIMES,
+    PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason, SCHEDULE, SETTINGS, SNAPSHOT,
+    ScheduleRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS,
+    VERSION_WITH_TIMES,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -289,6 +290,22 @@ pub fn encode_dedup(
         put(out, expires.0);
         out.extend_from_slice(&digest);
     }
+}
+
+/// Appends a schedule's record.
+pub fn encode_schedule(out: &mut Vec<u8>, schedule: &ScheduleRecord<'_>) {
+    begin(out, SCHEDULE);
+    put_text(out, schedule.namespace);
+    put_text(out, schedule.name);
+    let Some(plan) = &schedule.plan else { return out.push(0) };
+    out.push(if plan.is_paused { 2 } else { 1 });
+    put_text(out, plan.cron);
+    put_text(out, plan.zone);
+    put_text(out, plan.queue);
+    out.push(plan.misfire as u8);
+    let numbers = [u64::from(plan.missed_max), plan.since.0, plan.fired.0, plan.body.len() as u64];
+    numbers.into_iter().for_each(|number| put(out, number));
+    out.extend_from_slice(plan.body);
 }
 
 /// Appends a retired record.

@@ -154,6 +154,15 @@ proptest! {
         again(|out| encode_dedup(out, "n", "q", ids.iter().copied()), &Record::Dedup(record));
         let settings = vec![("attempts", "3"), ("weight.a", "")];
         let record = SettingsRecord { namespace: "n", queue: "q", settings: settings.clone() };
+        let gone = ScheduleRecord { namespace: "n", name: "nightly", plan: None };
+        again(|out| encode_schedule(out, &gone), &Record::Schedule(gone.clone()));
+        for (misfire, is_paused) in [(Misfire::Skip, true), (Misfire::Once, false), (Misfire::All, false)] {
+            let (cron, zone, queue, body) = ("0 8 * * *", "UTC", "q", error.as_bytes());
+            let (since, fired) = (wall, Wall(id));
+            let plan = SchedulePlan { cron, zone, queue, misfire, missed_max: boot, is_paused, since, fired, body };
+            let record = ScheduleRecord { plan: Some(plan), ..gone.clone() };
+            again(|out| encode_schedule(out, &record), &Record::Schedule(record.clone()));
+        }
         again(|out| encode_settings(out, "n", "q", settings.iter().copied()), &Record::Settings(record));
     }
 }
