@@ -137,6 +137,22 @@ fn delivers() -> [Vec<u8>; 3] {
     [deliver, deliver_end, deliver_topic]
 }
 
+fn refusals() -> [proto::PublishAck; 2] {
+    let refused = proto::Refusal {
+        code: Code::QueueFull.into(),
+        text: text(),
+        retry_after_ms: 1000,
+        ..Default::default()
+    };
+    let lost = proto::Refusal {
+        code: Code::LeaseLost.into(),
+        text: text(),
+        retry_after_ms: 0,
+        lost: vec![proto::Lease::from(LEASE)],
+    };
+    [refused, lost].map(|refusal| proto::PublishAck { seq: 9, refusal: Some(refusal), ..Default::default() })
+}
+
 fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
     let limits = proto::Limits {
         frame_bytes_max: 1_048_576,
@@ -158,20 +174,7 @@ fn server_frames() -> Vec<(&'static str, Vec<u8>)> {
         grace_ms: 60_000,
         pong_every: 4,
     };
-    let refusal = proto::Refusal {
-        code: Code::QueueFull.into(),
-        text: text(),
-        retry_after_ms: 1000,
-        ..Default::default()
-    };
-    let lost = proto::Refusal {
-        code: Code::LeaseLost.into(),
-        text: text(),
-        retry_after_ms: 0,
-        lost: vec![proto::Lease::from(LEASE)],
-    };
-    let lost = proto::PublishAck { seq: 9, refusal: Some(lost), ..Default::default() };
-    let refused = proto::PublishAck { seq: 9, refusal: Some(refusal), ..Default::default() };
+    let [refused, lost] = refusals();
     let reply = proto::Reply {
         seq: 4,
         more: 0,

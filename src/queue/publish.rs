@@ -276,22 +276,9 @@ impl Brain {
         let position = turn.journal.append(&[&self.scratch, bodies]);
         self.clock = (turn.now.time, turn.now.wall);
         self.end_acked(acked, turn);
-        // The head lives as long as the producer's mark or the schedule needs it, or as the first message.
-        let mut head_charge = head_len;
-        if let Some((schedule, due)) = self.schedules.firing {
-            let head = Held { position, len: std::mem::take(&mut head_charge) };
-            self.schedule_fired(schedule, due, head, turn);
-        }
-        if let Some(producer) = producer {
-            let run = Run {
-                sequence: producer.sequence,
-                first_id,
-                position,
-                charge: std::mem::take(&mut head_charge),
-                count: messages.len() as u32,
-            };
-            self.remember(namespace, producer.producer, producer.unanswered_from, run, turn);
-        }
+        let head = Held { position, len: head_len };
+        let mut head_charge =
+            self.charge_head(head, namespace, producer, (first_id, messages.len() as u32), turn);
         let (time, wall) = (turn.now.time, turn.now.wall);
         let (mut body_offset, mut start) = (self.scratch.len() as u32, 0);
         for (at, message) in messages.iter().enumerate() {
@@ -316,6 +303,29 @@ impl Brain {
         self.metrics.published.add(messages.len() as u64);
         self.mark_dirty(queue);
         MessageId(first_id)
+    }
+
+    /// The head of a publish lives as long as its schedule or the producer's mark needs it; otherwise as the first message,
+    /// which takes what is returned.
+    fn charge_head(
+        &mut self,
+        head: Held,
+        namespace: NamespaceId,
+        producer: Option<ProducerSequence>,
+        (first_id, count): (u64, u32),
+        turn: &mut Turn<'_>,
+    ) -> u32 {
+        let mut left = head.len;
+        if let Some((schedule, due)) = self.schedules.firing {
+            let held = Held { len: std::mem::take(&mut left), ..head };
+            self.schedule_fired(schedule, due, held, turn);
+        }
+        if let Some(producer) = producer {
+            let charge = std::mem::take(&mut left);
+            let run = Run { sequence: producer.sequence, first_id, position: head.position, charge, count };
+            self.remember(namespace, producer.producer, producer.unanswered_from, run, turn);
+        }
+        left
     }
 
     /// Ids for messages that are written down now.

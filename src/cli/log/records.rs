@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{dead, table};
 use crate::clock::Time;
-use crate::queue::record::{Digest, PublishRecord, Record, SnapshotRecord, Standing};
+use crate::queue::record::{Digest, PublishRecord, Record, ScheduleRecord, SnapshotRecord, Standing};
 use crate::wire::proto;
 
 /// What `--kind` takes.
@@ -106,24 +106,7 @@ pub(super) fn fields(record: &Record<'_>, payloads: bool) -> Fields {
                 ("settings", own.into()),
             ]
         }
-        Record::Schedule(schedule) => {
-            let mut fields = vec![("namespace", schedule.namespace.into()), ("name", schedule.name.into())];
-            match &schedule.plan {
-                None => fields.push(("removed", true.into())),
-                Some(plan) => fields.extend([
-                    ("cron", plan.cron.into()),
-                    ("zone", plan.zone.into()),
-                    ("queue", plan.queue.into()),
-                    ("misfire", plan.misfire.as_str().into()),
-                    ("missed_max", plan.missed_max.into()),
-                    ("paused", plan.is_paused.into()),
-                    ("since_unix_ms", plan.since.0.into()),
-                    ("fired_unix_ms", plan.fired.0.into()),
-                    ("bytes", plan.body.len().into()),
-                ]),
-            }
-            fields
-        }
+        Record::Schedule(schedule) => schedule_fields(schedule),
         Record::Dedup(dedup) => {
             let id = |(message, expires, _): &(u64, Time, Digest)| json!({ "id": message, "expires_ms": expires.0 });
             vec![
@@ -133,6 +116,25 @@ pub(super) fn fields(record: &Record<'_>, payloads: bool) -> Fields {
             ]
         }
     }
+}
+
+fn schedule_fields(schedule: &ScheduleRecord<'_>) -> Fields {
+    let mut fields = vec![("namespace", schedule.namespace.into()), ("name", schedule.name.into())];
+    match &schedule.plan {
+        None => fields.push(("removed", true.into())),
+        Some(plan) => fields.extend([
+            ("cron", plan.cron.into()),
+            ("zone", plan.zone.into()),
+            ("queue", plan.queue.into()),
+            ("misfire", plan.misfire.as_str().into()),
+            ("missed_max", plan.missed_max.into()),
+            ("paused", plan.is_paused.into()),
+            ("since_unix_ms", plan.since.0.into()),
+            ("fired_unix_ms", plan.fired.0.into()),
+            ("bytes", plan.body.len().into()),
+        ]),
+    }
+    fields
 }
 
 fn publish_fields(publish: &PublishRecord<'_>, payloads: bool) -> Fields {
