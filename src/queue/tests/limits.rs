@@ -75,12 +75,15 @@ fn the_oldest_ready_messages_make_room_whatever_their_priority() {
     with_priority(&mut world, conn, "jobs", 1, "second");
     with_priority(&mut world, conn, "jobs", 9, "third");
     world.commit();
-    world.publish(conn, "jobs", &["fourth", "fifth"]);
+    world.publish(conn, "jobs", &["fourth"]);
+    assert_eq!(acked(&world.commit()), 1);
+    assert_eq!(dead_bodies(&mut world, "jobs"), ["first, urgent"]);
+    world.publish(conn, "jobs", &["fifth"]);
     assert_eq!(acked(&world.commit()), 1);
     assert_eq!(dead_bodies(&mut world, "jobs"), ["first, urgent", "second"]);
     let stats = world.stats("jobs");
     assert_eq!((stats.ready, stats.dead), (3, 2));
-    assert_eq!(reached(&world, LimitKind::Messages), 1);
+    assert_eq!(reached(&world, LimitKind::Messages), 2);
     world.restart(0, Duration::ZERO);
     assert_eq!(world.stats("jobs").dead, 2);
 }
