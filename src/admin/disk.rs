@@ -1,4 +1,4 @@
-//! How much of the data directory's disk is free: looked at once a second, told to the shard when a mark is crossed.
+//! How much of the data directory's disk is free: looked at a few times a second, told to the shard when a mark is crossed.
 //!
 //! Off the way of any message: a file system that takes long to answer holds up nobody.
 
@@ -12,7 +12,7 @@ use crate::host::{self, DiskSpace, DiskState};
 use crate::mail::{OperatorReply, OperatorRequest};
 use crate::telemetry::Gauge;
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A mark is left behind once this part of it more is free, so that what comes and goes near it changes nothing.
 const MARGIN: u64 = 8;
 const MIB: u64 = 1 << 20;
