@@ -126,7 +126,17 @@ impl Planted {
                 .for_each(|message| message.header.priority = 9 - message.header.priority);
         }
         if self.flaw == Flaw::AttemptsUnbounded {
-            batch.messages.iter_mut().for_each(|message| message.header.attempts_max = 1000);
+            let mut messages = batch.messages.iter_mut();
+            for command in &batch.commands {
+                let Command::Publish(publish) = command else { continue };
+                let own = messages.by_ref().take(publish.messages as usize);
+                // A topic takes no such message.
+                if publish.queue.topic().is_none() {
+                    own.for_each(|message| message.header.attempts_max = 1000);
+                } else {
+                    own.for_each(drop);
+                }
+            }
         }
         for command in &mut batch.commands {
             self.tamper_with(command);
