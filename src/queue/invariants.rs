@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use crate::clock::Time;
-use crate::queue::Brain;
 use crate::queue::bodies::Bodies;
 use crate::queue::messages::{NIL, State};
 use crate::queue::queues::Queue;
+use crate::queue::{Brain, Reading};
 
 impl Brain {
     /// Panics with a message when the brain contradicts itself. For tests; slow.
@@ -16,6 +16,7 @@ impl Brain {
         self.check_leases();
         self.check_parked();
         self.check_lanes();
+        self.check_reads();
         self.check_ids();
         self.check_namespaces();
         self.check_dead();
@@ -203,9 +204,18 @@ impl Brain {
             assert_eq!(subscription.is_eager, may_take, "subscription {index} and its place in the line");
             assert!(client.is_connected, "a subscription outlived its connection");
             let queue = self.queues.at(subscription.queue);
-            let waits = queue.is_starved || queue.is_held_back || self.is_bounded_now(queue);
+            let waits = queue.is_starved
+                || queue.is_held_back
+                || queue.ready.reading() > 0
+                || self.is_bounded_now(queue);
             assert!(!(may_take && queue.ready_count > 0 && !waits), "a message and a consumer do not meet");
         }
+    }
+
+    fn check_reads(&self) {
+        let begun: u32 = self.queues.slab.iter().map(|(_, queue)| queue.ready.reading()).sum();
+        let is_delivery = |reading: &&Reading| matches!(reading, Reading::Delivery { .. });
+        assert_eq!(begun as usize, self.reads.values().filter(is_delivery).count(), "reads nobody waits for");
     }
 
     fn check_ids(&self) {

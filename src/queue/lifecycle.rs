@@ -155,6 +155,7 @@ impl Brain {
 
     /// The same where the caller writes down that it is done. Returns its id.
     pub(super) fn end_message(&mut self, slot: u32, turn: &mut Turn<'_>) -> u64 {
+        self.abandon_read(slot);
         self.leave(slot);
         self.release_key(slot, turn);
         self.part_lane(slot);

@@ -80,6 +80,21 @@ impl Ready {
         }
     }
 
+    /// The body of a message of this flow, which was leased, is being read back.
+    pub(super) fn read_begun(&mut self, flow: u32) {
+        self.lists_mut(flow).reading += 1;
+    }
+
+    /// It is there, or not wanted any more.
+    pub(super) fn read_ended(&mut self, flow: u32) {
+        self.lists_mut(flow).reading -= 1;
+    }
+
+    /// Whether bodies of this flow are being read back: what comes after them waits, so that it does not overtake.
+    pub(super) fn is_reading(&self, flow: u32) -> bool {
+        self.lists(flow).reading > 0
+    }
+
     pub(super) fn push_back(&mut self, messages: &mut Messages, slot: u32, flow: u32) {
         self.enter_ring(flow);
         self.lists_mut(flow).push_back(messages, slot);
@@ -92,6 +107,12 @@ impl Ready {
 
     pub(super) fn unlink(&mut self, messages: &mut Messages, slot: u32, flow: u32) {
         self.lists_mut(flow).unlink(messages, slot);
+    }
+
+    /// Bodies of all flows that are being read back.
+    pub(super) fn reading(&self) -> u32 {
+        let keyed = self.shares.iter().flat_map(|shares| shares.keyed.flows.iter());
+        self.plain.reading + keyed.map(|(_, flow)| flow.lists.reading).sum::<u32>()
     }
 
     /// The first of each list.
@@ -231,11 +252,13 @@ struct Lists {
     heads: [u32; PRIORITIES],
     tails: [u32; PRIORITIES],
     occupied: u16,
+    /// Bodies of its messages that are being read back for deliveries.
+    reading: u32,
 }
 
 impl Default for Lists {
     fn default() -> Self {
-        Self { heads: [NIL; PRIORITIES], tails: [NIL; PRIORITIES], occupied: 0 }
+        Self { heads: [NIL; PRIORITIES], tails: [NIL; PRIORITIES], occupied: 0, reading: 0 }
     }
 }
 

@@ -53,6 +53,11 @@ impl Brain {
                 break;
             }
             let message = self.messages.at(slot);
+            let flow = self.lanes.flow_of(message.lane);
+            if message.body.is_memory() && self.queues.at(queue).ready.is_reading(flow) {
+                // It goes on when they are there.
+                break;
+            }
             if !message.body.is_memory() && !self.has_room_to_read() {
                 self.starve(queue);
                 break;
@@ -201,6 +206,7 @@ impl Brain {
             let message = self.messages.at(slot);
             let read = turn.journal.read(message.position, message.body_offset, body_len);
             self.reads.insert(read, Reading::Delivery { lease });
+            self.queues.at_mut(queue).ready.read_begun(flow);
             self.reading_bytes += u64::from(body_len);
         }
     }
@@ -296,7 +302,10 @@ impl Brain {
             self.reading_bytes -= bytes.len() as u64;
         }
         match reading {
-            Some(Reading::Delivery { lease }) => self.deliver_read(lease, bytes, turn),
+            Some(Reading::Delivery { lease }) => {
+                self.end_read(lease);
+                self.deliver_read(lease, bytes, turn);
+            }
             Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
             Some(Reading::Job { job, message }) => self.job_read(job, message, bytes),
             Some(Reading::Abandoned) | None => {}
@@ -307,6 +316,15 @@ impl Brain {
     /// Whether another body may be read back for a delivery.
     pub(super) fn has_room_to_read(&self) -> bool {
         self.reads.len() < self.config.reads_max && self.reading_bytes < limits::READING_BYTES_MAX
+    }
+
+    /// The body of a leased message is there, or not wanted any more.
+    pub(super) fn end_read(&mut self, lease: LeaseId) {
+        let Some(slot) = self.messages.find(lease.message) else { return };
+        let message = self.messages.at(slot);
+        let (queue, flow) = (message.queue, self.lanes.flow_of(message.lane));
+        self.queues.at_mut(queue).ready.read_ended(flow);
+        self.mark_dirty(queue);
     }
 
     /// Sends a body that was read back, if its lease still stands and its connection is the one that took it.

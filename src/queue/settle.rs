@@ -147,6 +147,7 @@ impl Brain {
             |reading: &&mut Reading| matches!(reading, Reading::Delivery { lease } if *lease == ended);
         if let Some(reading) = self.reads.values_mut().find(is_for_it) {
             *reading = Reading::Abandoned;
+            self.end_read(ended);
             self.replenish(client, subscription, epoch, body_len);
         }
     }
