@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut again = Vec::new();
     match &record {
         Record::Boot(boot) => encode_boot(&mut again, *boot),
-        Record::Leased(leases) => encode_leased(&mut again, leases),
+        Record::Leased { boot: Some(boot), leases } => encode_leased(&mut again, *boot, leases),
         Record::Done(ids) => encode_done(&mut again, ids),
         Record::Returned(ids) => encode_returned(&mut again, ids),
         Record::Dedup(dedup) => {

@@ -441,7 +441,8 @@ impl Brain {
     fn append_leased(&mut self, turn: &mut Turn<'_>) {
         if !self.leased.is_empty() {
             let mut leased = std::mem::take(&mut self.leased);
-            self.append_amendment(turn, |out| record::encode_leased(out, &leased));
+            let boot = self.boot;
+            self.append_amendment(turn, |out| record::encode_leased(out, boot, &leased));
             leased.clear();
             self.leased = leased;
         }

@@ -16,7 +16,8 @@
 //!              [v count, count × v message] [text schedule, v fired wall] [v targets, targets × text queue]
 //!              [v window];
 //!              behind each u8 priority | options a u8: 1 the message has options
-//!  4 leased    v count, count × (v message, v attempt)             boot: that of the last boot record
+//!  4 leased    v count, count × (v message, v attempt)             boot: that of the last boot record; version 2, for
+//!              compaction may move that: v boot, then as version 1
 //!  5 done      v count, count × v message                          acked or purged
 //!  6 failed    v message, v attempt, v wall, u8 next (0 ready, 1 scheduled, 2 dead, 3 dead and holds its ordering key),
 //!              v argument (time or reason),
@@ -73,6 +74,8 @@ const VERSION_WITH_ORDER: u8 = 2;
 const HAS_ORDER: u8 = 0x80;
 /// Of what tells how long attempts lasted, and by shard time when a message died.
 const VERSION_WITH_TIMES: u8 = 2;
+/// Of attempts that say in which boot they were begun.
+const VERSION_WITH_BOOT: u8 = 2;
 const KIND_MASK: u8 = 0x1f;
 const BOOT: u8 = 1;
 const CLOCK: u8 = 2;
@@ -204,7 +207,12 @@ pub enum Record<'a> {
     /// Messages were published.
     Publish(PublishRecord<'a>),
     /// Attempts were begun: (message, attempt).
-    Leased(Vec<(u64, u32)>),
+    Leased {
+        /// In this boot; `None` for that of the last boot record.
+        boot: Option<Boot>,
+        /// Messages and attempts.
+        leases: Vec<(u64, u32)>,
+    },
     /// Messages are gone.
     Done(Vec<u64>),
     /// An attempt failed.

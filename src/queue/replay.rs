@@ -50,8 +50,9 @@ impl Brain {
                 self.next_id = self.next_id.max(next_id);
             }
             Record::Publish(publish) => self.replay_publish(position, &publish),
-            Record::Leased(leases) => {
-                leases.into_iter().for_each(|(id, attempt)| self.replay_lease(id, attempt))
+            Record::Leased { boot, leases } => {
+                let boot = boot.unwrap_or(self.boot);
+                leases.into_iter().for_each(|(id, attempt)| self.replay_lease(id, attempt, boot));
             }
             Record::Done(ids) => ids.into_iter().for_each(|id| {
                 if let Some(slot) = self.messages.find(MessageId(id)) {
@@ -375,10 +376,9 @@ impl Brain {
         }
     }
 
-    fn replay_lease(&mut self, id: u64, attempt: u32) {
+    fn replay_lease(&mut self, id: u64, attempt: u32, boot: Boot) {
         let Some(slot) = self.messages.find(MessageId(id)) else { return };
         self.place_again(slot, Standing::AttemptOpen, Wall(0));
-        let boot = self.boot;
         let message = self.messages.at_mut(slot);
         message.attempt = attempt;
         message.boot = boot;

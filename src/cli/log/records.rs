@@ -22,7 +22,7 @@ pub(super) fn kind(record: &Record<'_>) -> &'static str {
         Record::Boot(_) => "boot",
         Record::Clock { .. } => "clock",
         Record::Publish(_) => "publish",
-        Record::Leased(_) => "leased",
+        Record::Leased { .. } => "leased",
         Record::Done(_) => "done",
         Record::Failed(_) => "failed",
         Record::Returned(_) => "returned",
@@ -40,7 +40,7 @@ pub(super) fn kind(record: &Record<'_>) -> &'static str {
 /// The messages that a record amends.
 pub(super) fn ids(record: &Record<'_>) -> Vec<u64> {
     match record {
-        Record::Leased(leases) => leases.iter().map(|lease| lease.0).collect(),
+        Record::Leased { leases, .. } => leases.iter().map(|lease| lease.0).collect(),
         Record::Done(ids) | Record::Returned(ids) => ids.clone(),
         Record::Publish(publish) => publish.acks.clone(),
         Record::Failed(failed) => vec![failed.id],
@@ -60,9 +60,11 @@ pub(super) fn fields(record: &Record<'_>, payloads: bool) -> Fields {
             vec![("time_ms", time.0.into()), ("wall_unix_ms", wall.0.into()), ("next_id", (*next_id).into())]
         }
         Record::Publish(publish) => publish_fields(publish, payloads),
-        Record::Leased(leases) => {
+        Record::Leased { boot, leases } => {
             let lease = |&(id, attempt): &(u64, u32)| json!({ "id": id, "attempt": attempt });
-            vec![("leases", leases.iter().map(lease).collect())]
+            let mut fields = vec![("leases", leases.iter().map(lease).collect())];
+            fields.extend(boot.map(|boot| ("boot", boot.0.into())));
+            fields
         }
         Record::Done(ids) | Record::Returned(ids) => vec![("ids", ids.clone().into())],
         Record::Failed(failed) => {

@@ -8,7 +8,7 @@ use crate::queue::record::{
     HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS,
     PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PARTS, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN,
     RETIRED, RETURNED, Reason, Record, RecordError, SCHEDULE, SETTINGS, SNAPSHOT, SchedulePlan,
-    ScheduleRecord, SettingsRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER,
+    ScheduleRecord, SettingsRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_BOOT, VERSION_WITH_ORDER,
     VERSION_WITH_PARTS, VERSION_WITH_TIMES,
 };
 
@@ -43,14 +43,18 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
         (VERSION, _)
         | (VERSION_WITH_PARTS, PUBLISH)
         | (VERSION_WITH_ORDER, REDRIVEN)
-        | (VERSION_WITH_TIMES, FAILED | SNAPSHOT) => {}
+        | (VERSION_WITH_TIMES, FAILED | SNAPSHOT)
+        | (VERSION_WITH_BOOT, LEASED) => {}
         _ => return Err(RecordError::Version),
     }
     let record = match tag & KIND_MASK {
         BOOT => Record::Boot(Boot(reader.u32()?)),
         CLOCK => Record::Clock { time: Time(reader.v()?), wall: Wall(reader.v()?), next_id: reader.v()? },
         PUBLISH => Record::Publish(reader.publish(tag >> 5)?),
-        LEASED => Record::Leased(reader.list(2, |reader| Ok((reader.v()?, reader.u32()?)))?),
+        LEASED => Record::Leased {
+            boot: if tag >> 5 == VERSION_WITH_BOOT { Some(Boot(reader.u32()?)) } else { None },
+            leases: reader.list(2, |reader| Ok((reader.v()?, reader.u32()?)))?,
+        },
         DONE => Record::Done(reader.list(1, Reader::v)?),
         RETURNED => Record::Returned(reader.list(1, Reader::v)?),
         FAILED => Record::Failed(reader.failed(tag >> 5)?),

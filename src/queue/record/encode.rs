@@ -7,8 +7,8 @@ use crate::queue::record::{
     BOOT, CLOCK, DEDUP, DIED, DONE, Digest, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE,
     HAS_ORDER, HAS_TTL, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE,
     PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason, SCHEDULE, SETTINGS, SNAPSHOT,
-    ScheduleRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_ORDER, VERSION_WITH_PARTS,
-    VERSION_WITH_TIMES,
+    ScheduleRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_BOOT, VERSION_WITH_ORDER,
+    VERSION_WITH_PARTS, VERSION_WITH_TIMES,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -138,8 +138,9 @@ fn encode_entry(out: &mut Vec<u8>, message: &PublishMessage, is_plain: bool) {
 }
 
 /// Appends a leased record.
-pub fn encode_leased(out: &mut Vec<u8>, leases: &[(u64, u32)]) {
-    begin(out, LEASED);
+pub fn encode_leased(out: &mut Vec<u8>, boot: Boot, leases: &[(u64, u32)]) {
+    out.push(LEASED | VERSION_WITH_BOOT << 5);
+    put(out, u64::from(boot.0));
     put(out, leases.len() as u64);
     for &(message, attempt) in leases {
         put(out, message);

@@ -132,7 +132,8 @@ proptest! {
         let (time, wall) = (Time(id / 2), Wall(wall));
         again(|out| encode_boot(out, Boot(boot)), &Record::Boot(Boot(boot)));
         again(|out| encode_clock(out, time, wall, id), &Record::Clock { time, wall, next_id: id });
-        again(|out| encode_leased(out, &leases), &Record::Leased(leases.clone()));
+        let begun = Record::Leased { boot: Some(Boot(boot)), leases: leases.clone() };
+        again(|out| encode_leased(out, Boot(boot), &leases), &begun);
         again(|out| encode_done(out, &ids), &Record::Done(ids.clone()));
         again(|out| encode_returned(out, &ids), &Record::Returned(ids.clone()));
         let reason = Reason::Expired;

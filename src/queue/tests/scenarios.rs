@@ -849,3 +849,59 @@ fn a_queue_that_is_held_back_may_go_away() {
     world.advance(Duration::ZERO);
     assert!(!world.brain.is_holding_back());
 }
+
+#[test]
+fn what_is_in_memory_does_not_overtake_what_is_read_back() {
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    world.publish(conn, "jobs", &["1", "2", "3", "4"]);
+    world.commit();
+    for id in [1, 3] {
+        let slot = world.brain.messages.find(MessageId(id)).unwrap();
+        world.brain.messages.drop_body(slot);
+    }
+    world.subscribe(conn, 1, "jobs", 10);
+    assert_eq!(deliveries(&world.released()).len(), 0, "the first one is being read");
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.extend(deliveries(&world.commit()).into_iter().map(|(_, body)| body));
+    }
+    assert_eq!(seen, ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn a_lease_whose_read_is_abandoned_lets_the_others_go_on() {
+    let mut world = World::new();
+    let (first, second) = (world.attach("first"), world.attach("second"));
+    world.publish(first, "jobs", &["1", "2"]);
+    world.commit();
+    let slot = world.brain.messages.find(MessageId(1)).unwrap();
+    world.brain.messages.drop_body(slot);
+    world.subscribe(first, 1, "jobs", 1);
+    world.subscribe(second, 1, "jobs", 1);
+    assert_eq!(deliveries(&world.released()).len(), 0);
+    // The lease ends before its body is there.
+    world.detach(first, true);
+    let seen: Vec<String> = deliveries(&world.commit()).into_iter().map(|(_, body)| body).collect();
+    assert_eq!(seen, ["1"], "it is tried again first");
+}
+
+/// The boot record lies behind the record of the lease then.
+#[test]
+fn a_late_ack_counts_although_compaction_moved_the_record_of_its_boot() {
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    world.publish(conn, "jobs", &["x"]);
+    world.commit();
+    world.subscribe(conn, 1, "jobs", 1);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    world.compact(2);
+    world.restart(0, Duration::from_secs(1));
+    let conn = world.attach("worker");
+    let seq = world.settle(conn, &[lease], Settlement::Ack);
+    let settled = world.commit().into_iter().find_map(|(effect, _)| match effect {
+        Effect::Settled(settled) if settled.seq == seq => Some(settled),
+        _ => None,
+    });
+    assert!(settled.unwrap().lost.is_none(), "the lease is the newest");
+}
