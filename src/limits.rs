@@ -321,6 +321,24 @@ pub const TOPICS_PER_NAMESPACE_MAX: usize = 10_000;
 pub const TOPIC_SETS_PER_NAMESPACE_MAX: usize = 10_000;
 /// The same for all namespaces of a shard. A session's set is a number of 16 bits.
 pub const TOPIC_SETS_MAX: usize = 50_000;
+/// Bindings of topics to queues and mailboxes in one namespace.
+pub const BINDINGS_PER_NAMESPACE_MAX: usize = 10_000;
+/// Longest name of a binding, in bytes: that of one that is not given any is its pattern and its queue.
+pub const BINDING_NAME_BYTES_MAX: usize = 2 * QUEUE_NAME_BYTES_MAX;
+/// Longest filter of a binding, in bytes.
+pub const FILTER_BYTES_MAX: usize = 1024;
+/// How deep parentheses and `not` of a filter may be nested.
+pub const FILTER_DEPTH_MAX: usize = 32;
+/// Tokens of a topic's name that a pattern may ask for.
+pub const TOPIC_TOKENS_MAX: usize = 32;
+/// Queues and mailboxes that one publish to a topic reaches; one that would reach more is refused.
+pub const FANOUT_QUEUES_MAX: usize = 4096;
+/// Messages that one publish to a topic becomes, in all of them together.
+pub const FANOUT_MESSAGES_MAX: usize = 65_536;
+/// Bytes of what a record of compaction says of the copies of one message, beside the message.
+pub const FANOUT_SNAPSHOT_BYTES_MAX: usize = 512 * KIB;
+/// Limits of queues that `$sys.limits` told of in the last second; beyond it no others are told of.
+pub const LIMITS_TOLD_MAX: usize = 1024;
 /// Bytes of broadcasts on their way to the connections of one loop, each counting at least
 /// [`BROADCAST_CHARGE_BYTES_MIN`]; beyond it a publish to a topic is refused. One that is larger passes alone.
 pub const BROADCAST_BYTES_PER_LOOP_MAX: u64 = 16 * MIB as u64;
@@ -468,6 +486,10 @@ const _: () = {
     assert!(TOPIC_SETS_PER_NAMESPACE_MAX <= TOPIC_SETS_MAX && TOPIC_SETS_MAX < u16::MAX as usize - 1);
     assert!(BROADCAST_PORTION_SENDS > 0 && BROADCAST_PORTION_SENDS <= BROADCAST_WAVE_SENDS);
     assert!(FRAME_BYTES_MAX <= BROADCASTS_KEPT_BYTES_MAX);
+    // A publish to a topic, its copies and the names of its queues are one record.
+    let fanout = FANOUT_QUEUES_MAX * (QUEUE_NAME_BYTES_MAX + 12) + FANOUT_MESSAGES_MAX;
+    assert!(fanout + FRAME_BYTES_MAX < LOG_BATCH_BYTES_MAX);
+    assert!(FANOUT_SNAPSHOT_BYTES_MAX + FRAME_BYTES_MAX < LOG_BATCH_BYTES_MAX);
     assert!(SEGMENT_BYTES.is_multiple_of(LOG_BLOCK_BYTES));
     assert!(RESERVED_SEGMENTS < SPARE_SEGMENTS_MAX);
     assert!(BATCH_MESSAGES_MAX <= PUBLISH_WINDOW_MESSAGES as usize);

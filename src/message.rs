@@ -121,25 +121,29 @@ pub fn message_attributes(body: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// An encoded message that has these attributes, in this order, and nothing else.
+/// An encoded message that has these attributes, in this order, and this payload: what the server itself tells.
 #[must_use]
-pub fn attributes_only(attributes: &[(&str, &str)]) -> Vec<u8> {
-    let mut message = Vec::new();
+pub fn event_message(attributes: &[(&str, &str)], payload: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(64 + payload.len() * 2);
+    if !payload.is_empty() {
+        append_field(&mut message, 1, payload);
+    }
     attributes.iter().for_each(|(name, value)| append_attribute(&mut message, name, value));
     message
 }
 
 /// Adds an attribute to an encoded message.
 pub fn append_attribute(message: &mut Vec<u8>, name: &str, value: &str) {
-    let put = |out: &mut Vec<u8>, number: u32, bytes: &[u8]| {
-        encode_key(number, WireType::LengthDelimited, out);
-        encode_varint(bytes.len() as u64, out);
-        out.extend_from_slice(bytes);
-    };
     let mut entry = Vec::with_capacity(name.len() + value.len() + 8);
-    put(&mut entry, 1, name.as_bytes());
-    put(&mut entry, 2, value.as_bytes());
-    put(message, 2, &entry);
+    append_field(&mut entry, 1, name.as_bytes());
+    append_field(&mut entry, 2, value.as_bytes());
+    append_field(message, 2, &entry);
+}
+
+fn append_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
 }
 
 fn check_option(field: &Field<'_>) -> Result<(), Fault> {

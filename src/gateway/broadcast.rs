@@ -271,11 +271,12 @@ impl Gateway {
 
     /// A publish to a topic was handed on.
     pub(super) fn broadcasted(&mut self, now: Time, broadcasted: Broadcasted) {
-        let Broadcasted { conn, seq, messages, bytes, subscribers } = broadcasted;
+        let Broadcasted { conn, seq, messages, bytes, first_id, subscribers } = broadcasted;
         if !self.publishes_answered(conn, 1, messages, bytes) {
             return;
         }
-        let ack = proto::PublishAck { seq, messages, subscribers, ..Default::default() };
+        let ack =
+            proto::PublishAck { seq, messages, first_id: first_id.0, subscribers, ..Default::default() };
         self.append(now, conn.slot, |out| {
             encode(out, Kind::PublishAck, &ack);
             Some(Kind::PublishAck)

@@ -3,7 +3,7 @@
 use crate::clock::Time;
 use crate::gateway::{Action, CloseCause, Gateway, table, translate};
 use crate::ids::ProducerId;
-use crate::mail::{Command, Detach};
+use crate::mail::{Command, Detach, DetachReason};
 use crate::session::{Denied, Phase};
 use crate::wire::{Fault, Kind, clip, proto};
 
@@ -74,6 +74,19 @@ impl Ending {
 
     pub(super) fn bye(retired_producer: Option<ProducerId>) -> Self {
         Self { bye: true, retired_producer, ..Self::new(Cause::Done, Farewell::Nothing) }
+    }
+
+    fn reason(&self) -> DetachReason {
+        match self.cause {
+            _ if self.bye => DetachReason::Bye,
+            Cause::Gone => DetachReason::ConnectionLost,
+            Cause::HeartbeatMissed => DetachReason::HeartbeatMissed,
+            Cause::Fault => DetachReason::Fault,
+            Cause::TooSlow | Cause::Stalled => DetachReason::TooSlow,
+            Cause::Unauthenticated | Cause::Refused | Cause::HandshakeTimeout | Cause::Done => {
+                DetachReason::SentAway
+            }
+        }
     }
 
     /// With a slot of the server's choice.
@@ -156,7 +169,8 @@ impl Gateway {
         self.answered(unanswered);
         if !matches!(phase, Phase::AwaitingHello | Phase::AwaitingAdmission) {
             let conn = crate::ids::ConnKey { loop_id: self.loop_id, slot, generation };
-            let detach = Detach { conn, bye: ending.bye, retired_producer: ending.retired_producer };
+            let (bye, reason, retired_producer) = (ending.bye, ending.reason(), ending.retired_producer);
+            let detach = Detach { conn, bye, reason, retired_producer };
             self.batch.commands.push(Command::Detach(detach));
         }
         if phase == Phase::Leaving {

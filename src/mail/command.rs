@@ -15,8 +15,8 @@ pub enum Command {
     /// The connection is gone. Not answered.
     Detach(Detach),
     /// Answered with `PublishAcked` or `PublishRefused` once durable; where its queue is a topic, with `Broadcasted` or
-    /// `PublishRefused` at once; with `LeasesLost` where it acks leases that are. Owns the batch's next `messages` messages
-    /// and `acks` leases.
+    /// `PublishRefused`, at once unless a binding took it; with `LeasesLost` where it acks leases that are. Owns the batch's
+    /// next `messages` messages and `acks` leases.
     Publish(Publish),
     /// Answered with `Settled`. Owns the batch's next `leases` leases.
     Settle(Settle),
@@ -124,8 +124,42 @@ pub struct Detach {
     pub conn: ConnKey,
     /// The client said BYE: the session ends now instead of after the grace period.
     pub bye: bool,
+    /// Why, for who watches.
+    pub reason: DetachReason,
     /// A producer whose every sequence is answered, to be forgotten.
     pub retired_producer: Option<ProducerId>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DetachReason {
+    /// The client said goodbye.
+    Bye,
+    /// The socket was closed or reset.
+    ConnectionLost,
+    /// The client's heartbeats stayed away.
+    HeartbeatMissed,
+    /// The client broke the protocol.
+    Fault,
+    /// The client did not take what it was sent.
+    TooSlow,
+    /// The server sent it away, to come back another time.
+    SentAway,
+}
+
+impl DetachReason {
+    /// As `$sys.presence` tells it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bye => "bye",
+            Self::ConnectionLost => "connection_lost",
+            Self::HeartbeatMissed => "heartbeat_missed",
+            Self::Fault => "fault",
+            Self::TooSlow => "too_slow",
+            Self::SentAway => "sent_away",
+        }
+    }
 }
 
 /// Messages for one queue, all or none.

@@ -147,7 +147,9 @@ pub struct Broadcasted {
     pub messages: u32,
     /// Their bytes, which leave the window.
     pub bytes: u32,
-    /// Subscriptions there were to the topic.
+    /// The id of the first message in the first queue it is bound to; 0 when it went to none.
+    pub first_id: MessageId,
+    /// Subscriptions there were to the topic, and queues that bindings put it on.
     pub subscribers: u64,
 }
 

@@ -6,6 +6,7 @@
 //! on its way. This module does not know who sends or receives.
 
 mod bell;
+mod binding;
 mod command;
 mod drain;
 mod effect;
@@ -17,9 +18,10 @@ mod tests;
 mod topic;
 
 pub use bell::Bell;
+pub use binding::{BindingRow, BindingSpec, TargetFull};
 pub use command::{
-    Attach, Command, CommandBatch, Detach, Drained, MessageHeader, ProducerSequence, Publish, PublishMessage,
-    Resume, Settle, Settlement,
+    Attach, Command, CommandBatch, Detach, DetachReason, Drained, MessageHeader, ProducerSequence, Publish,
+    PublishMessage, Resume, Settle, Settlement,
 };
 pub use drain::{DrainOrder, WHOLE_PPM};
 pub use effect::{

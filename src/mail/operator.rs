@@ -5,13 +5,13 @@ use serde::Serialize;
 use crate::clock::Wall;
 use crate::host::DiskState;
 use crate::ids::{MessageId, Namespace, QueueName, ScheduleName};
-use crate::mail::{MessageHeader, Refused, ScheduleRow, ScheduleSpec};
+use crate::mail::{BindingRow, BindingSpec, MessageHeader, Refused, ScheduleRow, ScheduleSpec};
 
 /// A request of the operator API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OperatorRequest {
-    /// Publishes one message. Answered with `Published` once durable, with `Broadcasted` when `queue` is a topic, or
-    /// with `Refused`. Never parked.
+    /// Publishes one message. Answered with `Published` once durable; when `queue` is a topic with `Broadcasted`, once
+    /// durable where a binding took it; or with `Refused`. Never parked.
     Publish {
         /// The tenant.
         namespace: Namespace,
@@ -57,6 +57,29 @@ pub enum OperatorRequest {
         namespace: Namespace,
         /// Which.
         queue: QueueName,
+    },
+    /// Binds topics to a queue, in place of the binding of the same name. Answered with `Bindings` of one row once durable.
+    Bind {
+        /// The tenant.
+        namespace: Namespace,
+        /// What is bound.
+        binding: BindingSpec,
+    },
+    /// Ends a binding. Answered with `Changed`, of 0 when there is none of this name, once durable.
+    Unbind {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which.
+        name: String,
+    },
+    /// The bindings of a namespace. Answered with `Bindings`.
+    Bindings {
+        /// The tenant.
+        namespace: Namespace,
+        /// Names after this one, in order.
+        after: Option<String>,
+        /// At most this many.
+        limit: usize,
     },
     /// Adds a schedule, or replaces the one of its name, of which nothing is remembered; one that is the same stays as it
     /// is. Answered with `Schedules` of one row once durable.
@@ -218,7 +241,7 @@ impl DeadFilter {
 pub enum OperatorReply {
     /// The message is on disk.
     Published(MessageId),
-    /// The message was handed to so many subscriptions of its topic.
+    /// The message was handed to so many subscriptions of its topic, queues that it is bound to included.
     Broadcasted(u64),
     /// Names of namespaces.
     Namespaces(Vec<String>),
@@ -226,6 +249,8 @@ pub enum OperatorReply {
     Queues(Vec<QueueStats>),
     /// The settings of a queue.
     Settings(Vec<SettingRow>),
+    /// Bindings, in order of their names.
+    Bindings(Vec<BindingRow>),
     /// Rows of schedules, in order of their names.
     Schedules(Vec<ScheduleRow>),
     /// The bounds of a namespace, and what it holds.

@@ -25,7 +25,7 @@ pub(super) struct Asked<'a> {
 }
 
 /// The parts of a publish that is kept for later.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Asks {
     pub(super) acks: Box<[LeaseId]>,
     pub(super) messages: Box<[PublishMessage]>,

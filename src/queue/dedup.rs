@@ -246,7 +246,23 @@ impl Brain {
                 "two messages of the batch have the same deduplication id; publish one of them".to_owned();
             return Err(refused(RefusalCode::Invalid, text, 0));
         }
-        let wanted = own.len() as u64;
+        self.judge_more_ids(found, name, own.len() as u64, turn)?;
+        Ok(None)
+    }
+
+    /// The message that this queue knows under an id.
+    pub(super) fn known_in(&self, queue: u32, digest: &Digest, now: Time) -> Option<u64> {
+        self.queues.at(queue).dedup.as_ref()?.known(digest, now)
+    }
+
+    /// Whether the queue of this name, if it was found, can remember so many more ids.
+    pub(super) fn judge_more_ids(
+        &mut self,
+        found: Option<u32>,
+        name: &str,
+        wanted: u64,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refused> {
         let max = match found {
             Some(queue) => self.queues.at(queue).rules(&self.config).dedup_ids_max,
             None => self.default_rules(name).dedup_ids_max,
@@ -257,7 +273,7 @@ impl Brain {
             self.forget_of(queue, FORGOTTEN_AT_ONCE, turn);
         }
         if found.map_or(0, |queue| self.remembered(queue)) + wanted <= max {
-            return Ok(None);
+            return Ok(());
         }
         let text = format!(
             "{name:?} remembers at most {max} deduplication ids: wait until some have expired, raise its dedup_ids_max or \

@@ -21,6 +21,7 @@ impl Brain {
         self.check_namespaces();
         self.check_dead();
         self.directory.check();
+        self.bindings.check();
         let connected = self.directory.clients.iter().filter(|(_, client)| client.is_connected);
         let on = |(at, client): (u32, &crate::queue::directory::Client)| (at, client.conn().loop_id);
         self.topics.check(&connected.map(on).collect::<Vec<_>>());
@@ -52,7 +53,8 @@ impl Brain {
         let quotas: u64 = self.queues.tenants().map(|tenant| u64::from(tenant.quota.held.len)).sum();
         let own = u64::from(self.boot_held.len) + u64::from(self.clock_held.len);
         let schedules: u64 = self.schedules.held().map(|(_, len)| u64::from(len)).sum();
-        messages + marks + settings + schedules + ids + quotas + own
+        let bindings: u64 = self.bindings.iter().map(|binding| u64::from(binding.held.len)).sum();
+        messages + marks + settings + schedules + ids + quotas + bindings + own
     }
 
     fn check_messages(&self) {

@@ -7,13 +7,17 @@
 //! [`Brain::log_room_changed`]. What is to happen outside is appended to the journal and pushed to the outbox.
 
 mod ack_and_publish;
+mod bindings;
 mod bodies;
 mod config;
+mod copies;
 mod dead;
 mod dedup;
 mod directory;
 mod disk;
 mod events;
+mod fanout;
+mod filter;
 mod firing;
 mod invariants;
 mod jobs;
@@ -26,6 +30,7 @@ mod namespaces;
 mod operator;
 mod outbox;
 mod parked;
+mod pattern;
 mod publish;
 mod queues;
 mod quota;
@@ -67,9 +72,11 @@ use crate::mail::{Command, CommandBatch, Effect, RefusalCode, Refused, Settled};
 use crate::telemetry::ShardMetrics;
 use crate::wheel::Wheel;
 
+use bindings::Bindings;
 use dedup::Forgetting;
 use directory::{Directory, Lease, Subscription};
 use disk::Disk;
+use events::Events;
 use jobs::Jobs;
 use lanes::Lanes;
 use lifecycle::Forgotten;
@@ -163,6 +170,8 @@ pub struct Brain {
     directory: Directory,
     subscriptions: Slab<Subscription>,
     topics: Topics,
+    bindings: Bindings,
+    events: Events,
     leases: Slab<Lease>,
     parked: Slab<Parked>,
     /// At most one a loop.
@@ -231,6 +240,8 @@ impl Brain {
             directory: Directory::default(),
             subscriptions: Slab::new(),
             topics: Topics::default(),
+            bindings: Bindings::default(),
+            events: Events::default(),
             leases: Slab::new(),
             parked: Slab::new(),
             parked_by_loop: Vec::new(),
@@ -410,6 +421,9 @@ impl Brain {
             while let Some(queue) = self.turns.next() {
                 self.queues.at_mut(queue).is_dirty = false;
                 self.serve(queue, turn);
+            }
+            if self.tell_events(turn) {
+                continue;
             }
             // A free place among the reads goes on to the next queue when one has no use for it any more.
             if !self.has_room_to_read() {

@@ -2,13 +2,14 @@
 
 use crate::clock::{Now, Time};
 use crate::ids::{ConnKey, MessageId, Namespace, QueueName};
+use crate::log::Ticket;
 use crate::mail::{
     DeadLetter, Effect, FailedAttempt, OperatorReply, OperatorRequest, PublishMessage, QueueStats,
     RefusalCode,
 };
 use crate::queue::ack_and_publish::Asking;
 use crate::queue::dedup::digests;
-use crate::queue::events::check_is_for_users;
+use crate::queue::fanout::Topical;
 use crate::queue::lifecycle::End;
 use crate::queue::messages::State;
 use crate::queue::record::Reason;
@@ -64,6 +65,9 @@ impl Brain {
             | OperatorRequest::SchedulePause { .. }
             | OperatorRequest::Schedules { .. }
             | OperatorRequest::ScheduleShow { .. }) => return self.operate_schedules(conn, request, turn),
+            request @ (OperatorRequest::Bind { .. }
+            | OperatorRequest::Unbind { .. }
+            | OperatorRequest::Bindings { .. }) => return self.operate_bindings(conn, request, turn),
             OperatorRequest::Stats { namespace, queue } => {
                 let found = self.find_queue(&namespace, &queue);
                 let row = match found {
@@ -101,15 +105,15 @@ impl Brain {
             .intern(namespace.as_str(), self.config.namespaces_max)
             .map_err(|full| self.names_full(full));
         if let (Ok(namespace), Some(topic)) = (&namespace, queue.topic()) {
-            let may = check_is_for_users(topic);
-            let reply = match may.and_then(|()| self.broadcast(*namespace, topic, &[message], body, turn)) {
-                Ok(subscribers) => OperatorReply::Broadcasted(subscribers),
+            let topical = Topical { namespace: *namespace, topic, messages: &[message], bodies: body };
+            let (after, reply) = match self.operator_publish_to_topic(topical, turn) {
+                Ok(handed) => (handed.after, OperatorReply::Broadcasted(handed.subscribers)),
                 Err(refused) => {
                     self.metrics.refused.inc();
-                    OperatorReply::Refused(refused)
+                    (Ticket::DURABLE, OperatorReply::Refused(refused))
                 }
             };
-            return turn.push_now(Effect::Operator { conn, reply: Box::new(reply) });
+            return turn.outbox.push(after, Effect::Operator { conn, reply: Box::new(reply) }, &[]);
         }
         let digests = digests(&[message], body);
         let judged = namespace.and_then(|namespace| {

@@ -20,8 +20,8 @@ use crate::queue::{Brain, Turn};
 pub(super) struct Parked {
     pub(super) client: u32,
     pub(super) queue: u32,
-    publish: Publish,
-    asks: Asks,
+    pub(super) publish: Publish,
+    pub(super) asks: Asks,
     /// Neighbours in the queue's list.
     pub(super) next: u32,
     prev: u32,
@@ -31,7 +31,7 @@ impl Parked {
     /// What it takes of its namespace's budget, in bytes.
     pub(super) fn charge(&self) -> u64 {
         let Asks { acks, messages, bodies } = &self.asks;
-        charge(acks, messages, bodies)
+        charge(acks, messages, bodies) + self.publish.queue.topic().map_or(0, |topic| topic.len() as u64)
     }
 }
 
@@ -90,16 +90,17 @@ impl Brain {
         asks: Asks,
         turn: &mut Turn<'_>,
     ) {
-        let entry = self.queues.at_mut(queue);
+        let publish = publish.clone();
+        let parked = Parked { client, queue, publish, asks, next: NIL, prev: NIL };
+        self.insert_parked(parked, turn);
+    }
+
+    /// Puts a publish at the end of its queue's line.
+    pub(super) fn insert_parked(&mut self, parked: Parked, turn: &mut Turn<'_>) {
+        let (client, conn, charge) = (parked.client, parked.publish.conn, parked.charge());
+        let entry = self.queues.at_mut(parked.queue);
         let last = entry.parked.1;
-        let parked = self.parked.insert(Parked {
-            client,
-            queue,
-            publish: publish.clone(),
-            asks,
-            next: NIL,
-            prev: last,
-        }) as u32;
+        let parked = self.parked.insert(Parked { next: NIL, prev: last, ..parked }) as u32;
         entry.parked.1 = parked;
         entry.parked_count += 1;
         let namespace = entry.namespace;
@@ -107,8 +108,7 @@ impl Brain {
             NIL => entry.parked.0 = parked,
             _ => self.parked[last as usize].next = parked,
         }
-        self.count_parked(publish.conn, 1);
-        let charge = self.parked[parked as usize].charge();
+        self.count_parked(conn, 1);
         let tenant = self.queues.tenant_mut(namespace);
         tenant.parked_bytes += charge;
         let is_over = tenant.parked_bytes > self.config.parked_bytes_per_namespace_max;
@@ -119,7 +119,7 @@ impl Brain {
         rest.parked.push_back(parked);
         if is_over && !is_consumer && !rest.reading_stopped {
             rest.reading_stopped = true;
-            turn.push_now(Effect::StopReading { conn: publish.conn });
+            turn.push_now(Effect::StopReading { conn });
         }
     }
 
@@ -138,6 +138,17 @@ impl Brain {
         while turn.journal.room() == Room::Open && !self.disk.refuses() {
             let first = self.queues.at(queue).parked.0;
             let Some(parked) = self.parked.get(first as usize) else { return false };
+            if parked.publish.queue.topic().is_some() {
+                let client = parked.client;
+                if let Some(met) = self.retry_fanout(first, turn) {
+                    return self.await_publish(queue, met);
+                }
+                self.read_on(client, turn);
+                if self.queues.at(queue).parked_count > 0 && self.pass_publish_turn(queue) {
+                    return true;
+                }
+                continue;
+            }
             let (count, bytes) = (parked.asks.messages.len() as u64, parked.asks.bodies.len() as u64);
             // It did when it came; its bounds may be others now.
             if let Some(refused) = self.never_fits(queue, count, bytes) {
@@ -231,7 +242,7 @@ impl Brain {
         }
     }
 
-    fn unpark(&mut self, parked: u32) -> Parked {
+    pub(super) fn unpark(&mut self, parked: u32) -> Parked {
         let parked_at = parked;
         let parked = self.parked.remove(parked as usize);
         let entry = self.queues.at_mut(parked.queue);

@@ -6,15 +6,13 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ConnKey, LeaseId, MessageId, ProducerId};
 use crate::log::{Position, Room};
 use crate::mail::{
-    Broadcasted, Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode,
-    Refused,
+    Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode, Refused,
 };
 use crate::message::{RetryOptions, message_options};
 use crate::queue::ack_and_publish::{Asked, Asking, Asks};
 use crate::queue::bodies::Place;
 use crate::queue::config::WhenFull;
 use crate::queue::dedup::{Entry, digests};
-use crate::queue::events::check_is_for_users;
 use crate::queue::marks::{Run, SEQUENCES_AHEAD_MAX, Verdict};
 use crate::queue::messages::{Message, NIL, State};
 use crate::queue::queues::{NamesFull, NamespaceId};
@@ -44,10 +42,10 @@ impl Brain {
         turn: &mut Turn<'_>,
     ) {
         let Some(client) = self.directory.of_conn(publish.conn) else { return };
-        let namespace = self.directory.at(client).namespace;
         if let Some(topic) = publish.queue.topic() {
-            return self.publish_to_topic(publish, namespace, topic, messages, bodies, turn);
+            return self.publish_to_topic(client, publish, topic, messages, bodies, turn);
         }
+        let namespace = self.directory.at(client).namespace;
         if self.is_answered_again(publish, namespace, bodies.len(), turn) {
             return;
         }
@@ -116,33 +114,6 @@ impl Brain {
         }
     }
 
-    /// A client's publish to a topic. Its producer's sequences are for what is kept: they are ignored.
-    fn publish_to_topic(
-        &mut self,
-        publish: &Publish,
-        namespace: NamespaceId,
-        topic: &str,
-        messages: &[PublishMessage],
-        bodies: &[u8],
-        turn: &mut Turn<'_>,
-    ) {
-        let Publish { conn, seq, messages: count, .. } = *publish;
-        if publish.acks > 0 {
-            let text = "a topic keeps nothing: publish to a queue what is to be acked with it".to_owned();
-            let refused = refused(RefusalCode::Invalid, text, 0);
-            return self.refuse(conn, seq, messages.len(), bodies.len(), refused, turn);
-        }
-        let may = check_is_for_users(topic);
-        match may.and_then(|()| self.broadcast(namespace, topic, messages, bodies, turn)) {
-            Ok(subscribers) => {
-                let bytes = bodies.len() as u32;
-                let answer = Broadcasted { conn, seq, messages: count, bytes, subscribers };
-                turn.push_now(Effect::Broadcasted(answer));
-            }
-            Err(refused) => self.refuse(conn, seq, messages.len(), bodies.len(), refused, turn),
-        }
-    }
-
     /// The queue, and whether the messages may go in now; `false` lets them be parked.
     pub(super) fn judge(
         &mut self,
@@ -152,13 +123,7 @@ impl Brain {
         messages: &[PublishMessage],
         turn: &mut Turn<'_>,
     ) -> Result<(u32, bool), Refused> {
-        if turn.journal.room() == Room::Reserved {
-            let text = "the disk has no room for more messages; free some, acks go on meanwhile";
-            return Err(refused(RefusalCode::DiskFull, text.to_owned(), self.full_retry_ms()));
-        }
-        if self.disk.refuses() {
-            return Err(refused(RefusalCode::DiskFull, self.disk.text.to_string(), self.full_retry_ms()));
-        }
+        self.check_disk(namespace, name, turn)?;
         self.judge_producer(namespace, asking.producer)?;
         let queue =
             self.queues.open(namespace, name, Some(&self.config)).map_err(|full| self.names_full(full))?;
@@ -179,14 +144,33 @@ impl Brain {
         if when_full == WhenFull::DeadLetterOldest && self.make_room(queue, more, more_bytes, turn) {
             return Ok((queue, true));
         }
-        self.limit_reached(queue, met.limit, turn);
-        if asking.may_wait && when_full == WhenFull::Wait {
+        let waits = asking.may_wait && when_full == WhenFull::Wait;
+        self.limit_reached(queue, met.limit, if waits { "wait" } else { "refused" }, turn);
+        if waits {
             return Ok((queue, false));
         }
         Err(self.refuse_full(queue, met, turn.now.time))
     }
 
-    fn judge_producer(
+    /// Whether the disk takes messages.
+    pub(super) fn check_disk(
+        &mut self,
+        namespace: NamespaceId,
+        name: &str,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Refused> {
+        let text = if turn.journal.room() == Room::Reserved {
+            "the disk has no room for more messages; free some, acks go on meanwhile".to_owned()
+        } else if self.disk.refuses() {
+            self.disk.text.to_string()
+        } else {
+            return Ok(());
+        };
+        self.disk_limit_reached(namespace, name, turn.now.time);
+        Err(refused(RefusalCode::DiskFull, text, self.full_retry_ms()))
+    }
+
+    pub(super) fn judge_producer(
         &self,
         namespace: NamespaceId,
         producer: Option<ProducerSequence>,
@@ -206,7 +190,7 @@ impl Brain {
         refused(RefusalCode::LimitReached, text, self.full_retry_ms())
     }
 
-    fn nowhere_to_park(&self) -> Refused {
+    pub(super) fn nowhere_to_park(&self) -> Refused {
         let text = "the queue is full, and as many publishes of this namespace wait for room as may; take messages from the \
                     queues that are full, then publish again";
         refused(RefusalCode::QueueFull, text.to_owned(), self.full_retry_ms())
@@ -330,7 +314,7 @@ impl Brain {
 
     /// Ids for messages that are written down now.
     #[inline]
-    fn take_ids(&mut self, count: usize, turn: &mut Turn<'_>) -> u64 {
+    pub(super) fn take_ids(&mut self, count: usize, turn: &mut Turn<'_>) -> u64 {
         let first_id = self.next_id;
         self.next_id += count as u64;
         let ticket = turn.journal.open_ticket();
@@ -340,7 +324,7 @@ impl Brain {
         first_id
     }
 
-    fn remember(
+    pub(super) fn remember(
         &mut self,
         namespace: NamespaceId,
         producer: ProducerId,
@@ -430,7 +414,7 @@ impl Brain {
 }
 
 /// What a record says of a message that never expires although its queue's default says when.
-const TTL_NEVER: u64 = u64::MAX;
+pub(super) const TTL_NEVER: u64 = u64::MAX;
 
 fn with_own_ttl(mut message: PublishMessage, ttl: Option<Duration>) -> PublishMessage {
     if message.header.ttl_ms == 0 {
@@ -445,7 +429,7 @@ pub(super) fn answer(conn: ConnKey, seq: u64, first_id: u64, messages: u32, byte
     Effect::PublishAcked(PublishAcked { conn, seq, more: 0, first_id, messages, bytes: bytes as u32 })
 }
 
-fn refuse_sequence(verdict: Verdict, producer: ProducerSequence) -> Refused {
+pub(super) fn refuse_sequence(verdict: Verdict, producer: ProducerSequence) -> Refused {
     let ProducerSequence { sequence, unanswered_from, .. } = producer;
     match verdict {
         Verdict::Mixed => refused(

@@ -51,6 +51,22 @@ pub(super) struct Met {
 }
 
 impl Met {
+    /// Others wait before it.
+    pub(super) const fn waiting() -> Self {
+        Self::now(LimitKind::Waiting)
+    }
+
+    /// Whether the queue waits for its namespace.
+    pub(super) const fn is_of_namespace(self) -> bool {
+        matches!(
+            self.limit,
+            LimitKind::NamespaceMessages
+                | LimitKind::NamespaceBytes
+                | LimitKind::NamespacePublishRate
+                | LimitKind::NamespaceWaiting
+        )
+    }
+
     const fn now(limit: LimitKind) -> Self {
         Self { limit, due: None }
     }
@@ -76,6 +92,16 @@ impl Quota {
     }
 }
 
+/// Messages, by slot, that die to make room.
+#[derive(Debug)]
+pub(super) struct Doomed {
+    limit: LimitKind,
+    victims: Vec<u32>,
+}
+
+/// What other queues get when a publish is for one.
+const NOTHING: (u64, u64) = (0, 0);
+
 /// How much does not fit.
 #[derive(Debug, Clone, Copy)]
 struct Excess {
@@ -84,37 +110,43 @@ struct Excess {
     bytes: u64,
 }
 
-impl Brain {
-    /// A limit held up a publish or a delivery, or refused it. Called each time; `queue` is the one it is about.
-    pub(super) fn limit_reached(&mut self, _queue: u32, limit: LimitKind, _turn: &mut Turn<'_>) {
-        self.metrics.limits_reached[limit as usize].inc();
-    }
+fn never_fits(what: &str, name: &str, (messages, bytes): (u64, u64), max: (u64, u64)) -> Refused {
+    let (messages_max, bytes_max) = max;
+    let text = format!(
+        "{messages} messages of {bytes} bytes together never fit {what}{name:?}, which holds at most {messages_max} \
+         messages and {bytes_max} bytes"
+    );
+    refused(RefusalCode::LimitReached, text, 0)
+}
 
+impl Brain {
     /// Why so much can never be in the queue, if that is so.
     pub(super) fn never_fits(&self, queue: u32, messages: u64, bytes: u64) -> Option<Refused> {
         let entry = self.queues.at(queue);
         let rules = entry.rules(&self.config);
-        let tenant = self.queues.tenant(entry.namespace);
-        let whole = &tenant.quota.rules;
-        let (of_all, bytes_of_all) =
-            (whole.messages_max.unwrap_or(u64::MAX), whole.bytes_max.unwrap_or(u64::MAX));
-        let (what, name, messages_max, bytes_max) =
-            if messages > rules.messages_max || bytes > rules.bytes_max {
-                ("", &entry.name, rules.messages_max, rules.bytes_max)
-            } else if messages > of_all || bytes > bytes_of_all {
-                ("the namespace ", &tenant.name, of_all, bytes_of_all)
-            } else {
-                return None;
-            };
-        let text = format!(
-            "{messages} messages of {bytes} bytes together never fit {what}{name:?}, which holds at most \
-             {messages_max} messages and {bytes_max} bytes"
-        );
-        Some(refused(RefusalCode::LimitReached, text, 0))
+        if messages <= rules.messages_max && bytes <= rules.bytes_max {
+            return self.never_fits_namespace(entry.namespace, messages, bytes);
+        }
+        Some(never_fits("", &entry.name, (messages, bytes), (rules.messages_max, rules.bytes_max)))
     }
 
-    /// What of so much has no room in the queue or in its namespace.
-    fn excess(&self, queue: u32, messages: u64, bytes: u64) -> Option<Excess> {
+    /// Why so much can never be in a namespace, in all of its queues together, if that is so.
+    pub(super) fn never_fits_namespace(
+        &self,
+        namespace: NamespaceId,
+        messages: u64,
+        bytes: u64,
+    ) -> Option<Refused> {
+        let tenant = self.queues.tenant(namespace);
+        let rules = &tenant.quota.rules;
+        let max = (rules.messages_max.unwrap_or(u64::MAX), rules.bytes_max.unwrap_or(u64::MAX));
+        (messages > max.0 || bytes > max.1)
+            .then(|| never_fits("the namespace ", &tenant.name, (messages, bytes), max))
+    }
+
+    /// What of so much has no room in the queue or in its namespace, where other queues of that get `beside` with it.
+    #[inline]
+    fn excess(&self, queue: u32, messages: u64, bytes: u64, beside: (u64, u64)) -> Option<Excess> {
         let entry = self.queues.at(queue);
         let tenant = self.queues.tenant(entry.namespace);
         if entry.has_room(&self.config, messages, bytes) && !tenant.quota.bounds_publishes() {
@@ -129,8 +161,8 @@ impl Brain {
         );
         let whole = &tenant.quota.rules;
         let of_all = (
-            over(tenant.messages, messages, whole.messages_max.unwrap_or(u64::MAX)),
-            over(tenant.bytes, bytes, whole.bytes_max.unwrap_or(u64::MAX)),
+            over(tenant.messages + beside.0, messages, whole.messages_max.unwrap_or(u64::MAX)),
+            over(tenant.bytes + beside.1, bytes, whole.bytes_max.unwrap_or(u64::MAX)),
         );
         let limit = match (own, of_all) {
             ((0, 0), (0, 0)) => return None,
@@ -144,7 +176,7 @@ impl Brain {
 
     /// Whether there is no room for so much.
     pub(super) fn lacks_room(&self, queue: u32, messages: u64, bytes: u64) -> bool {
-        self.excess(queue, messages, bytes).is_some()
+        self.excess(queue, messages, bytes, NOTHING).is_some()
     }
 
     /// Whether a publish may go in now.
@@ -153,26 +185,54 @@ impl Brain {
         if self.queues.at(queue).parked_count == 0 {
             return self.may_let_in(queue, messages, bytes, now);
         }
-        let limit = self.excess(queue, messages, bytes).map_or(LimitKind::Waiting, |excess| excess.limit);
+        let limit =
+            self.excess(queue, messages, bytes, NOTHING).map_or(LimitKind::Waiting, |excess| excess.limit);
         Err(Met::now(limit))
     }
 
     /// Whether a publish with nothing parked before it may go in now.
     pub(super) fn may_let_in(&mut self, queue: u32, messages: u64, bytes: u64, now: Time) -> Result<(), Met> {
-        if let Some(excess) = self.excess(queue, messages, bytes) {
+        if let Some(excess) = self.excess(queue, messages, bytes, NOTHING) {
             return Err(Met::now(excess.limit));
         }
-        let namespace = self.queues.at(queue).namespace;
-        let quota = &self.queues.tenant(namespace).quota;
+        self.may_go_first(queue)?;
+        self.publish_rate_met(queue, messages, 0, now).map_or(Ok(()), Err)
+    }
+
+    /// Whether no other queue of the namespace waits to let publishes in before this one.
+    pub(super) fn may_go_first(&self, queue: u32) -> Result<(), Met> {
+        let quota = &self.queues.tenant(self.queues.at(queue).namespace).quota;
         if quota.bounds_publishes() && quota.publishing.front().is_some_and(|&first| first != queue) {
             return Err(Met::now(LimitKind::NamespaceWaiting));
         }
-        self.publish_rate_met(queue, messages, now).map_or(Ok(()), Err)
+        Ok(())
     }
 
-    /// The rate that so many more messages would break now.
+    /// Whether copies may go in now, where other queues of the namespace get `beside` in the same publish. One that has
+    /// waited is at the head of its own queue's line, and goes before those of the others.
+    pub(super) fn may_enter_beside(
+        &mut self,
+        queue: u32,
+        (messages, bytes): (u64, u64),
+        beside: (u64, u64),
+        has_waited: bool,
+        now: Time,
+    ) -> Result<(), Met> {
+        if let Some(excess) = self.excess(queue, messages, bytes, beside) {
+            return Err(Met::now(excess.limit));
+        }
+        if !has_waited {
+            if self.queues.at(queue).parked_count > 0 {
+                return Err(Met::now(LimitKind::Waiting));
+            }
+            self.may_go_first(queue)?;
+        }
+        self.publish_rate_met(queue, messages, beside.0, now).map_or(Ok(()), Err)
+    }
+
+    /// The rate that so many more messages would break now, where other queues of the namespace get `beside` with them.
     #[inline]
-    fn publish_rate_met(&mut self, queue: u32, messages: u64, now: Time) -> Option<Met> {
+    fn publish_rate_met(&mut self, queue: u32, messages: u64, beside: u64, now: Time) -> Option<Met> {
         let entry = self.queues.at(queue);
         let namespace = entry.namespace;
         if let Some(per_s) = entry.rules(&self.config).publish_per_s
@@ -182,7 +242,7 @@ impl Brain {
         }
         let quota = &mut self.queues.tenant_mut(namespace).quota;
         let per_s = quota.rules.publish_per_s?;
-        let at = quota.publish.due(per_s, messages, now)?;
+        let at = quota.publish.due(per_s, messages + beside, now)?;
         Some(Met { limit: LimitKind::NamespacePublishRate, due: Some(at) })
     }
 
@@ -249,25 +309,44 @@ impl Brain {
     /// Leased and scheduled ones stay: somebody works on the former, and the latter have not begun to wait. A crash before
     /// the publish is on disk leaves the dead letters without it: it was not answered, and is sent again.
     pub(super) fn make_room(&mut self, queue: u32, messages: u64, bytes: u64, turn: &mut Turn<'_>) -> bool {
-        // No rate is made by a death.
-        if self.publish_rate_met(queue, messages, turn.now.time).is_some() {
+        let Some(doomed) = self.doomed(queue, (messages, bytes), NOTHING, turn.now.time) else {
             return false;
+        };
+        self.let_die(queue, doomed, turn);
+        true
+    }
+
+    /// Whose death would make that room, if any would; nothing is changed.
+    pub(super) fn doomed(
+        &mut self,
+        queue: u32,
+        (messages, bytes): (u64, u64),
+        beside: (u64, u64),
+        now: Time,
+    ) -> Option<Doomed> {
+        // No rate is made by a death.
+        if self.publish_rate_met(queue, messages, beside.0, now).is_some() {
+            return None;
         }
-        let Some(excess) = self.excess(queue, messages, bytes) else { return false };
+        let excess = self.excess(queue, messages, bytes, beside)?;
         let mut heads: Vec<u32> = self.queues.at(queue).ready.heads().collect();
         let (mut victims, mut freed) = (Vec::new(), 0);
         while (victims.len() as u64) < excess.messages || freed < excess.bytes {
             let oldest = heads.iter_mut().min_by_key(|head| self.messages.at(**head).id);
-            let Some(oldest) = oldest else { return false };
+            let oldest = oldest?;
             let message = self.messages.at(*oldest);
             victims.push(*oldest);
             freed += u64::from(message.body_len);
             *oldest = message.next;
             heads.retain(|&head| head != crate::queue::messages::NIL);
         }
-        self.limit_reached(queue, excess.limit, turn);
-        victims.into_iter().for_each(|slot| self.die(slot, Reason::Overflow, turn));
-        true
+        Some(Doomed { limit: excess.limit, victims })
+    }
+
+    /// Lets them die; nothing has changed since they were chosen.
+    pub(super) fn let_die(&mut self, queue: u32, doomed: Doomed, turn: &mut Turn<'_>) {
+        self.limit_reached(queue, doomed.limit, "oldest_died", turn);
+        doomed.victims.into_iter().for_each(|slot| self.die(slot, Reason::Overflow, turn));
     }
 
     /// The first parked publish of a queue met a limit. Whether the queue waits for its namespace.
@@ -277,10 +356,7 @@ impl Brain {
                 self.wake_queue(queue, met.due);
                 false
             }
-            LimitKind::NamespaceMessages
-            | LimitKind::NamespaceBytes
-            | LimitKind::NamespacePublishRate
-            | LimitKind::NamespaceWaiting => {
+            _ if met.is_of_namespace() => {
                 let namespace = self.queues.at(queue).namespace;
                 if !std::mem::replace(&mut self.queues.at_mut(queue).in_publish_line, true) {
                     self.queues.tenant_mut(namespace).quota.publishing.push_back(queue);

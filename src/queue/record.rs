@@ -13,8 +13,10 @@
 //!              count × body
 //!            version 2, for what few publishes have:
 //!              u8 parts (1 acks, 2 schedule, 4 targets, 8 dedup), and behind the producer, each if its bit is set:
-//!              [v count, count × v message] [text schedule, v fired wall] [v targets, targets × text queue]
-//!              [v window];
+//!              [v count, count × v message] [text schedule, v fired wall]
+//!              [v targets, targets × (text queue, v ttl, v window)] [v window];
+//!              behind v count, if there are targets, targets × count × u8: 1 the message goes there;
+//!              and if there are targets and dedup, targets × count × u8: 1 its id is remembered there;
 //!              behind each u8 priority | options a u8: 1 the message has options
 //!  4 leased    v count, count × (v message, v attempt)             boot: that of the last boot record; version 2, for
 //!              compaction may move that: v boot, then as version 1
@@ -38,32 +40,38 @@
 //! 14 schedule  text namespace, text name, u8 state (0 removed, and nothing follows; 1 active, 2 paused), text cron, text zone,
 //!              text queue, u8 misfire (0 skip, 1 once, 2 all), v missed max, v since wall, v fired wall (0: never),
 //!              v body length, body
+//! 15 binding   text namespace, text name, text pattern, text filter, text queue, u8 when full (0 wait, 1 drop)
+//!              takes the place of one of that name; an empty pattern ends it
 //! 16 dedup     text namespace, text queue, v count, count × (v message, v expires, 16 bytes digest of its id)
+//! 17 copies    v count, count × (all of a snapshot but its kind and its body), body       one message in several queues
 //! ```
 //!
-//! A publish of version 2 is one step of several: `acks` are done with it, `schedule` fired with it, and with `targets` each
-//! message goes to each of these queues: the ids of a target's messages follow each other, and those of the next target
-//! follow them. `queue` is the topic then. The deduplication ids that its messages have are remembered for `window` ms.
+//! A publish of version 2 is one step of several: `acks` are done with it, `schedule` fired with it, and with `targets` its
+//! messages go to each of these queues as far as it says so: target t has message m under the id first id + t × count + m,
+//! and `ttl` is for those that name none (0: as the configuration says). `queue` is the topic then. The bytes that
+//! say what goes where make sure that each copy has one of its own to keep the record alive, and so do those that say whose
+//! id is remembered. The deduplication ids that its messages have are remembered for `window` ms, each target's for its own.
 //!
 //! Upgrade recipe: a new kind needs nothing, an older program refuses it as newer. A kind that changes gets the next
 //! version; the decoder goes on reading the old one, and compaction writes what it moves in the newest.
 //!
-//! Everything but 1, 2, 3, 10, 11, 13, 14 and 16 only amends what lies before it and is released as soon as it is written: the
-//! log frees its oldest segment only, after its live records were written anew as 10, 11 and 16.
+//! Everything but 1, 2, 3, 10, 11, 13 to 17 only amends what lies before it and is released as soon as it is written: the
+//! log frees its oldest segment only, after its live records were written anew; a message as 10, or where several copies
+//! share a body as 17, a publish's mark as 11, ids as 16.
 
 mod decode;
 mod encode;
 
 pub use decode::{decode, decode_head, head_len};
 pub use encode::{
-    encode_boot, encode_clock, encode_dedup, encode_died, encode_done, encode_failed, encode_leased,
-    encode_mark, encode_publish, encode_redriven, encode_retired, encode_returned, encode_schedule,
-    encode_settings, encode_snapshot,
+    encode_binding, encode_boot, encode_clock, encode_copies, encode_dedup, encode_died, encode_done,
+    encode_failed, encode_leased, encode_mark, encode_publish, encode_redriven, encode_retired,
+    encode_returned, encode_schedule, encode_settings, encode_snapshot,
 };
 
 use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
-use crate::mail::{Misfire, ProducerSequence, PublishMessage};
+use crate::mail::{Misfire, ProducerSequence, PublishMessage, TargetFull};
 
 const VERSION: u8 = 1;
 /// Of a publish that has parts, or messages with options.
@@ -91,7 +99,9 @@ const MARK: u8 = 11;
 const RETIRED: u8 = 12;
 const SETTINGS: u8 = 13;
 const SCHEDULE: u8 = 14;
+const BINDING: u8 = 15;
 const DEDUP: u8 = 16;
+const COPIES: u8 = 17;
 
 const PART_ACKS: u8 = 1;
 const PART_SCHEDULE: u8 = 2;
@@ -256,6 +266,39 @@ pub enum Record<'a> {
     Dedup(DedupRecord<'a>),
     /// A schedule was set, or removed.
     Schedule(ScheduleRecord<'a>),
+    /// A topic was bound to a queue, or is not any more.
+    Binding(BindingRecord<'a>),
+    /// Whole messages with the same body, each with the bytes that are its own: all but the body's, and of the first the
+    /// record's beside.
+    Copies(Vec<(SnapshotRecord<'a>, u32)>),
+}
+
+/// A binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindingRecord<'a> {
+    /// The tenant.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Which topics; empty when it ends.
+    pub pattern: &'a str,
+    /// Which of their messages; empty for all.
+    pub filter: &'a str,
+    /// Where they go.
+    pub queue: &'a str,
+    /// What becomes of a publish that the queue has no room for.
+    pub when_full: TargetFull,
+}
+
+/// A queue that messages go to which were published to a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Which.
+    pub queue: &'a str,
+    /// The time to live there of messages that name none, in milliseconds; 0 leaves it to the configuration.
+    pub ttl_ms: u64,
+    /// How long deduplication ids are remembered there, in milliseconds.
+    pub window_ms: u64,
 }
 
 /// A whole schedule, or that there is none of this name.
@@ -336,9 +379,14 @@ pub struct PublishRecord<'a> {
     pub acks: Vec<u64>,
     /// The schedule that fired, and the wall clock it was due at.
     pub schedule: Option<(&'a str, Wall)>,
-    /// The queues that each message goes to; none for `queue` itself.
-    pub targets: Vec<&'a str>,
-    /// How long the deduplication ids of its messages are remembered, in milliseconds; 0: they have none.
+    /// The queues that messages go to; none for `queue` itself.
+    pub targets: Vec<Target<'a>>,
+    /// For each target and in it for each message: 1 when it goes there.
+    pub takes: &'a [u8],
+    /// The same, where ids are remembered: 1 when the message's is; empty otherwise.
+    pub remembers: &'a [u8],
+    /// How long the deduplication ids of its messages are remembered, in milliseconds; 0: they have none. With targets each
+    /// of those says it.
     pub dedup_window_ms: u64,
     /// Length of the head in bytes.
     pub head_len: u32,
@@ -464,8 +512,13 @@ pub struct PublishHead<'a> {
     pub acks: &'a [u64],
     /// The schedule that fired, and the wall clock it was due at.
     pub schedule: Option<(&'a str, Wall)>,
-    /// The queues that each message goes to; none for `queue` itself.
-    pub targets: &'a [&'a str],
-    /// How long the deduplication ids of its messages are remembered, in milliseconds; 0: they have none.
+    /// The queues that messages go to; none for `queue` itself.
+    pub targets: &'a [Target<'a>],
+    /// For each target and in it for each message: 1 when it goes there.
+    pub takes: &'a [u8],
+    /// The same, where ids are remembered: 1 when the message's is; empty otherwise.
+    pub remembers: &'a [u8],
+    /// How long the deduplication ids of its messages are remembered, in milliseconds; 0: they have none. With targets each
+    /// of those says it.
     pub dedup_window_ms: u64,
 }

@@ -3,7 +3,7 @@
 use crate::clock::{Now, Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::log::Position;
-use crate::mail::MessageHeader;
+use crate::mail::{MessageHeader, ProducerSequence};
 use crate::queue::dedup::{Entry, recorded_digests};
 use crate::queue::lifecycle::End;
 use crate::queue::marks::{Mark, Run};
@@ -89,7 +89,12 @@ impl Brain {
                     self.bring_back(slot, target, time, order);
                 }
             }
-            Record::Snapshot(snapshot) => self.replay_snapshot(position, bytes.len(), &snapshot),
+            Record::Snapshot(snapshot) => self.replay_snapshot(position, bytes.len(), None, &snapshot),
+            Record::Copies(copies) => self.replay_copies(position, bytes.len(), &copies),
+            Record::Binding(binding) => {
+                let held = Held { position, len: bytes.len() as u32 };
+                self.replay_binding(held, &binding);
+            }
             Record::Mark(mark) => self.replay_mark(position, bytes.len(), &mark),
             Record::Dedup(ids) => self.replay_dedup(position, bytes.len(), &ids),
             Record::Settings(settings) => {
@@ -135,6 +140,10 @@ impl Brain {
             turn.journal.retain(quota.held.position, quota.held.len);
         }
         self.start_schedules(turn);
+        for binding in self.bindings.iter() {
+            turn.journal.retain(binding.held.position, binding.held.len);
+        }
+        self.metrics.bindings.set(self.bindings.len() as u64);
         self.boot = Boot(self.boot.0 + 1);
         self.append_clock(turn);
         self.append_boot(turn);
@@ -158,8 +167,15 @@ impl Brain {
             Ok(Record::Boot(_)) if self.boot_held.position == position => self.append_boot(turn),
             Ok(Record::Clock { .. }) if self.clock_held.position == position => self.append_clock(turn),
             Ok(Record::Publish(publish)) => {
-                for id in (publish.first_id..).take(publish.messages.len()) {
-                    self.relocate_message(position, id, bytes, turn);
+                if publish.targets.is_empty() {
+                    for id in (publish.first_id..).take(publish.messages.len()) {
+                        self.relocate_message(position, id, bytes, turn);
+                    }
+                    let ids = (publish.first_id..).zip(recorded_digests(&publish));
+                    let ids = ids.filter_map(|(id, digest)| Some((id, digest?)));
+                    self.relocate_ids(position, (publish.namespace, publish.queue), ids, turn);
+                } else {
+                    self.relocate_fanout(position, &publish, bytes, turn);
                 }
                 if let Some(producer) = publish.producer {
                     self.relocate_mark(position, publish.namespace, producer.producer, turn);
@@ -167,17 +183,19 @@ impl Brain {
                 if let Some((schedule, _)) = publish.schedule {
                     self.relocate_schedule(position, publish.namespace, schedule, turn);
                 }
-                if publish.dedup_window_ms > 0 {
-                    let ids = (publish.first_id..).zip(recorded_digests(&publish));
-                    let ids = ids.filter_map(|(id, digest)| Some((id, digest?)));
-                    self.relocate_ids(position, (publish.namespace, publish.queue), ids, turn);
-                }
             }
             Ok(Record::Dedup(dedup)) => {
                 let ids = dedup.ids.iter().map(|&(id, _, digest)| (id, digest));
                 self.relocate_ids(position, (dedup.namespace, dedup.queue), ids, turn);
             }
             Ok(Record::Snapshot(snapshot)) => self.relocate_message(position, snapshot.id, bytes, turn),
+            Ok(Record::Copies(copies)) => {
+                self.relocate_copies(position, copies.iter().map(|(copy, _)| copy.id), bytes, turn);
+            }
+            Ok(Record::Binding(binding)) => {
+                let held = Held { position, len: bytes.len() as u32 };
+                self.relocate_binding(held, &binding, turn);
+            }
             Ok(Record::Mark(mark)) => self.relocate_mark(position, mark.namespace, mark.producer, turn),
             Ok(Record::Schedule(schedule)) => {
                 self.relocate_schedule(position, schedule.namespace, schedule.name, turn);
@@ -219,7 +237,7 @@ impl Brain {
         release(turn, old);
     }
 
-    fn snapshot<'a>(&'a self, slot: u32, body: &'a [u8], now: Now) -> SnapshotRecord<'a> {
+    pub(super) fn snapshot<'a>(&'a self, slot: u32, body: &'a [u8], now: Now) -> SnapshotRecord<'a> {
         let message = self.messages.at(slot);
         let queue = self.queues.at(message.queue);
         let rare = self.messages.rare(slot);
@@ -321,30 +339,25 @@ impl Brain {
 
     fn replay_publish(&mut self, position: Position, publish: &PublishRecord<'_>) {
         self.replay_clock(publish.time, publish.wall);
-        self.next_id = self.next_id.max(publish.first_id + publish.messages.len() as u64);
+        let ids = publish.messages.len() * publish.targets.len().max(1);
+        self.next_id = self.next_id.max(publish.first_id + ids as u64);
         let namespace = self.intern_again(publish.namespace);
-        let queue = self.reopen(namespace, publish.queue);
         for &id in &publish.acks {
             if let Some(slot) = self.messages.find(MessageId(id)) {
                 self.forget(slot);
             }
         }
+        if !publish.targets.is_empty() {
+            return self.replay_fanout(position, namespace, publish);
+        }
+        let queue = self.reopen(namespace, publish.queue);
         let mut head_charge = publish.head_len;
         if let Some((schedule, due)) = publish.schedule {
             let head = Held { position, len: std::mem::take(&mut head_charge) };
             self.replay_firing(namespace, schedule, due, head);
         }
         if let Some(producer) = publish.producer {
-            let run = Run {
-                sequence: producer.sequence,
-                first_id: publish.first_id,
-                position,
-                charge: std::mem::take(&mut head_charge),
-                count: publish.messages.len() as u32,
-            };
-            if self.marks.remember(namespace, producer.producer, producer.unanswered_from, run, |_| {}) {
-                self.queues.tenant_mut(namespace).producers += 1;
-            }
+            self.replay_run(position, namespace, publish, producer, std::mem::take(&mut head_charge));
         }
         let digests = recorded_digests(publish);
         let (mut body_offset, mut bodies) = (publish.bodies_offset, publish.bodies);
@@ -376,6 +389,22 @@ impl Brain {
         }
     }
 
+    /// The mark of a publish's producer, which keeps `charge` bytes of the record.
+    pub(super) fn replay_run(
+        &mut self,
+        position: Position,
+        namespace: NamespaceId,
+        publish: &PublishRecord<'_>,
+        producer: ProducerSequence,
+        charge: u32,
+    ) {
+        let (sequence, count) = (producer.sequence, publish.messages.len() as u32);
+        let run = Run { sequence, first_id: publish.first_id, position, charge, count };
+        if self.marks.remember(namespace, producer.producer, producer.unanswered_from, run, |_| {}) {
+            self.queues.tenant_mut(namespace).producers += 1;
+        }
+    }
+
     fn replay_lease(&mut self, id: u64, attempt: u32, boot: Boot) {
         let Some(slot) = self.messages.find(MessageId(id)) else { return };
         self.place_again(slot, Standing::AttemptOpen, Wall(0));
@@ -398,7 +427,15 @@ impl Brain {
         self.keep_failure(slot, kept);
     }
 
-    fn replay_snapshot(&mut self, position: Position, len: usize, snapshot: &SnapshotRecord<'_>) {
+    /// A message whose body is at the end of the record at `position`, which has `len` bytes; `charge` of them are its own,
+    /// or all.
+    pub(super) fn replay_snapshot(
+        &mut self,
+        position: Position,
+        len: usize,
+        charge: Option<u32>,
+        snapshot: &SnapshotRecord<'_>,
+    ) {
         self.next_id = self.next_id.max(snapshot.id + 1);
         if let Some(slot) = self.messages.find(MessageId(snapshot.id)) {
             self.forget(slot);
@@ -411,7 +448,7 @@ impl Brain {
             position,
             body_offset: (len - snapshot.body.len()) as u32,
             body_len: snapshot.body.len() as u32,
-            charge: len as u32,
+            charge: charge.unwrap_or(len as u32),
             time: self.time_at(snapshot.published),
         };
         let (priority, attempts_max) = (snapshot.priority, snapshot.attempts_max);

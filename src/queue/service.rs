@@ -44,7 +44,7 @@ impl Brain {
                 continue;
             }
             if is_bounded && let Err(met) = self.may_deliver(queue, turn.now.time) {
-                self.limit_reached(queue, met.limit, turn);
+                self.limit_reached(queue, met.limit, "wait", turn);
                 stays_in_line = self.await_delivery(queue, met);
                 break;
             }

@@ -25,6 +25,7 @@ impl Brain {
             self.metrics.take_overs.inc();
             turn.push_now(Effect::TakenOver { conn: self.directory.at(client).conn() });
             self.end_connection(client);
+            self.presence(client, "disconnected", "taken_over");
         }
         self.stop_grace(client);
         self.epochs += 1;
@@ -57,6 +58,7 @@ impl Brain {
             resumed,
         };
         turn.push_now(Effect::Attached(Box::new(attached)));
+        self.presence(client, "connected", if resumed { "resumed" } else { "new" });
         self.metrics.sessions.set(self.directory.clients.len() as u64);
         self.metrics.directory_bytes.set(self.directory.bytes() as u64);
     }
@@ -139,6 +141,7 @@ impl Brain {
             self.metrics.producers.sub(1);
         }
         self.end_connection(client);
+        self.presence(client, "disconnected", detach.reason.as_str());
         if detach.bye {
             self.end_session(client, "the client said goodbye", turn);
         } else {
@@ -151,6 +154,7 @@ impl Brain {
     pub(super) fn grace_over(&mut self, client: u32, turn: &mut Turn<'_>) {
         self.directory.at_mut(client).grace = None;
         self.metrics.sessions_in_grace.sub(1);
+        self.presence(client, "ended", "grace_over");
         self.end_session(client, "the client did not come back", turn);
     }
 

@@ -1,7 +1,9 @@
 //! A brain over a journal in memory, with time and commits in the test's hand.
 
+mod bindings;
 mod dead;
 mod dedup;
+mod events;
 mod keys;
 mod limits;
 mod model;
@@ -297,7 +299,8 @@ impl World {
     }
 
     pub(super) fn detach(&mut self, conn: ConnKey, bye: bool) {
-        self.command(Command::Detach(Detach { conn, bye, retired_producer: None }));
+        let reason = if bye { DetachReason::Bye } else { DetachReason::ConnectionLost };
+        self.command(Command::Detach(Detach { conn, bye, reason, retired_producer: None }));
     }
 
     pub(super) fn publish_with(

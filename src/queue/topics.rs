@@ -4,8 +4,7 @@
 //! share a set, so that a million devices that listen to the same cost two bytes each. There may be only so many sets; a
 //! session that ends a subscription and would need one more keeps what is left by itself. A loop is told each connection's
 //! set and passes broadcasts by its connections itself; all that is counted here is how many subscriptions a topic has on
-//! which loop. Nothing of it is durable. A publish to a topic that is to reach queues and mailboxes too has its place in
-//! [`Brain::broadcast`].
+//! which loop. Nothing of it is durable; what a publish to a topic puts on queues and mailboxes is for [`super::fanout`].
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -15,7 +14,10 @@ use slab::Slab;
 
 use crate::ids::{LoopId, SubscriptionId, TopicId};
 use crate::limits;
+use crate::log::Ticket;
 use crate::mail::{Broadcast, Effect, PublishMessage, RefusalCode, Refused, TopicSet, TopicSubscription};
+use crate::queue::bindings::Wanted;
+use crate::queue::pattern;
 use crate::queue::queues::{NamesFull, NamespaceId};
 use crate::queue::{Brain, Turn, refused};
 
@@ -43,6 +45,8 @@ const OWN: u16 = u16::MAX;
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     topics: usize,
+    /// Of them, those of the server itself.
+    system: usize,
     sets: usize,
 }
 
@@ -157,6 +161,7 @@ impl Topics {
             return Err(NamesFull { what: "topics of this namespace with subscriptions", max });
         }
         count.topics += 1;
+        count.system += usize::from(pattern::is_system(name));
         let id = TopicId(self.next_topic);
         self.next_topic += 1;
         self.topics.insert(id, Topic { namespace, name: name.into(), loops: Vec::new() });
@@ -166,6 +171,11 @@ impl Topics {
             hasher.hash_one((topic.namespace, &*topic.name))
         });
         Ok(id)
+    }
+
+    /// Whether somebody is subscribed to a system topic of this tenant.
+    pub(super) fn has_system(&self, namespace: NamespaceId) -> bool {
+        self.counts.get(namespace as usize).is_some_and(|count| count.system > 0)
     }
 
     fn find(&self, namespace: NamespaceId, name: &str) -> Option<TopicId> {
@@ -200,7 +210,9 @@ impl Topics {
         if let Ok(entry) = self.by_name.find_entry(hash, |&found| found == id) {
             entry.remove();
         }
-        self.count_of(topic.namespace).topics -= 1;
+        let count = self.count_of(topic.namespace);
+        count.topics -= 1;
+        count.system -= usize::from(pattern::is_system(&topic.name));
     }
 
     /// The number of the set of these subscriptions, new or old; a new one has no session yet.
@@ -316,6 +328,8 @@ impl Topics {
             }
         }
         assert_eq!(loops, subscriptions.len(), "subscriptions to no topic");
+        let system = self.topics.values().filter(|topic| pattern::is_system(&topic.name)).count();
+        assert_eq!(self.counts.iter().map(|count| count.system).sum::<usize>(), system, "system topics");
         let (topics, sets) = self.counts.iter().fold((0, 0), |sum, c| (sum.0 + c.topics, sum.1 + c.sets));
         assert_eq!((topics, sets), (self.topics.len(), self.sets.len()), "the tenants' counts are wrong");
     }
@@ -368,19 +382,17 @@ impl Brain {
         self.show_topics();
     }
 
-    /// Hands messages to all who are subscribed to a topic now. Returns how many subscriptions that are.
+    /// Hands messages, which were checked, to all who are subscribed to a topic now, once `after` is committed. Returns how
+    /// many subscriptions that are.
     pub(super) fn broadcast(
         &mut self,
         namespace: NamespaceId,
         name: &str,
         messages: &[PublishMessage],
         bodies: &[u8],
+        after: Ticket,
         turn: &mut Turn<'_>,
     ) -> Result<u64, Refused> {
-        check_name(name)?;
-        for message in messages {
-            check_message(message, self.config.broadcast_bytes_max)?;
-        }
         self.metrics.broadcasts.add(messages.len() as u64);
         let Some(topic) = self.topics.find(namespace, name) else { return Ok(0) };
         let loops = self.topics.topics[&topic].loops.clone();
@@ -399,7 +411,7 @@ impl Brain {
             self.metrics.broadcast_bytes.add(charge);
             for broadcast in &broadcasts {
                 let broadcast = Arc::clone(broadcast);
-                turn.push_now(Effect::Broadcast { loop_id, broadcast });
+                turn.outbox.push(after, Effect::Broadcast { loop_id, broadcast }, &[]);
             }
         }
         Ok(loops.iter().map(|&(_, subscriptions)| u64::from(subscriptions)).sum())
@@ -446,32 +458,53 @@ impl Brain {
     }
 }
 
-/// Wildcards will be for patterns; until then no topic may have them in its name.
+/// A topic's name. Wildcards are for patterns, which are bound to queues and not subscribed to.
 fn check_name(name: &str) -> Result<(), Refused> {
     let text = match name {
         "" => "topic/ names no topic; write topic/<name>".to_owned(),
         name if name.contains(['*', '>']) => {
-            format!("topic/{name} holds '*' or '>', which are kept for patterns")
+            format!(
+                "topic/{name} holds '*' or '>', which stand for other names only where topics are bound to a queue: \
+                 relaymesh topic bind"
+            )
         }
         _ => return Ok(()),
     };
     Err(refused(RefusalCode::Invalid, text, 0))
 }
 
-fn check_message(message: &PublishMessage, bytes_max: usize) -> Result<(), Refused> {
-    let header = &message.header;
-    let waits = header.delay_ms > 0 || header.due.0 > 0;
-    if waits || header.ttl_ms > 0 || header.attempts_max > 0 {
-        let text = "a topic hands a message on at once and keeps nothing of it: delay_ms, due_unix_ms, ttl_ms and \
-                    attempts_max are for queues";
-        return Err(refused(RefusalCode::Invalid, text.to_owned(), 0));
+/// What must be true of a publish to a topic, whoever listens to that.
+pub(super) fn check_published(
+    name: &str,
+    messages: &[PublishMessage],
+    bytes_max: usize,
+) -> Result<(), Refused> {
+    check_name(name)?;
+    if pattern::is_system(name) {
+        let text = format!("topic/{name} is the server's own; subscribe to it, or bind it to a queue");
+        return Err(refused(RefusalCode::Invalid, text, 0));
     }
-    if message.body_len as usize > bytes_max {
-        let text = format!(
-            "the encoded message has {} bytes; a topic takes messages of up to {bytes_max}, for it sends none in parts",
-            message.body_len
-        );
-        return Err(refused(RefusalCode::LimitReached, text, 0));
+    let Some(large) = messages.iter().find(|message| message.body_len as usize > bytes_max) else {
+        return Ok(());
+    };
+    let text = format!(
+        "the encoded message has {} bytes; a topic takes messages of up to {bytes_max}, for it sends none in parts",
+        large.body_len
+    );
+    Err(refused(RefusalCode::LimitReached, text, 0))
+}
+
+/// What is asked for a message that waits needs a queue that keeps it.
+pub(super) fn check_kept(messages: &[PublishMessage], wanted: &[Wanted]) -> Result<(), Refused> {
+    let waits = |(at, message): (usize, &PublishMessage)| {
+        let header = &message.header;
+        let waits = header.delay_ms > 0 || header.due.0 > 0 || header.ttl_ms > 0 || header.attempts_max > 0;
+        waits && !wanted.iter().any(|wanted| wanted.takes[at] > 0)
+    };
+    if !messages.iter().enumerate().any(waits) {
+        return Ok(());
     }
-    Ok(())
+    let text = "no queue is bound to this topic that takes the message, and nothing else keeps it: delay_ms, due_unix_ms, \
+                ttl_ms and attempts_max are for queues";
+    Err(refused(RefusalCode::Invalid, text.to_owned(), 0))
 }

@@ -412,6 +412,10 @@ impl Scrape {
         page.counter("schedule_firings", "Messages published by schedules", None, firings)?;
         let misfires = sum(|m| &m.schedule_misfires);
         page.counter("schedule_misfires", "Times a schedule passed over what it missed", None, misfires)?;
+        let help = "Messages of topics that bindings put on queues";
+        page.counter("fanout_copies", help, None, sum(|m| &m.fanout_copies))?;
+        let help = "Messages of topics that bound queues missed because they were full";
+        page.counter("fanout_missed", help, None, sum(|m| &m.fanout_missed))?;
         page.counter("redriven", "Dead letters put back", None, sum(|m| &m.redriven))?;
         let sum = |cell: fn(&ShardMetrics) -> &Counter| self.shard_sum(|source| cell(source).value());
         let dead = [
@@ -533,6 +537,8 @@ impl Scrape {
             ([("buffer", "dedup_ids")], on_shards(|m| &m.dedup_ids)),
             ([("buffer", "topics")], on_shards(|m| &m.topics)),
             ([("buffer", "topic_sets")], on_shards(|m| &m.topic_sets)),
+            ([("buffer", "bindings")], on_shards(|m| &m.bindings)),
+            ([("buffer", "limits_told")], on_shards(|m| &m.limits_told)),
             ([("buffer", "operator_requests")], self.operator_requests as u64),
             ([("buffer", "operator_jobs")], on_shards(|m| &m.operator_jobs)),
             ([("buffer", "operator_connections")], self.operator_connections as u64),
@@ -545,6 +551,7 @@ impl Scrape {
             ([("buffer", "effect_lane_batches")], loops * limits::EFFECT_LANE_BATCHES as u64),
             ([("buffer", "commands_unanswered")], loops * limits::COMMANDS_UNANSWERED_MAX as u64),
             ([("buffer", "topic_sets")], shards * limits::TOPIC_SETS_MAX as u64),
+            ([("buffer", "limits_told")], shards * limits::LIMITS_TOLD_MAX as u64),
             ([("buffer", "operator_requests")], limits::OPERATOR_REQUESTS_MAX as u64),
             ([("buffer", "operator_jobs")], shards * limits::OPERATOR_JOBS_MAX as u64),
             ([("buffer", "operator_connections")], limits::HTTP_CONNECTIONS_MAX as u64),

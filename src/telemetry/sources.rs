@@ -264,6 +264,14 @@ pub struct ShardMetrics {
     pub schedule_firings: Counter,
     /// How often a schedule passed over times that it missed.
     pub schedule_misfires: Counter,
+    /// Bindings of topics to queues.
+    pub bindings: Gauge,
+    /// Limits that `$sys.limits` told of lately.
+    pub limits_told: Gauge,
+    /// Messages that bindings put on queues.
+    pub fanout_copies: Counter,
+    /// Messages that a queue missed which was full.
+    pub fanout_missed: Counter,
     /// Redrives, purges and listings of operators under way.
     pub operator_jobs: Gauge,
     /// Bodies asked for from the log and not there yet, in bytes.

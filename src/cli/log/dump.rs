@@ -94,7 +94,10 @@ fn is_of(record: &Record<'_>, args: &Args, queue: &QueueName, known: &mut HashSe
     match record {
         Record::Publish(publish) => {
             let count = publish.messages.len();
-            let targets = if publish.targets.is_empty() { &[publish.queue][..] } else { &publish.targets };
+            let mut targets: Vec<&str> = publish.targets.iter().map(|target| target.queue).collect();
+            if targets.is_empty() {
+                targets.push(publish.queue);
+            }
             let mut is_one = is_amended;
             for (first, target) in (publish.first_id..).step_by(count.max(1)).zip(targets) {
                 if is_it(publish.namespace, target) {
@@ -108,6 +111,13 @@ fn is_of(record: &Record<'_>, args: &Args, queue: &QueueName, known: &mut HashSe
             known.insert(snapshot.id);
             true
         }
+        Record::Copies(copies) => {
+            let own = copies.iter().filter(|(copy, _)| is_it(copy.namespace, copy.queue));
+            let ids: Vec<u64> = own.map(|(copy, _)| copy.id).collect();
+            known.extend(&ids);
+            !ids.is_empty()
+        }
+        Record::Binding(binding) => is_it(binding.namespace, binding.queue),
         Record::Settings(settings) => is_it(settings.namespace, settings.queue),
         Record::Schedule(schedule) => {
             schedule.plan.as_ref().is_some_and(|plan| is_it(schedule.namespace, plan.queue))

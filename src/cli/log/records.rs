@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 
 use crate::cli::{dead, table};
 use crate::clock::Time;
-use crate::queue::record::{Digest, PublishRecord, Record, ScheduleRecord, SnapshotRecord, Standing};
+use crate::queue::record::{
+    DedupRecord, Digest, PublishRecord, Record, ScheduleRecord, SnapshotRecord, Standing, Target,
+};
 use crate::wire::proto;
 
 /// What `--kind` takes.
-pub(super) const KINDS: [&str; 15] = [
+pub(super) const KINDS: [&str; 17] = [
     "boot", "clock", "publish", "leased", "done", "failed", "returned", "died", "redriven", "snapshot",
-    "mark", "retired", "settings", "schedule", "dedup",
+    "mark", "retired", "settings", "schedule", "dedup", "binding", "copies",
 ];
 
 /// The name of a record's kind.
@@ -34,6 +36,8 @@ pub(super) fn kind(record: &Record<'_>) -> &'static str {
         Record::Settings(_) => "settings",
         Record::Schedule(_) => "schedule",
         Record::Dedup(_) => "dedup",
+        Record::Binding(_) => "binding",
+        Record::Copies(_) => "copies",
     }
 }
 
@@ -109,14 +113,16 @@ pub(super) fn fields(record: &Record<'_>, payloads: bool) -> Fields {
             ]
         }
         Record::Schedule(schedule) => schedule_fields(schedule),
-        Record::Dedup(dedup) => {
-            let id = |(message, expires, _): &(u64, Time, Digest)| json!({ "id": message, "expires_ms": expires.0 });
-            vec![
-                ("namespace", dedup.namespace.into()),
-                ("queue", dedup.queue.into()),
-                ("ids", dedup.ids.iter().map(id).collect()),
-            ]
-        }
+        Record::Dedup(dedup) => dedup_fields(dedup),
+        Record::Binding(binding) => vec![
+            ("namespace", binding.namespace.into()),
+            ("name", binding.name.into()),
+            ("pattern", binding.pattern.into()),
+            ("filter", binding.filter.into()),
+            ("queue", binding.queue.into()),
+            ("when_full", json!(binding.when_full)),
+        ],
+        Record::Copies(copies) => copies_fields(copies, payloads),
     }
 }
 
@@ -159,7 +165,14 @@ fn publish_fields(publish: &PublishRecord<'_>, payloads: bool) -> Fields {
     }
     if !publish.targets.is_empty() {
         // The messages of the second target have the ids that follow, and so on.
-        fields.push(("targets", publish.targets.clone().into()));
+        let count = publish.messages.len().max(1);
+        let ids = (publish.first_id..).step_by(count);
+        let targets = publish.targets.iter().zip(ids).zip(publish.takes.chunks(count));
+        let target = |((target, first), takes): ((&Target<'_>, u64), &[u8])| {
+            let ids = (first..).zip(takes).filter(|(_, takes)| **takes > 0).map(|(id, _)| id);
+            json!({ "queue": target.queue, "ids": ids.collect::<Vec<_>>() })
+        };
+        fields.push(("targets", targets.map(target).collect()));
     }
     let mut bodies = publish.bodies;
     let messages = (publish.first_id..).zip(&publish.messages).map(|(id, published)| {
@@ -183,6 +196,23 @@ fn publish_fields(publish: &PublishRecord<'_>, payloads: bool) -> Fields {
     });
     fields.push(("messages", messages.collect()));
     fields
+}
+
+fn dedup_fields(dedup: &DedupRecord<'_>) -> Fields {
+    let id = |(message, expires, _): &(u64, Time, Digest)| json!({ "id": message, "expires_ms": expires.0 });
+    vec![
+        ("namespace", dedup.namespace.into()),
+        ("queue", dedup.queue.into()),
+        ("ids", dedup.ids.iter().map(id).collect()),
+    ]
+}
+
+fn copies_fields(copies: &[(SnapshotRecord<'_>, u32)], payloads: bool) -> Fields {
+    let object = |(copy, _): &(SnapshotRecord<'_>, u32)| {
+        let fields = snapshot_fields(copy, payloads).into_iter();
+        Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect())
+    };
+    vec![("copies", copies.iter().map(object).collect())]
 }
 
 fn snapshot_fields(snapshot: &SnapshotRecord<'_>, payloads: bool) -> Fields {

@@ -302,9 +302,16 @@ fn a_publish_to_a_topic_is_answered_with_its_subscribers_and_leaves_the_window()
     rig.receive(keys[0], &publish(1, "topic/news", &[b"one", b"two"]));
     let [Command::Publish(sent)] = &rig.commands()[..] else { panic!("no publish") };
     assert_eq!(sent.queue.topic(), Some("news"));
-    let answer = Broadcasted { conn: conn(keys[0]), seq: 1, messages: 2, bytes: 10, subscribers: 7 };
+    let answer = Broadcasted {
+        conn: conn(keys[0]),
+        seq: 1,
+        messages: 2,
+        bytes: 10,
+        first_id: crate::ids::MessageId(40),
+        subscribers: 7,
+    };
     rig.effects(vec![Effect::Broadcasted(answer)], &[]);
-    let ack = proto::PublishAck { seq: 1, messages: 2, subscribers: 7, ..Default::default() };
+    let ack = proto::PublishAck { seq: 1, messages: 2, first_id: 40, subscribers: 7, ..Default::default() };
     assert_eq!(rig.frames(keys[0].slot), [Got::PublishAck(ack)]);
 }
 

@@ -2,14 +2,14 @@
 
 use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
-use crate::mail::{MessageHeader, Misfire, ProducerSequence, PublishMessage};
+use crate::mail::{MessageHeader, Misfire, ProducerSequence, PublishMessage, TargetFull};
 use crate::queue::record::{
-    BOOT, CLOCK, DEDUP, DIED, DONE, DedupRecord, Digest, FAILED, FailedRecord, Failure, HAS_ATTEMPTS,
-    HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS,
-    PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PARTS, PUBLISH, PublishRecord, PublishedMessage, REDRIVEN,
-    RETIRED, RETURNED, Reason, Record, RecordError, SCHEDULE, SETTINGS, SNAPSHOT, SchedulePlan,
-    ScheduleRecord, SettingsRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_BOOT, VERSION_WITH_ORDER,
-    VERSION_WITH_PARTS, VERSION_WITH_TIMES,
+    BINDING, BOOT, BindingRecord, CLOCK, COPIES, DEDUP, DIED, DONE, DedupRecord, Digest, FAILED,
+    FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK, LEASED, MARK,
+    MORE_OPTIONS, MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PARTS, PUBLISH,
+    PublishRecord, PublishedMessage, REDRIVEN, RETIRED, RETURNED, Reason, Record, RecordError, SCHEDULE,
+    SETTINGS, SNAPSHOT, SchedulePlan, ScheduleRecord, SettingsRecord, SnapshotRecord, Standing, Target,
+    VERSION, VERSION_WITH_BOOT, VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_TIMES,
 };
 
 /// Takes a record apart.
@@ -88,6 +88,8 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
             queue: reader.text()?,
             ids: reader.list(18, |reader| Ok((reader.v()?, Time(reader.v()?), reader.digest()?)))?,
         }),
+        BINDING => Record::Binding(reader.binding()?),
+        COPIES => Record::Copies(reader.copies()?),
         _ => return Err(RecordError::Version),
     };
     if reader.at != bytes.len() || reader.absent != 0 {
@@ -148,16 +150,20 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.take(len)?).map_err(|_| RecordError::Text)
     }
 
+    /// A number of things that have at least `item_len_min` bytes each.
+    fn count(&mut self, item_len_min: usize) -> Result<usize, RecordError> {
+        let count = self.u32()? as usize;
+        let is_there = count <= (self.bytes.len() - self.at) / item_len_min;
+        is_there.then_some(count).ok_or(RecordError::Short)
+    }
+
     /// A counted list whose items have at least `item_len_min` bytes, so that memory is only taken for what is there.
     fn list<T>(
         &mut self,
         item_len_min: usize,
         mut item: impl FnMut(&mut Self) -> Result<T, RecordError>,
     ) -> Result<Vec<T>, RecordError> {
-        let count = self.u32()? as usize;
-        if count > (self.bytes.len() - self.at) / item_len_min {
-            return Err(RecordError::Short);
-        }
+        let count = self.count(item_len_min)?;
         let mut items = Vec::with_capacity(count);
         for _ in 0..count {
             items.push(item(self)?);
@@ -183,18 +189,23 @@ impl<'a> Reader<'a> {
         };
         let acks = if parts & PART_ACKS != 0 { self.list(1, Self::v)? } else { Vec::new() };
         let schedule = if parts & PART_SCHEDULE != 0 { Some((self.text()?, Wall(self.v()?))) } else { None };
-        let targets = if parts & PART_TARGETS != 0 { self.list(1, Self::text)? } else { Vec::new() };
+        let target = |reader: &mut Self| {
+            Ok(Target { queue: reader.text()?, ttl_ms: reader.v()?, window_ms: reader.v()? })
+        };
+        let targets = if parts & PART_TARGETS != 0 { self.list(3, target)? } else { Vec::new() };
         let dedup_window_ms = if parts & PART_DEDUP != 0 { self.v()? } else { 0 };
-        let mut head_len = 0;
+        let count = self.count(2)?;
+        let head_len = self.at as u32;
+        let copies = targets.len().checked_mul(count).ok_or(RecordError::Short)?;
+        let takes = self.take(copies)?;
+        let remembers = self.take(if parts & PART_DEDUP != 0 { copies } else { 0 })?;
+        let mut messages = Vec::with_capacity(count);
         let mut bodies_len = 0u64;
-        let messages = self.list(2, |reader| {
-            if head_len == 0 {
-                head_len = reader.at as u32;
-            }
-            let message = reader.entry(is_plain)?;
+        for _ in 0..count {
+            let message = self.entry(is_plain)?;
             bodies_len += u64::from(message.message.body_len);
-            Ok(message)
-        })?;
+            messages.push(message);
+        }
         let bodies_offset = self.at as u32;
         let bodies_len = usize::try_from(bodies_len).map_err(|_| RecordError::Short)?;
         let is_absent = self.absent > 0 && self.absent == bodies_len;
@@ -202,7 +213,7 @@ impl<'a> Reader<'a> {
         let bodies = self.take(if is_absent { 0 } else { bodies_len })?;
         let ids = (messages.len() as u64).checked_mul(targets.len().max(1) as u64);
         let last_id = ids.and_then(|ids| first_id.checked_add(ids));
-        if messages.is_empty() || last_id.is_none() {
+        if messages.is_empty() || last_id.is_none() || takes.iter().any(|&takes| takes > 1) {
             return Err(RecordError::Value);
         }
         Ok(PublishRecord {
@@ -215,6 +226,8 @@ impl<'a> Reader<'a> {
             acks,
             schedule,
             targets,
+            takes,
+            remembers,
             dedup_window_ms,
             head_len,
             messages,
@@ -281,7 +294,40 @@ impl<'a> Reader<'a> {
         Ok(FailedRecord { id, attempt, wall, next, client, error, lasted_ms: self.known(version)? })
     }
 
+    fn binding(&mut self) -> Result<BindingRecord<'a>, RecordError> {
+        let (namespace, name) = (self.text()?, self.text()?);
+        let (pattern, filter, queue) = (self.text()?, self.text()?, self.text()?);
+        let when_full = match self.byte()? {
+            0 => TargetFull::Wait,
+            1 => TargetFull::Drop,
+            _ => return Err(RecordError::Value),
+        };
+        Ok(BindingRecord { namespace, name, pattern, filter, queue, when_full })
+    }
+
+    fn copies(&mut self) -> Result<Vec<(SnapshotRecord<'a>, u32)>, RecordError> {
+        let mut start = 0;
+        let mut body_len = None;
+        let mut copies = self.list(17, |reader| {
+            let (copy, len) = reader.snapshot_head(VERSION_WITH_TIMES)?;
+            if *body_len.get_or_insert(len) != len {
+                return Err(RecordError::Value);
+            }
+            let own = (reader.at - std::mem::replace(&mut start, reader.at)) as u32;
+            Ok((copy, own))
+        })?;
+        let body = self.take(body_len.ok_or(RecordError::Value)?)?;
+        copies.iter_mut().for_each(|(copy, _)| copy.body = body);
+        Ok(copies)
+    }
+
     fn snapshot(&mut self, version: u8) -> Result<SnapshotRecord<'a>, RecordError> {
+        let (snapshot, body_len) = self.snapshot_head(version)?;
+        Ok(SnapshotRecord { body: self.take(body_len)?, ..snapshot })
+    }
+
+    /// All of a snapshot but its body, and how long that is.
+    fn snapshot_head(&mut self, version: u8) -> Result<(SnapshotRecord<'a>, usize), RecordError> {
         let (id, published) = (self.v()?, Wall(self.v()?));
         let (attempt, boot, spent, attempts_max) = (self.u32()?, Boot(self.u32()?), self.u32()?, self.u32()?);
         let (priority, state, argument) = (self.byte()?, self.byte()?, self.v()?);
@@ -307,8 +353,7 @@ impl<'a> Reader<'a> {
         })?;
         let (namespace, queue) = (self.text()?, self.text()?);
         let body_len = self.u32()? as usize;
-        let body = self.take(body_len)?;
-        Ok(SnapshotRecord {
+        let snapshot = SnapshotRecord {
             id,
             published,
             attempt,
@@ -325,7 +370,8 @@ impl<'a> Reader<'a> {
             failures,
             namespace,
             queue,
-            body,
-        })
+            body: &[],
+        };
+        Ok((snapshot, body_len))
     }
 }

@@ -2,13 +2,13 @@
 
 use crate::clock::{Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
-use crate::mail::PublishMessage;
+use crate::mail::{PublishMessage, TargetFull};
 use crate::queue::record::{
-    BOOT, CLOCK, DEDUP, DIED, DONE, Digest, FAILED, FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE,
-    HAS_ORDER, HAS_TTL, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE,
-    PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason, SCHEDULE, SETTINGS, SNAPSHOT,
-    ScheduleRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_BOOT, VERSION_WITH_ORDER,
-    VERSION_WITH_PARTS, VERSION_WITH_TIMES,
+    BINDING, BOOT, BindingRecord, CLOCK, COPIES, DEDUP, DIED, DONE, Digest, FAILED, FailedRecord,
+    HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS,
+    PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason,
+    SCHEDULE, SETTINGS, SNAPSHOT, ScheduleRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_BOOT,
+    VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_TIMES,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -81,7 +81,9 @@ pub fn encode_publish(
     }
     put(out, messages.len() as u64);
     let head_len = out.len() as u32;
-    let mut start = head_len;
+    out.extend_from_slice(head.takes);
+    out.extend_from_slice(head.remembers);
+    let mut start = out.len() as u32;
     for message in messages {
         encode_entry(out, message, is_plain);
         entry(out.len() as u32 - start);
@@ -109,7 +111,11 @@ fn encode_parts(out: &mut Vec<u8>, head: &PublishHead<'_>) {
     }
     if !head.targets.is_empty() {
         put(out, head.targets.len() as u64);
-        head.targets.iter().for_each(|queue| put_text(out, queue));
+        for target in head.targets {
+            put_text(out, target.queue);
+            put(out, target.ttl_ms);
+            put(out, target.window_ms);
+        }
     }
     if head.dedup_window_ms > 0 {
         put(out, head.dedup_window_ms);
@@ -206,6 +212,27 @@ pub fn encode_redriven(out: &mut Vec<u8>, id: MessageId, time: Time, queue: &str
 /// Appends all of a snapshot record but the body, which follows as it is.
 pub fn encode_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
     out.push(SNAPSHOT | VERSION_WITH_TIMES << 5);
+    put_snapshot(out, snapshot);
+}
+
+/// Appends all of a copies record but the body, which follows as it is. The first of `copies` begins with the record.
+/// Hands the length of what is each one's own to `own`.
+pub fn encode_copies<'a>(
+    out: &mut Vec<u8>,
+    copies: impl ExactSizeIterator<Item = SnapshotRecord<'a>>,
+    mut own: impl FnMut(u32),
+) {
+    let mut start = out.len();
+    begin(out, COPIES);
+    put(out, copies.len() as u64);
+    for copy in copies {
+        put_snapshot(out, &copy);
+        own((out.len() - start) as u32);
+        start = out.len();
+    }
+}
+
+fn put_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
     let numbers = [
         snapshot.id,
         snapshot.published.0,
@@ -307,6 +334,18 @@ pub fn encode_schedule(out: &mut Vec<u8>, schedule: &ScheduleRecord<'_>) {
     let numbers = [u64::from(plan.missed_max), plan.since.0, plan.fired.0, plan.body.len() as u64];
     numbers.into_iter().for_each(|number| put(out, number));
     out.extend_from_slice(plan.body);
+}
+
+/// Appends a binding record.
+pub fn encode_binding(out: &mut Vec<u8>, binding: &BindingRecord<'_>) {
+    begin(out, BINDING);
+    for text in [binding.namespace, binding.name, binding.pattern, binding.filter, binding.queue] {
+        put_text(out, text);
+    }
+    out.push(match binding.when_full {
+        TargetFull::Wait => 0,
+        TargetFull::Drop => 1,
+    });
 }
 
 /// Appends a retired record.

@@ -1,7 +1,7 @@
 //! Attempts that failed, dead letters, how long they are kept, and who is told of them.
 
 use super::*;
-use crate::message::{attributes_only, message_attributes};
+use crate::message::{event_message, message_attributes};
 
 fn history(world: &mut World, queue: &str) -> Vec<FailedAttempt> {
     world.dead(queue).remove(0).history
@@ -294,7 +294,7 @@ fn nobody_else_publishes_to_the_topics_of_the_system() {
 
 /// An encoded message with one attribute.
 fn with_region(region: &str) -> Vec<u8> {
-    attributes_only(&[("kind", "report"), ("region", region)])
+    event_message(&[("kind", "report"), ("region", region)], b"")
 }
 
 /// Five dead letters in "jobs" and two in "other", some from the north, at different times.

@@ -59,13 +59,23 @@ proptest! {
     fn a_publish_comes_back_and_its_parts_add_up(
         time: u64, wall: u64, first_id in 0..u64::MAX / 2, sequence: u64, with_producer: bool,
         messages in vec((header(), vec(any::<u8>(), 0..50)), 1..20), acks in vec(any::<u64>(), 0..3), dedup_window_ms in prop_oneof![Just(0), 1..=u64::MAX],
-        fired in proptest::option::of(any::<u64>()), targets in 0..3usize,
+        fired in proptest::option::of(any::<u64>()), targets in vec(any::<u64>(), 0..3), seed: u64,
     ) {
         let producer = with_producer
             .then_some(ProducerSequence { producer: ProducerId(5), sequence, unanswered_from: sequence / 2 });
         let (time, wall) = (Time(time), Wall(wall));
-        let (schedule, targets) = (fired.map(|fired| ("nightly", Wall(fired))), &["jobs", "audit"][..targets]);
-        let head = PublishHead { time, wall, first_id, namespace: "n", queue: "q", producer, acks: &acks, schedule, targets, dedup_window_ms };
+        let schedule = fired.map(|fired| ("nightly", Wall(fired)));
+        let targets: Vec<Target<'_>> = targets
+            .iter()
+            .zip(["jobs", "audit"])
+            .map(|(&ttl_ms, queue)| Target { queue, ttl_ms, window_ms: dedup_window_ms / 2 })
+            .collect();
+        let takes: Vec<u8> = (0..targets.len() * messages.len()).map(|at| (seed >> (at % 64)) as u8 & 1).collect();
+        let remembers: Vec<u8> = if dedup_window_ms > 0 { takes.clone() } else { Vec::new() };
+        let head = PublishHead {
+            time, wall, first_id, namespace: "n", queue: "q", producer, acks: &acks, schedule, targets: &targets, takes: &takes,
+            remembers: &remembers, dedup_window_ms,
+        };
         let bodies: Vec<u8> = messages.iter().flat_map(|(_, body)| body.clone()).collect();
         let list: Vec<PublishMessage> = messages
             .iter()
@@ -78,12 +88,14 @@ proptest! {
         prop_assert_eq!(decoded.head_len, head_len);
         prop_assert_eq!(decoded.producer, producer);
         prop_assert_eq!((decoded.time, decoded.wall, decoded.first_id), (time, wall, first_id));
-        prop_assert_eq!((&decoded.acks, decoded.schedule, decoded.targets.as_slice()), (&acks, schedule, targets));
+        prop_assert_eq!((&decoded.acks, decoded.schedule), (&acks, schedule));
         prop_assert_eq!(decoded.dedup_window_ms, dedup_window_ms);
+        prop_assert_eq!((decoded.targets, decoded.takes), (targets, takes.as_slice()));
+        prop_assert_eq!(decoded.remembers, remembers.as_slice());
         prop_assert_eq!((decoded.namespace, decoded.queue, decoded.bodies), ("n", "q", bodies.as_slice()));
         prop_assert_eq!(decoded.messages.iter().map(|m| m.message).collect::<Vec<_>>(), list);
         prop_assert_eq!(decoded.messages.iter().map(|m| m.entry_len).collect::<Vec<_>>(), entries.clone());
-        let parts = head_len + entries.iter().sum::<u32>() + bodies.len() as u32;
+        let parts = head_len + (takes.len() + remembers.len()) as u32 + entries.iter().sum::<u32>() + bodies.len() as u32;
         prop_assert_eq!(parts as usize, bytes.len());
     }
 
@@ -122,6 +134,15 @@ proptest! {
             out.extend(&body);
         };
         again(encode, &Record::Snapshot(Box::new(snapshot.clone())));
+        let other = SnapshotRecord { id: small[0].into(), queue: "other", failures: Vec::new(), ..snapshot.clone() };
+        let copies = [snapshot, other];
+        let mut own = Vec::new();
+        let mut bytes = Vec::new();
+        encode_copies(&mut bytes, copies.iter().cloned(), |len| own.push(len));
+        bytes.extend(&body);
+        prop_assert_eq!(own.iter().sum::<u32>() as usize + body.len(), bytes.len());
+        let copies: Vec<_> = copies.into_iter().zip(own).collect();
+        again(|out| out.extend(&bytes), &Record::Copies(copies));
     }
 
     #[test]
@@ -153,6 +174,11 @@ proptest! {
         let ids = leases.iter().map(|&(id, small)| (id, Time(u64::from(small)), [small as u8; 16])).collect::<Vec<_>>();
         let record = DedupRecord { namespace: "n", queue: "q", ids: ids.clone() };
         again(|out| encode_dedup(out, "n", "q", ids.iter().copied()), &Record::Dedup(record));
+        let queue = "device/d1";
+        let when_full = if boot % 2 == 0 { TargetFull::Wait } else { TargetFull::Drop };
+        let binding =
+            BindingRecord { namespace: "n", name: "audit", pattern: "a.>", filter: &error, queue, when_full };
+        again(|out| encode_binding(out, &binding), &Record::Binding(binding));
         let settings = vec![("attempts", "3"), ("weight.a", "")];
         let record = SettingsRecord { namespace: "n", queue: "q", settings: settings.clone() };
         let gone = ScheduleRecord { namespace: "n", name: "nightly", plan: None };

@@ -630,7 +630,7 @@ fn a_producers_resend_is_answered_with_the_original_ids() {
     assert_eq!(first_ids(&world.commit()), [6]);
     produce(&mut world, conn, 3, 3, &["c", "d"]);
     assert_eq!(refusal(&world.released()).unwrap().code, RefusalCode::StaleSequence);
-    let detach = Detach { conn, bye: true, retired_producer: Some(ProducerId(7)) };
+    let detach = Detach { conn, bye: true, reason: DetachReason::Bye, retired_producer: Some(ProducerId(7)) };
     world.command(Command::Detach(detach));
     world.commit();
     assert!(world.brain.marks.table.is_empty());

@@ -166,7 +166,12 @@ fn subscriptions_end_with_their_connection() {
     let a = attach(&mut world, "a", 1);
     subscribed(&mut world, a, 1, "topic/news");
     assert_eq!(gone(&mut world), Ok(1));
-    world.command(Command::Detach(Detach { conn: a, bye: false, retired_producer: None }));
+    world.command(Command::Detach(Detach {
+        conn: a,
+        bye: false,
+        reason: DetachReason::ConnectionLost,
+        retired_producer: None,
+    }));
     assert_eq!(gone(&mut world), Ok(0));
     // A take-over, to another loop.
     let a = attach_on(&mut world, TENANT, "a", 1, 1);
@@ -175,7 +180,12 @@ fn subscriptions_end_with_their_connection() {
     assert_eq!(gone(&mut world), Ok(0));
     subscribed(&mut world, newer, 1, "topic/news");
     assert_eq!(broadcast(&mut world, publisher, "topic/news", &[b"x"]).0, [(2, b"x".to_vec())]);
-    world.command(Command::Detach(Detach { conn: newer, bye: true, retired_producer: None }));
+    world.command(Command::Detach(Detach {
+        conn: newer,
+        bye: true,
+        reason: DetachReason::Bye,
+        retired_producer: None,
+    }));
     assert_eq!(gone(&mut world), Ok(0));
     assert_eq!((world.metrics.topics.value(), world.metrics.topic_sets.value()), (0, 0));
 }
@@ -357,7 +367,12 @@ fn an_unsubscription_is_never_refused() {
     // A set of its own goes with its connection.
     let c = attach(&mut world, "c", 30_000);
     assert_eq!(numbers(unsubscribe(&mut world, b, 3)), [1]);
-    world.command(Command::Detach(Detach { conn: b, bye: false, retired_producer: None }));
+    world.command(Command::Detach(Detach {
+        conn: b,
+        bye: false,
+        reason: DetachReason::ConnectionLost,
+        retired_producer: None,
+    }));
     subscribed(&mut world, c, 1, "topic/t1");
     world.brain.check_invariants();
 }

@@ -1,0 +1,558 @@
+//! Topics that reach queues and mailboxes.
+
+use super::*;
+use crate::message::event_message;
+use crate::queue::WhenFull;
+use crate::queue::record::{self, Record};
+
+fn spec(pattern: &str, filter: &str, to: &str) -> BindingSpec {
+    BindingSpec { name: None, pattern: pattern.into(), filter: filter.into(), to: name(to), when_full: None }
+}
+
+fn try_bind(world: &mut World, binding: BindingSpec) -> Result<BindingRow, Refused> {
+    match world.operate(OperatorRequest::Bind { namespace: tenant(), binding }) {
+        OperatorReply::Bindings(mut rows) => Ok(rows.remove(0)),
+        OperatorReply::Refused(refused) => Err(refused),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn bind(world: &mut World, pattern: &str, filter: &str, to: &str) -> BindingRow {
+    try_bind(world, spec(pattern, filter, to)).unwrap()
+}
+
+fn unbind(world: &mut World, name: &str) -> u64 {
+    match world.operate(OperatorRequest::Unbind { namespace: tenant(), name: name.into() }) {
+        OperatorReply::Changed(count) => count,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn rows(world: &mut World) -> Vec<BindingRow> {
+    match world.operate(OperatorRequest::Bindings { namespace: tenant(), after: None, limit: 100 }) {
+        OperatorReply::Bindings(rows) => rows,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn encoded(payload: &str, attributes: &[(&str, &str)]) -> Vec<u8> {
+    event_message(attributes, payload.as_bytes())
+}
+
+fn payload_of(body: &str) -> String {
+    // A field of fewer than 128 bytes comes first.
+    let len = usize::from(body.as_bytes()[1]);
+    body[2..2 + len].to_owned()
+}
+
+/// A producer's sequence.
+fn sequence(sequence: u64, unanswered_from: u64) -> Option<ProducerSequence> {
+    Some(ProducerSequence { producer: ProducerId(9), sequence, unanswered_from })
+}
+
+fn publish_all(
+    world: &mut World,
+    conn: ConnKey,
+    topic: &str,
+    producer: Option<ProducerSequence>,
+    bodies: &[Vec<u8>],
+) -> u64 {
+    let header = MessageHeader { priority: 4, ..Default::default() };
+    let messages: Vec<_> = bodies.iter().map(|body| (header, body.as_slice())).collect();
+    world.publish_with(conn, &format!("topic/{topic}"), producer, &messages)
+}
+
+fn publish(world: &mut World, conn: ConnKey, topic: &str, payload: &str, attributes: &[(&str, &str)]) -> u64 {
+    publish_all(world, conn, topic, None, &[encoded(payload, attributes)])
+}
+
+type Answer = Result<(u64, u64), RefusalCode>;
+
+/// What answers to publishes to topics say: the request, the first id and how many took it, or why not.
+fn answers(effects: &[(Effect, Vec<u8>)]) -> Vec<(u64, Answer)> {
+    effects
+        .iter()
+        .filter_map(|(effect, _)| match effect {
+            Effect::Broadcasted(answer) => Some((answer.seq, Ok((answer.first_id.0, answer.subscribers)))),
+            Effect::PublishRefused { seq, refused, .. } => Some((*seq, Err(refused.code))),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Everything a queue holds, taken and acked.
+fn drain(world: &mut World, client: &str, queue: &str) -> Vec<String> {
+    let conn = world.attach(client);
+    world.subscribe(conn, 1, queue, 100);
+    let mut payloads = Vec::new();
+    loop {
+        let taken = deliveries(&world.commit());
+        if taken.is_empty() {
+            break;
+        }
+        let leases: Vec<LeaseId> = taken.iter().map(|(deliver, _)| deliver.lease).collect();
+        payloads.extend(taken.iter().map(|(_, body)| payload_of(body)));
+        world.settle(conn, &leases, Settlement::Ack);
+    }
+    world.commit();
+    world.detach(conn, true);
+    world.commit();
+    payloads
+}
+
+fn waiting(world: &mut World, queue: &str) -> u64 {
+    let stats = world.stats(queue);
+    stats.ready + stats.scheduled + stats.leased
+}
+
+#[test]
+fn a_publish_is_one_record_and_each_bound_queue_has_its_message() {
+    let mut world = World::new();
+    for (pattern, filter, to) in [
+        ("orders.*.created", "", "audit"),
+        ("orders.>", "region = 'eu'", "europe"),
+        ("orders.>", "total > 100", "device/desk"),
+        ("orders.us.*", "", "america"),
+        // The same queue again: it gets the message once.
+        (">", "", "audit"),
+    ] {
+        bind(&mut world, pattern, filter, to);
+    }
+    let conn = world.attach("shop");
+    world.commit();
+    let (records, payload) = (world.journal.records.len(), "x".repeat(100));
+    let seq = publish(&mut world, conn, "orders.eu.created", &payload, &[("region", "eu"), ("total", "7")]);
+    assert_eq!(answers(&world.released()), [], "not before it is durable");
+    let published: Vec<Vec<u8>> =
+        world.journal.records.values().skip(records).map(|(_, r)| r.clone()).collect();
+    assert_eq!(published.len(), 1, "one record");
+    let of_payload = published[0].windows(100).filter(|bytes| *bytes == payload.as_bytes()).count();
+    assert_eq!(of_payload, 1, "with the body once");
+    let answered = answers(&world.commit());
+    let [(answered_seq, Ok((first_id, 2)))] = answered[..] else { panic!("{answered:?}") };
+    assert!(answered_seq == seq && first_id > 0);
+    assert_eq!(drain(&mut world, "a", "audit"), [payload.as_str()]);
+    assert_eq!(drain(&mut world, "b", "europe"), [payload.as_str()]);
+    assert_eq!((waiting(&mut world, "device/desk"), waiting(&mut world, "america")), (0, 0));
+    assert_eq!(world.metrics.fanout_copies.value(), 2);
+    assert_eq!(rows(&mut world).iter().map(|row| row.taken).sum::<u64>(), 3);
+}
+
+#[test]
+fn nobody_is_bound_and_all_is_as_it_was() {
+    let mut world = World::new();
+    bind(&mut world, "orders.>", "", "audit");
+    let conn = world.attach("shop");
+    world.commit();
+    let records = world.journal.records.len();
+    // Producers' sequences are ignored, for nothing is kept; the answer waits for nothing.
+    for sequence in [1, 1] {
+        let producer = Some(ProducerSequence { producer: ProducerId(9), sequence, unanswered_from: 1 });
+        publish_all(&mut world, conn, "news", producer, &[encoded("x", &[])]);
+        assert!(matches!(answers(&world.released())[..], [(_, Ok((0, 0)))]));
+    }
+    assert_eq!(world.journal.records.len(), records);
+    let header = MessageHeader { delay_ms: 5, ..Default::default() };
+    world.publish_with(conn, "topic/news", None, &[(header, b"")]);
+    assert!(matches!(answers(&world.released())[..], [(_, Err(RefusalCode::Invalid))]));
+    // With a queue that keeps it, it may wait.
+    world.publish_with(conn, "topic/orders.x", None, &[(header, b"")]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((_, 1)))]));
+    assert_eq!(world.stats("audit").scheduled, 1);
+}
+
+#[test]
+fn messages_of_a_batch_go_where_each_belongs() {
+    let mut world = World::new();
+    bind(&mut world, "t", "kind = 'a'", "as");
+    bind(&mut world, "t", "kind exists", "all");
+    let conn = world.attach("shop");
+    world.commit();
+    let batch: Vec<Vec<u8>> = [("1", "a"), ("2", "b"), ("3", ""), ("4", "a")]
+        .iter()
+        .map(
+            |(payload, kind)| {
+                if kind.is_empty() { encoded(payload, &[]) } else { encoded(payload, &[("kind", kind)]) }
+            },
+        )
+        .collect();
+    publish_all(&mut world, conn, "t", sequence(1, 1), &batch);
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((_, 2)))]));
+    world.restart(0, Duration::ZERO);
+    world.compact(100);
+    world.restart(0, Duration::ZERO);
+    assert_eq!(drain(&mut world, "a", "as"), ["1", "4"]);
+    assert_eq!(drain(&mut world, "b", "all"), ["1", "2", "4"]);
+}
+
+#[test]
+fn bindings_and_copies_survive_restarts_and_compaction() {
+    let mut world = World::new();
+    bind(&mut world, "t.*", "n < 5", "a");
+    let named =
+        BindingSpec { name: Some("second".into()), when_full: Some(TargetFull::Drop), ..spec(">", "", "b") };
+    try_bind(&mut world, named.clone()).unwrap();
+    // In place of what it was.
+    try_bind(&mut world, BindingSpec { pattern: "t.>".into(), ..named }).unwrap();
+    bind(&mut world, "gone", "", "c");
+    assert_eq!((unbind(&mut world, "gone:c"), unbind(&mut world, "gone:c")), (1, 0));
+    let before = rows(&mut world);
+    assert_eq!(before.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["second", "t.*:a"]);
+    let conn = world.attach("shop");
+    publish(&mut world, conn, "t.x", "one", &[("n", "3")]);
+    world.commit();
+    for _ in 0..3 {
+        world.restart(0, Duration::from_secs(1));
+        assert_eq!(rows(&mut world), before);
+        world.compact(usize::MAX);
+    }
+    // Twice relocated, the copies still share one record.
+    let shared = world.journal.records.values().filter(
+        |(_, bytes)| matches!(record::decode(bytes), Ok(Record::Copies(copies)) if copies.len() == 2),
+    );
+    assert_eq!(shared.count(), 1);
+    assert_eq!(drain(&mut world, "a", "a"), ["one"]);
+    world.compact(usize::MAX);
+    world.restart(0, Duration::from_secs(1));
+    assert_eq!(drain(&mut world, "b", "b"), ["one"], "one copy is done, the other is not");
+    let conn = world.attach("shop");
+    publish(&mut world, conn, "t.y", "two", &[("n", "9")]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((_, 1)))]));
+}
+
+#[test]
+fn a_torn_record_leaves_all_copies_or_none() {
+    for torn in [0, 1] {
+        let mut world = World::new();
+        bind(&mut world, "t", "", "a");
+        bind(&mut world, "t", "", "b");
+        let conn = world.attach("shop");
+        world.commit();
+        publish(&mut world, conn, "t", "x", &[]);
+        world.restart(torn, Duration::ZERO);
+        let held = (waiting(&mut world, "a"), waiting(&mut world, "b"));
+        assert_eq!(held, (torn as u64, torn as u64));
+    }
+}
+
+#[test]
+fn a_publish_that_is_sent_again_is_in_each_queue_once() {
+    let mut world = World::new();
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let conn = world.attach("shop");
+    world.commit();
+    let batch = [encoded("1", &[]), encoded("2", &[])];
+    publish_all(&mut world, conn, "t", sequence(1, 1), &batch);
+    let first = answers(&world.commit());
+    publish_all(&mut world, conn, "t", sequence(1, 1), &batch);
+    assert_eq!(answers(&world.commit())[0].1, first[0].1, "the same ids");
+    world.restart(0, Duration::ZERO);
+    world.compact(usize::MAX);
+    world.restart(0, Duration::ZERO);
+    let conn = world.attach("shop");
+    publish_all(&mut world, conn, "t", sequence(1, 1), &batch);
+    assert_eq!(answers(&world.commit())[0].1, first[0].1);
+    // Also when nobody is bound any more.
+    unbind(&mut world, "t:a");
+    unbind(&mut world, "t:b");
+    publish_all(&mut world, conn, "t", sequence(1, 1), &batch);
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((id, 0)))] if Ok((id, 2)) == first[0].1));
+    assert_eq!((waiting(&mut world, "a"), waiting(&mut world, "b")), (2, 2));
+    bind(&mut world, "t", "", "a");
+    publish_all(&mut world, conn, "t", sequence(2, 2), &batch);
+    assert!(matches!(answers(&world.commit())[..], [(_, Err(RefusalCode::Invalid))]), "another batch");
+}
+
+/// A world in which queues hold one message.
+fn narrow(when_full: WhenFull) -> World {
+    let mut config = QueueConfig::default();
+    (config.work_queue.messages_max, config.work_queue.when_full) = (1, when_full);
+    config.mailbox.messages_max = 1;
+    World::with(config)
+}
+
+#[test]
+fn a_queue_that_waits_holds_the_publish_and_what_follows_it() {
+    let mut world = narrow(WhenFull::Wait);
+    bind(&mut world, "t.*", "", "slow");
+    bind(&mut world, "t.both", "", "fast");
+    bind(&mut world, "t.other", "", "other");
+    unbind(&mut world, "t.*:slow");
+    bind(&mut world, "t.both", "", "slow");
+    let conn = world.attach("shop");
+    world.publish(conn, "slow", &["full"]);
+    world.commit();
+    let held = publish(&mut world, conn, "t.both", "first", &[]);
+    let behind = publish(&mut world, conn, "t.other", "second", &[]);
+    assert_eq!(answers(&world.commit()), []);
+    assert_eq!((waiting(&mut world, "fast"), world.stats("slow").parked), (0, 2), "all or nothing, in order");
+    // Another client's publishes are its own.
+    let free = world.attach("free");
+    publish(&mut world, free, "t.other", "elsewhere", &[]);
+    assert_eq!(answers(&world.commit()).len(), 1);
+    assert_eq!(drain(&mut world, "other", "other"), ["elsewhere"]);
+    // As soon as there is room both go on.
+    let worker = world.attach("worker");
+    world.subscribe(worker, 1, "slow", 1);
+    let full = deliveries(&world.commit());
+    world.settle(worker, &[full[0].0.lease], Settlement::Ack);
+    let answered: Vec<u64> = answers(&world.commit()).iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(answered, [held, behind]);
+    assert_eq!((waiting(&mut world, "fast"), waiting(&mut world, "other")), (1, 1));
+}
+
+#[test]
+fn a_publish_that_waits_moves_on_to_the_next_full_queue() {
+    let mut world = narrow(WhenFull::Wait);
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let conn = world.attach("shop");
+    world.publish(conn, "a", &["full"]);
+    world.publish(conn, "b", &["full"]);
+    world.commit();
+    let first = publish(&mut world, conn, "t", "1", &[]);
+    let second = publish(&mut world, conn, "t", "2", &[]);
+    assert_eq!((world.stats("a").parked, world.stats("b").parked), (2, 0));
+    let take = |world: &mut World, queue: &str| {
+        let worker = world.attach(&format!("worker-{queue}"));
+        world.subscribe(worker, 1, queue, 1);
+        let taken = deliveries(&world.commit());
+        world.settle(worker, &[taken[0].0.lease], Settlement::Ack);
+        let effects = world.commit();
+        world.detach(worker, true);
+        answers(&effects).iter().map(|(seq, _)| *seq).collect::<Vec<_>>()
+    };
+    assert_eq!(take(&mut world, "a"), [] as [u64; 0]);
+    assert_eq!((world.stats("a").parked, world.stats("b").parked), (0, 2), "in the same order");
+    assert_eq!(take(&mut world, "b"), [first]);
+    assert_eq!((waiting(&mut world, "a"), waiting(&mut world, "b")), (1, 1));
+    // The queue that is waited for is not bound any more.
+    let where_parked = if world.stats("a").parked == 1 { "t:a" } else { "t:b" };
+    unbind(&mut world, where_parked);
+    let other = if where_parked == "t:a" { "b" } else { "a" };
+    assert_eq!(take(&mut world, other), [second]);
+}
+
+#[test]
+fn two_that_wait_for_each_others_queues_both_come_through() {
+    let mut world = narrow(WhenFull::Wait);
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let (one, two, filler) = (world.attach("one"), world.attach("two"), world.attach("filler"));
+    world.publish(filler, "b", &["full"]);
+    publish(&mut world, one, "t", "1", &[]);
+    world.publish(filler, "a", &["full"]);
+    publish(&mut world, two, "t", "2", &[]);
+    world.commit();
+    assert_eq!((world.stats("a").parked, world.stats("b").parked), (1, 1));
+    let mut taken = Vec::new();
+    for _ in 0..4 {
+        for queue in ["a", "b"] {
+            taken.extend(drain_raw(&mut world, queue));
+        }
+    }
+    assert_eq!(taken.len(), 6, "{taken:?}");
+    assert_eq!((world.stats("a").parked, world.stats("b").parked), (0, 0));
+}
+
+fn drain_raw(world: &mut World, queue: &str) -> Vec<String> {
+    let worker = world.attach("worker");
+    world.subscribe(worker, 1, queue, 1);
+    let taken = deliveries(&world.commit());
+    let leases: Vec<LeaseId> = taken.iter().map(|(deliver, _)| deliver.lease).collect();
+    if !leases.is_empty() {
+        world.settle(worker, &leases, Settlement::Ack);
+    }
+    world.commit();
+    world.detach(worker, true);
+    taken.into_iter().map(|(_, body)| body).collect()
+}
+
+#[test]
+fn a_queue_that_does_not_wait_misses_what_it_has_no_room_for() {
+    let mut world = narrow(WhenFull::Wait);
+    bind(&mut world, "t", "", "a");
+    // A mailbox is not waited for unless it is asked for.
+    let mailbox = bind(&mut world, "t", "", "device/d1");
+    assert_eq!(mailbox.when_full, TargetFull::Drop);
+    let conn = world.attach("shop");
+    world.publish(conn, "device/d1", &["full"]);
+    world.commit();
+    publish(&mut world, conn, "t", "1", &[]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((_, 1)))]));
+    assert_eq!(waiting(&mut world, "device/d1"), 1);
+    assert_eq!(world.metrics.fanout_missed.value(), 1);
+    assert_eq!(
+        rows(&mut world).iter().map(|row| (row.taken, row.dropped)).collect::<Vec<_>>(),
+        [(1, 0), (0, 1)]
+    );
+}
+
+#[test]
+fn a_queue_that_rejects_rejects_the_publish() {
+    let mut world = narrow(WhenFull::Reject);
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let conn = world.attach("shop");
+    world.publish(conn, "b", &["full"]);
+    world.commit();
+    publish(&mut world, conn, "t", "1", &[]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Err(RefusalCode::QueueFull))]));
+    assert_eq!(waiting(&mut world, "a"), 0, "all or nothing");
+    publish_all(&mut world, conn, "t", None, &[encoded("1", &[]), encoded("2", &[])]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Err(RefusalCode::LimitReached))]), "it never fits");
+}
+
+#[test]
+fn a_connection_that_ends_takes_its_waiting_publishes_along() {
+    let mut world = narrow(WhenFull::Wait);
+    bind(&mut world, "t", "", "a");
+    let conn = world.attach("shop");
+    world.publish(conn, "a", &["full"]);
+    publish(&mut world, conn, "t", "1", &[]);
+    world.commit();
+    assert_eq!(world.stats("a").parked, 1);
+    world.detach(conn, false);
+    assert_eq!((world.stats("a").parked, world.metrics.parked_bytes.value()), (0, 0));
+}
+
+#[test]
+fn what_is_connected_hears_of_it_when_it_is_durable() {
+    let mut world = World::new();
+    bind(&mut world, "t", "", "a");
+    let conn = world.attach("shop");
+    world.subscribe(conn, 1, "topic/t", 1);
+    world.commit();
+    publish(&mut world, conn, "t", "1", &[]);
+    assert_eq!(world.released().len(), 0);
+    let effects = world.commit();
+    assert!(matches!(effects[0].0, Effect::Broadcast { .. }), "{effects:?}");
+    assert!(matches!(answers(&effects)[..], [(_, Ok((_, 2)))]), "a subscription and a queue");
+}
+
+#[test]
+fn a_queues_own_time_to_live_is_that_of_the_publish() {
+    let mut world = World::new();
+    world.set("a", &[("ttl", "10s")]);
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let conn = world.attach("shop");
+    publish(&mut world, conn, "t", "1", &[]);
+    world.commit();
+    world.set("a", &[("ttl", "1h")]);
+    world.restart(0, Duration::ZERO);
+    world.advance(Duration::from_secs(11));
+    assert_eq!((world.stats("a").dead, world.stats("b").dead), (1, 0));
+}
+
+#[test]
+fn copies_keep_the_order_of_their_key_through_restarts() {
+    let mut world = World::new();
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let conn = world.attach("shop");
+    // Field 9, order_key.
+    let body = |payload: &str| [encoded(payload, &[]), vec![9 << 3 | 2, 1, b'k']].concat();
+    let header = MessageHeader { priority: 4, has_options: true, ..Default::default() };
+    for payload in ["1", "2"] {
+        world.publish_with(conn, "topic/t", None, &[(header, &body(payload))]);
+    }
+    world.commit();
+    world.restart(0, Duration::ZERO);
+    world.compact(usize::MAX);
+    world.restart(0, Duration::ZERO);
+    for queue in ["a", "b"] {
+        assert_eq!(world.stats(queue).ready, 1, "one of a key at a time");
+        assert_eq!(drain(&mut world, "w", queue), ["1", "2"]);
+    }
+}
+
+#[test]
+fn what_is_bound_badly_is_refused_with_its_place() {
+    let mut world = World::new();
+    for (binding, words) in [
+        (spec("a..b", "", "q"), "column 3"),
+        (spec("a.>.b", "", "q"), "column 3"),
+        (spec("a", "region == 'eu'", "q"), "the filter at column 9"),
+        (spec("a", "", "topic/b"), "is a topic"),
+        (BindingSpec { name: Some(String::new()), ..spec("a", "", "q") }, "name has 1 to"),
+        (spec(&"a".repeat(190), "", "q"), "at most 186"),
+    ] {
+        let refused = try_bind(&mut world, binding).unwrap_err();
+        assert!(refused.code == RefusalCode::Invalid && refused.text.contains(words), "{refused:?}");
+    }
+    assert!(rows(&mut world).is_empty());
+    let conn = world.attach("shop");
+    for topic in ["a.*", "$sys.presence", ""] {
+        publish(&mut world, conn, topic, "x", &[]);
+        assert!(matches!(answers(&world.commit())[..], [(_, Err(RefusalCode::Invalid))]), "{topic}");
+    }
+}
+
+#[test]
+fn an_operator_publishes_to_a_topic_and_never_waits() {
+    let mut world = narrow(WhenFull::Wait);
+    bind(&mut world, "t", "", "a");
+    let mut ask = || {
+        let body = encoded("x", &[]);
+        let header = MessageHeader::default();
+        world.operate(OperatorRequest::Publish { namespace: tenant(), queue: name("topic/t"), header, body })
+    };
+    assert_eq!(ask(), OperatorReply::Broadcasted(1));
+    assert!(matches!(ask(), OperatorReply::Refused(Refused { code: RefusalCode::QueueFull, .. })));
+    assert_eq!(waiting(&mut world, "a"), 1);
+}
+
+#[test]
+fn random_fanouts_restarts_and_compactions_lose_and_double_nothing() {
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new();
+        let queues = ["a", "b", "c", "d"];
+        for (at, queue) in queues.iter().enumerate() {
+            bind(&mut world, "t", &format!("n >= {at}"), queue);
+        }
+        let mut expected: HashMap<&str, Vec<String>> = HashMap::new();
+        let mut number = 0;
+        for _ in 0..60 {
+            match random.u32(0..10) {
+                0..4 => {
+                    let conn = world.attach("shop");
+                    let batch: Vec<(String, usize)> = (0..random.usize(1..4))
+                        .map(|_| {
+                            number += 1;
+                            (format!("{number}-{}", "x".repeat(random.usize(0..20))), random.usize(0..5))
+                        })
+                        .collect();
+                    let bodies: Vec<Vec<u8>> =
+                        batch.iter().map(|(payload, n)| encoded(payload, &[("n", &n.to_string())])).collect();
+                    publish_all(&mut world, conn, "t", sequence(number, number), &bodies);
+                    number += 10;
+                    assert_eq!(answers(&world.commit()).len(), 1);
+                    for (at, queue) in queues.iter().enumerate() {
+                        let taken =
+                            batch.iter().filter(|(_, n)| *n >= at).map(|(payload, _)| payload.clone());
+                        expected.entry(queue).or_default().extend(taken);
+                    }
+                }
+                4..6 => {
+                    let queue = queues[random.usize(0..4)];
+                    assert_eq!(drain(&mut world, "w", queue), expected.remove(queue).unwrap_or_default());
+                }
+                6..9 => {
+                    world.commit();
+                    world.compact(random.usize(0..40));
+                }
+                _ => world.restart(0, Duration::from_millis(random.u64(0..3000))),
+            }
+        }
+        for queue in queues {
+            assert_eq!(
+                drain(&mut world, "w", queue),
+                expected.remove(queue).unwrap_or_default(),
+                "seed {seed}"
+            );
+        }
+    }
+}
