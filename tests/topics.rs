@@ -142,8 +142,8 @@ fn what_a_topic_cannot_do_is_refused_and_says_so() {
     let large = format!("@{}", large.display());
     let error = server.cli(&["broadcast", "news", &large]).fails();
     assert!(error.contains("in parts"), "{error}");
-    let error = server.cli(&["publish", "topic/news", "hello"]).fails();
-    assert!(error.contains("relaymesh broadcast news"), "{error}");
+    let error = server.cli(&["publish", "topic/news", "hello", "--ttl", "1h"]).fails();
+    assert!(error.contains("no queue is bound to this topic"), "{error}");
     let posted = http::post(server.admin, "/api/v1/publish?queue=topic/news&ttl_ms=5", &[], b"x");
     assert_eq!(posted.status, 400);
     assert_eq!(wire.delivery_within(A_WHILE), None);
@@ -164,4 +164,55 @@ fn a_session_that_is_resumed_subscribes_again() {
     newer.send_publish("topic/news", &[b"to myself"]);
     assert_eq!(newer.expect::<proto::PublishAck>(Kind::PublishAck).subscribers, 1);
     assert_eq!(told(&mut newer), (9, b"to myself".to_vec()));
+}
+
+#[test]
+fn what_is_bound_to_a_topic_keeps_its_messages_through_kill_9() {
+    let server = Server::start();
+    let filter = "region = 'eu' and total > 100";
+    let bound =
+        server.cli(&["topic", "bind", "orders.*.created", "--filter", filter, "--to", "audit"]).succeeds();
+    assert_eq!(bound.trim_end(), "orders.*.created:audit");
+    server.cli(&["topic", "bind", "orders.>", "--to", "device/d1", "--name", "d1"]).succeeds();
+    let rows = server.json(&["topic", "ls"]);
+    assert_eq!(rows["bindings"][1]["filter"], filter, "{rows}");
+    assert_eq!(
+        (&rows["bindings"][0]["when_full"], &rows["bindings"][1]["when_full"]),
+        (&json!("drop"), &json!("wait"))
+    );
+    let order =
+        ["publish", "topic/orders.7.created", "order 17", "--attr", "region=eu", "--attr", "total=120"];
+    assert_eq!(server.cli(&order).succeeds().trim_end(), "2");
+    assert_eq!(server.json(&["publish", "topic/orders.7.paid", "paid"]), json!({"subscribers": 1}));
+    let refused = server.cli(&["topic", "bind", "a", "--filter", "total > ", "--to", "audit"]).fails();
+    assert!(refused.contains("the filter at column 9: expected a text"), "{refused}");
+    let refused = server.cli(&["publish", "topic/$sys.presence", "x"]).fails();
+    assert!(refused.contains("the server's own"), "{refused}");
+    let server = server.kill().serve();
+    assert_eq!(server.cli(&["work", "audit", "--max", "1"]).succeeds().trim_end(), "order 17");
+    let pushed = server.cli(&["device", "d1", "--max", "2"]).succeeds();
+    assert_eq!(pushed.lines().collect::<Vec<_>>(), ["order 17", "paid"]);
+    server.cli(&["topic", "unbind", "d1"]).succeeds();
+    let refused = server.cli(&["topic", "unbind", "d1"]).fails();
+    assert!(refused.contains("no binding"), "{refused}");
+    assert_eq!(server.json(&["publish", "topic/orders.7.paid", "paid"]), json!({"subscribers": 0}));
+}
+
+#[test]
+fn presence_is_heard_and_kept() {
+    let server = Server::start();
+    let bind = ["topic", "bind", "$sys.presence", "--filter", "client = 'd7'", "--to", "watch"];
+    server.cli(&bind).succeeds();
+    let listener = server.cli(&["device", "ear", "--topic", "$sys.presence"]).start();
+    eventually("the device listens", || topics(&server) == 1.0);
+    server.cli(&["push", "d7", "hello"]).succeeds();
+    server.cli(&["device", "d7", "--max", "1"]).succeeds();
+    let told = server.cli(&["work", "watch", "--max", "2"]).succeeds();
+    let events: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events[0], json!({"client": "d7", "event": "connected", "reason": "new"}));
+    assert_eq!(events[1], json!({"client": "d7", "event": "disconnected", "reason": "bye"}));
+    let heard = std::iter::from_fn(|| listener.next_line(PATIENCE))
+        .find(|line| line.contains("disconnected") && line.contains("d7"));
+    assert!(heard.is_some());
 }

@@ -42,6 +42,7 @@ pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
         .route("/queue-settings", get(queue_settings).post(queue_set))
         .route("/namespace-settings", get(namespace_settings).post(namespace_set))
         .merge(super::dead::routes())
+        .merge(super::bindings::routes())
         .merge(super::drain::routes());
     let api = bounded(api, HTTP_JSON_BYTES_MAX, selection_too_large);
     Router::new().nest("/api/v1", api.merge(publish).merge(super::schedules::routes()))

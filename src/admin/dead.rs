@@ -174,7 +174,7 @@ fn one(mut rows: Vec<DeadJobRow>) -> Option<Json<Value>> {
     rows.pop().map(|row| Json(json!(row)))
 }
 
-fn changed(reply: &OperatorReply) -> Answer {
+pub(super) fn changed(reply: &OperatorReply) -> Answer {
     match reply {
         OperatorReply::Changed(count) => Ok(Json(json!({"changed": count}))),
         _ => Err(unexpected()),

@@ -5,6 +5,7 @@
 //! then [`spawn`]; [`AdminHandle::stop`] ends it.
 
 mod api;
+mod bindings;
 mod browser;
 mod dead;
 mod disk;

@@ -137,6 +137,7 @@ fn every_path_of_the_document_is_served_and_every_served_path_is_in_it() {
     let mut served = BTreeSet::new();
     let sources = [
         (include_str!("api.rs"), "/api/v1"),
+        (include_str!("bindings.rs"), "/api/v1"),
         (include_str!("dead.rs"), "/api/v1"),
         (include_str!("drain.rs"), "/api/v1"),
         (include_str!("schedules.rs"), "/api/v1"),

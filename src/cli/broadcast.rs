@@ -10,7 +10,7 @@ use super::reach::Reach;
 use crate::client::{Client, Message};
 
 /// Hand a message to everybody who is subscribed to a topic and connected now. Prints to how many subscriptions it was
-/// handed; nothing is kept, and whoever is too busy to take it misses it.
+/// handed; whoever is too busy to take it misses it, and nothing is kept but by the queues that `topic bind` bound to it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -44,9 +44,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     for (name, value) in attributes {
         message = message.attribute(name, value);
     }
+    hand_on(&reach, &topic, &message, json)
+}
+
+/// Publishes one message to a topic and prints how many it reached.
+pub(super) fn hand_on(reach: &Reach, topic: &str, message: &Message, json: bool) -> anyhow::Result<()> {
     let mut client = Client::connect(reach.once())?;
     let subscribers = client
-        .broadcast(&topic, &message)
+        .broadcast(topic, message)
         .with_context(|| format!("the topic {topic} did not take the message"))?;
     if json {
         out::line(format_args!("{}", serde_json::json!({ "subscribers": subscribers })))?;

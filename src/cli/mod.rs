@@ -24,6 +24,7 @@ mod reach;
 mod schedule;
 mod serve;
 mod table;
+mod topic;
 mod work;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ First steps, with a server on this machine:
   relaymesh device d1 --exec 'cat'           be the device `d1`
   relaymesh push d1 'hello'                  send it something, whether it is there or not
   relaymesh broadcast news 'hello'           tell all who are there and came with --topic news
+  relaymesh topic bind 'news.>' --to inbox   keep what is published to topic/news.… on the queue `inbox`
   relaymesh queue ls                         see what waits";
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +59,7 @@ enum Command {
     Device(device::Args),
     Queue(queue::Args),
     Namespace(namespace::Args),
+    Topic(topic::Args),
     Dead(dead::Args),
     Schedule(schedule::Args),
     Drain(drain::Args),
@@ -76,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Device(args) => device::run(args),
         Command::Queue(args) => queue::run(args),
         Command::Namespace(args) => namespace::run(args),
+        Command::Topic(args) => topic::run(args),
         Command::Dead(args) => dead::run(args),
         Command::Schedule(args) => schedule::run(args),
         Command::Drain(args) => drain::run(&args),

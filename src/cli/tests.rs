@@ -29,6 +29,10 @@ fn every_command_of_the_manual_parses() {
         "relaymesh queue --namespace other stats device/d1",
         "relaymesh namespace set acme messages_max=5 publish_per_s=",
         "relaymesh namespace settings acme --json",
+        "relaymesh topic bind orders.*.created --to audit --filter region='eu' --name a --when-full drop --json",
+        "relaymesh topic ls --namespace other --json",
+        "relaymesh topic unbind a",
+        "relaymesh publish topic/orders.7 x --attr k=v",
         "relaymesh dead ls jobs --json",
         "relaymesh dead show jobs --id 1 --payload",
         "relaymesh dead redrive jobs --all --to other",
@@ -54,6 +58,8 @@ fn what_cannot_be_meant_is_refused() {
         "relaymesh namespace set acme",
         "relaymesh namespace set acme messages_max",
         "relaymesh namespace set UPPER messages_max=5",
+        "relaymesh topic bind orders.>",
+        "relaymesh topic bind orders.> --to audit --when-full reject",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }
