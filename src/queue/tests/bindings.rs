@@ -1,9 +1,12 @@
 //! Topics that reach queues and mailboxes.
 
+use prost::Message as _;
+
 use super::*;
-use crate::message::event_message;
+use crate::message::{event_message, message_header};
 use crate::queue::WhenFull;
 use crate::queue::record::{self, Record};
+use crate::wire::proto;
 
 fn spec(pattern: &str, filter: &str, to: &str) -> BindingSpec {
     BindingSpec { name: None, pattern: pattern.into(), filter: filter.into(), to: name(to), when_full: None }
@@ -102,7 +105,7 @@ fn drain(world: &mut World, client: &str, queue: &str) -> Vec<String> {
 
 fn waiting(world: &mut World, queue: &str) -> u64 {
     let stats = world.stats(queue);
-    stats.ready + stats.scheduled + stats.leased
+    stats.ready + stats.scheduled + stats.leased + stats.blocked
 }
 
 #[test]
@@ -356,6 +359,46 @@ fn two_that_wait_for_each_others_queues_both_come_through() {
     assert_eq!((world.stats("a").parked, world.stats("b").parked), (0, 0));
 }
 
+#[test]
+fn what_waits_behind_in_the_same_line_is_not_waited_for_ahead_of_it() {
+    let mut world = narrow(WhenFull::Wait);
+    world.set("a", &[("messages_max", "2")]);
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let (shop, filler, worker) = (world.attach("shop"), world.attach("filler"), world.attach("bad"));
+    world.subscribe(worker, 1, "x", 1);
+    world.publish(filler, "x", &["dead"]);
+    let taken = deliveries(&world.commit());
+    let reject = Settlement::Nack { delay_ms: None, error: "no".into(), reject: true };
+    world.settle(worker, &[taken[0].0.lease], reject);
+    world.publish(filler, "a", &["one", "two"]);
+    world.publish(filler, "b", &["full"]);
+    publish(&mut world, shop, "t", "1", &[]);
+    world.publish(filler, "a", &["large", "batch"]);
+    publish(&mut world, shop, "t", "2", &[]);
+    world.commit();
+    // The first goes on to the other queue, and back when this one has been filled behind the batch.
+    drain_raw(&mut world, "a");
+    assert_eq!((world.stats("a").parked, world.stats("b").parked), (2, 1));
+    let dead = world.dead("x")[0].id;
+    redrive(&mut world, "x", dead, "a");
+    drain_raw(&mut world, "b");
+    assert_eq!((world.stats("a").parked, world.stats("b").parked), (3, 0));
+    let mut of_b = Vec::new();
+    for _ in 0..8 {
+        drain_raw(&mut world, "a");
+        of_b.extend(drain_raw(&mut world, "b").iter().map(|body| payload_of(body)));
+    }
+    assert_eq!(of_b, ["1", "2"]);
+    assert_eq!((world.stats("a").parked, world.stats("b").parked), (0, 0));
+}
+
+fn redrive(world: &mut World, from: &str, id: u64, to: &str) {
+    let selection = DeadSelection::One(MessageId(id));
+    let (queue, to) = (name(from), Some(name(to)));
+    world.operate(OperatorRequest::DeadRedrive { namespace: tenant(), queue, selection, to, per_s: None });
+}
+
 fn drain_raw(world: &mut World, queue: &str) -> Vec<String> {
     let worker = world.attach("worker");
     world.subscribe(worker, 1, queue, 1);
@@ -555,4 +598,187 @@ fn random_fanouts_restarts_and_compactions_lose_and_double_nothing() {
             );
         }
     }
+}
+
+/// Publishes messages of these deduplication ids, each with its id as the payload.
+fn publish_ids(world: &mut World, conn: ConnKey, to: &str, ids: &[&str]) -> Vec<(u64, Answer)> {
+    let bodies: Vec<Vec<u8>> = ids
+        .iter()
+        .map(|id| {
+            let (payload, dedup_id) = (id.as_bytes().to_vec(), (*id).to_owned());
+            proto::Message { payload, dedup_id, ..Default::default() }.encode_to_vec()
+        })
+        .collect();
+    let messages: Vec<_> =
+        bodies.iter().map(|body| (message_header(body, body.len()).unwrap(), body.as_slice())).collect();
+    world.publish_with(conn, to, None, &messages);
+    answers(&world.commit())
+}
+
+#[test]
+fn a_queue_that_knows_an_id_misses_its_copy() {
+    let mut world = World::new();
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let conn = world.attach("shop");
+    world.commit();
+    publish_ids(&mut world, conn, "b", &["x"]);
+    assert!(matches!(publish_ids(&mut world, conn, "topic/t", &["x", "y", "y"])[..], [(_, Ok((_, 2)))]));
+    assert_eq!((waiting(&mut world, "a"), waiting(&mut world, "b")), (2, 2));
+    assert_eq!(rows(&mut world).iter().map(|row| row.taken).collect::<Vec<_>>(), [2, 1]);
+    // What was published to a topic is known like anything else, whatever became of it.
+    assert_eq!(drain(&mut world, "w", "a"), ["x", "y"]);
+    for round in 0..3 {
+        let conn = world.attach("shop");
+        world.commit();
+        let again = publish_ids(&mut world, conn, "topic/t", &["x", "y"]);
+        assert!(matches!(again[..], [(_, Ok((1.., 2)))]), "{again:?}");
+        publish_ids(&mut world, conn, "a", &["y"]);
+        assert_eq!((waiting(&mut world, "a"), waiting(&mut world, "b")), (0, 2), "round {round}");
+        assert_eq!(world.metrics.dedup_ids.value(), 4);
+        world.restart(0, Duration::ZERO);
+        world.compact(if round == 0 { 0 } else { usize::MAX });
+        world.restart(0, Duration::ZERO);
+    }
+    world.advance(QueueConfig::default().work_queue.dedup_window + Duration::from_secs(1));
+    let conn = world.attach("shop");
+    publish_ids(&mut world, conn, "topic/t", &["x"]);
+    assert_eq!((waiting(&mut world, "a"), waiting(&mut world, "b")), (1, 3));
+}
+
+#[test]
+fn a_queue_that_remembers_no_more_ids_is_as_good_as_full() {
+    let mut world = World::new();
+    world.set("a", &[("dedup_ids_max", "1")]);
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let conn = world.attach("shop");
+    world.commit();
+    publish_ids(&mut world, conn, "topic/t", &["x"]);
+    assert!(matches!(
+        publish_ids(&mut world, conn, "topic/t", &["y"])[..],
+        [(_, Err(RefusalCode::LimitReached))]
+    ));
+    assert_eq!(waiting(&mut world, "b"), 1, "all or nothing");
+    unbind(&mut world, "t:a");
+    let drop = BindingSpec { when_full: Some(TargetFull::Drop), ..spec("t", "", "a") };
+    try_bind(&mut world, drop).unwrap();
+    assert!(matches!(publish_ids(&mut world, conn, "topic/t", &["y"])[..], [(_, Ok((_, 1)))]));
+    assert_eq!((waiting(&mut world, "a"), waiting(&mut world, "b")), (1, 2));
+}
+
+fn set_namespace(world: &mut World, key: &str, value: &str) {
+    let changes = vec![(key.to_owned(), Some(value.to_owned()))];
+    world.operate(OperatorRequest::NamespaceSet { namespace: tenant(), changes });
+}
+
+#[test]
+fn the_bounds_of_a_namespace_are_for_all_copies_together() {
+    let mut world = World::new();
+    set_namespace(&mut world, "messages_max", "3");
+    let drop = |to: &str| BindingSpec { when_full: Some(TargetFull::Drop), ..spec("t", "", to) };
+    try_bind(&mut world, drop("a")).unwrap();
+    bind(&mut world, "t", "", "b");
+    bind(&mut world, "t", "", "c");
+    bind(&mut world, "wide", "", "b");
+    bind(&mut world, "wide", "", "c");
+    bind(&mut world, "wide", "", "d");
+    bind(&mut world, "wide", "", "e");
+    let conn = world.attach("shop");
+    world.publish(conn, "x", &["other"]);
+    world.commit();
+    // Those that are waited for come first.
+    publish(&mut world, conn, "t", "1", &[]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((_, 2)))]));
+    let held = (waiting(&mut world, "a"), waiting(&mut world, "b"), waiting(&mut world, "c"));
+    assert_eq!(held, (0, 1, 1));
+    publish(&mut world, conn, "wide", "never", &[]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Err(RefusalCode::LimitReached))]));
+    // The next one waits until there is room for both, whatever goes first.
+    let seq = publish(&mut world, conn, "t", "2", &[]);
+    world.publish(conn, "x", &["behind"]);
+    assert_eq!(answers(&world.commit()), []);
+    assert_eq!(drain_raw(&mut world, "x"), ["other"]);
+    assert_eq!(drain(&mut world, "w", "b"), ["1", "2"]);
+    assert_eq!(drain(&mut world, "w", "c"), ["1", "2"]);
+    assert!(seq > 0);
+    assert_eq!(drain_raw(&mut world, "x"), ["behind"]);
+    assert_eq!(world.metrics.parked_bytes.value(), 0);
+}
+
+#[test]
+fn copies_are_paced_by_the_rates_of_their_queues_and_namespace() {
+    let mut world = World::new();
+    world.set("slow", &[("publish_per_s", "1")]);
+    bind(&mut world, "t", "", "fast");
+    bind(&mut world, "t", "", "slow");
+    let conn = world.attach("shop");
+    world.commit();
+    let first = publish(&mut world, conn, "t", "1", &[]);
+    let second = publish(&mut world, conn, "t", "2", &[]);
+    assert_eq!(answers(&world.commit()).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [first]);
+    world.advance(Duration::from_millis(900));
+    assert_eq!((waiting(&mut world, "fast"), answers(&world.commit()).len()), (1, 0));
+    world.advance(Duration::from_millis(200));
+    assert_eq!(answers(&world.commit()).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [second]);
+    assert_eq!((waiting(&mut world, "fast"), waiting(&mut world, "slow")), (2, 2));
+    // A namespace that takes two a second takes one publish of two copies.
+    world.set("slow", &[("publish_per_s", "1000")]);
+    set_namespace(&mut world, "publish_per_s", "2");
+    publish(&mut world, conn, "t", "3", &[]);
+    publish(&mut world, conn, "t", "4", &[]);
+    assert_eq!(answers(&world.commit()).len(), 1);
+    world.advance(Duration::from_millis(1001));
+    assert_eq!(answers(&world.commit()).len(), 1);
+    assert_eq!((waiting(&mut world, "fast"), waiting(&mut world, "slow")), (4, 4));
+}
+
+#[test]
+fn the_oldest_of_a_bound_queue_dies_only_if_the_copies_go_in() {
+    let mut world = narrow(WhenFull::Reject);
+    world.set("old", &[("when_full", "dead_letter_oldest")]);
+    bind(&mut world, "t", "", "old");
+    bind(&mut world, "t", "", "strict");
+    bind(&mut world, "$sys.dead", "", "old");
+    let conn = world.attach("shop");
+    world.publish(conn, "old", &["oldest"]);
+    world.publish(conn, "strict", &["full"]);
+    world.commit();
+    publish(&mut world, conn, "t", "1", &[]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Err(RefusalCode::QueueFull))]));
+    assert_eq!(world.dead("old").len(), 0);
+    drain_raw(&mut world, "strict");
+    publish(&mut world, conn, "t", "2", &[]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((_, 2)))]));
+    assert_eq!(world.dead("old").len(), 1, "and what tells of it pushes nobody out");
+    assert_eq!((waiting(&mut world, "old"), waiting(&mut world, "strict")), (1, 1));
+}
+
+#[test]
+fn copies_have_lanes_and_are_redriven_like_others() {
+    let mut world = World::new();
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let (conn, worker) = (world.attach("shop"), world.attach("worker"));
+    world.subscribe(worker, 1, "a", 10);
+    world.commit();
+    let body = proto::Message { order_key: "k".into(), payload: b"1".into(), ..Default::default() };
+    let body = body.encode_to_vec();
+    let header = message_header(&body, body.len()).unwrap();
+    world.publish_with(conn, "topic/t", None, &[(header, &body), (header, &body)]);
+    let first = deliveries(&world.commit());
+    assert_eq!(first.len(), 1, "one of a key at a time");
+    let reject = Settlement::Nack { delay_ms: None, error: "no".into(), reject: true };
+    world.settle(worker, &[first[0].0.lease], reject);
+    world.commit();
+    world.restart(0, Duration::ZERO);
+    world.compact(usize::MAX);
+    world.restart(0, Duration::ZERO);
+    let dead = world.dead("a");
+    assert_eq!(dead.len(), 1);
+    redrive(&mut world, "a", dead[0].id, "b");
+    assert_eq!((waiting(&mut world, "a"), waiting(&mut world, "b")), (1, 3));
+    let conn = world.attach("w2");
+    world.subscribe(conn, 1, "b", 10);
+    assert_eq!(deliveries(&world.commit()).len(), 1, "one of a key at a time there as well");
 }
