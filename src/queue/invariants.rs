@@ -80,6 +80,11 @@ impl Brain {
             assert_eq!(is_dead, message.state == State::Dead, "message {} is dead and not dead", message.id);
         }
         assert_eq!(count, self.messages.len(), "messages are miscounted");
+        assert_eq!(
+            self.messages.waiting_for_wall().len(),
+            self.messages.dues(),
+            "messages that wait for a time of day"
+        );
         assert_eq!(bodies, self.messages.bodies.live_bytes(), "body memory is miscounted");
         assert!(
             self.messages.bodies.held_bytes() <= self.config.body_memory_bytes_max,

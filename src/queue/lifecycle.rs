@@ -12,6 +12,8 @@ use crate::queue::messages::{FailureKept, State};
 use crate::queue::record::{self, FailedRecord, Reason, Standing};
 use crate::queue::{Brain, Turn};
 
+/// By so much a wall clock may run faster than the other one before that counts as a jump.
+const WALL_DRIFT_MS: i64 = 500;
 /// Between two lines of the log about forgotten dead letters.
 const FORGOTTEN_LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -77,6 +79,35 @@ impl Brain {
                 }
             }
             State::Ready | State::Blocked | State::Dead | State::Free => {}
+        }
+    }
+
+    /// Sees whether the wall clock jumped forward while messages wait for it: those whose time came are ready then. That it
+    /// jumped back is noticed when they would be due.
+    pub(super) fn look_at_wall(&mut self, turn: &mut Turn<'_>) {
+        self.wall_looked = turn.now.time;
+        let ahead_ms = turn.now.wall.0.wrapping_sub(turn.now.time.0) as i64;
+        let jumped_ms = ahead_ms.saturating_sub(self.wall_ahead_ms);
+        if (0..WALL_DRIFT_MS).contains(&jumped_ms) {
+            return;
+        }
+        self.wall_ahead_ms = ahead_ms;
+        if jumped_ms < 0 {
+            return;
+        }
+        for slot in self.messages.waiting_for_wall() {
+            let Some(rare) = self.messages.rare(slot) else { continue };
+            let wait_ms = rare.due.0.saturating_sub(turn.now.wall.0);
+            let until = Time(turn.now.time.0.saturating_add(wait_ms)).max(rare.no_sooner);
+            let message = self.messages.at(slot);
+            match message.state {
+                State::Blocked => self.messages.rare_mut(slot).until = until,
+                State::Scheduled if until < message.until() => {
+                    self.leave(slot);
+                    self.place_scheduled(slot, until);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -206,6 +237,10 @@ impl Brain {
     }
 
     pub(super) fn place_ready(&mut self, slot: u32, end: End) {
+        if self.messages.at(slot).is_rare {
+            // What it waited for came; a wall clock that goes back makes it wait no more.
+            self.messages.set_due(slot, Wall(0));
+        }
         let message = self.messages.at(slot);
         let (expires, flow) = (message.expires, self.lanes.flow_of(message.lane));
         let queue = self.queues.at_mut(message.queue);

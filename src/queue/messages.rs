@@ -108,8 +108,10 @@ impl Message {
 /// What few messages have.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
-    /// The wall clock it waits for.
+    /// The wall clock it waits for; 0 once that came, or when it waits for none.
     pub(super) due: Wall,
+    /// And no sooner than this, if both were asked for.
+    pub(super) no_sooner: Time,
     /// Failed attempts, oldest first.
     pub(super) failures: Vec<FailureKept>,
     /// How it died.
@@ -150,6 +152,8 @@ pub(super) struct Messages {
     len: usize,
     by_id: HashTable<u32>,
     rare: HashMap<u32, Rare>,
+    /// Messages that wait for the wall clock.
+    dues: usize,
     pub(super) bodies: Bodies,
 }
 
@@ -162,6 +166,7 @@ impl Messages {
             len: 0,
             by_id: HashTable::new(),
             rare: HashMap::new(),
+            dues: 0,
             bodies: Bodies::new(body_bytes_max),
         }
     }
@@ -220,6 +225,7 @@ impl Messages {
             entry.remove();
         }
         if self.at(slot).is_rare {
+            self.set_due(slot, Wall(0));
             self.rare.remove(&slot);
         }
         self.drop_body(slot);
@@ -271,6 +277,25 @@ impl Messages {
     pub(super) fn rare_mut(&mut self, slot: u32) -> &mut Rare {
         self.at_mut(slot).is_rare = true;
         self.rare.entry(slot).or_default()
+    }
+
+    /// What the message waits for on the wall clock; 0 for nothing.
+    pub(super) fn set_due(&mut self, slot: u32, due: Wall) {
+        let old = self.rare(slot).map_or(Wall(0), |rare| rare.due);
+        if old != due {
+            self.rare_mut(slot).due = due;
+            self.dues = self.dues + usize::from(old == Wall(0)) - usize::from(due == Wall(0));
+        }
+    }
+
+    /// How many messages wait for the wall clock.
+    pub(super) fn dues(&self) -> usize {
+        self.dues
+    }
+
+    /// Which ones.
+    pub(super) fn waiting_for_wall(&self) -> Vec<u32> {
+        self.rare.iter().filter(|(_, rare)| rare.due != Wall(0)).map(|(&slot, _)| slot).collect()
     }
 
     /// Every message there is.

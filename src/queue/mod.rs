@@ -205,6 +205,9 @@ pub struct Brain {
     /// Epochs given in this boot.
     epochs: u32,
     next_id: u64,
+    /// When the wall clock was last looked at for messages that wait for it, and how far ahead of the shard's it was.
+    wall_looked: Time,
+    wall_ahead_ms: i64,
     /// The newest clock known to be in the log.
     clock: (Time, Wall),
     clock_held: Held,
@@ -264,6 +267,8 @@ impl Brain {
             is_grace_after_start: false,
             epochs: 0,
             next_id: 1,
+            wall_looked: Time(0),
+            wall_ahead_ms: 0,
             clock: (Time(0), Wall(0)),
             clock_held: Held::default(),
             uncommitted: VecDeque::new(),
@@ -347,6 +352,9 @@ impl Brain {
     /// Does what is due by now, and goes on with the deliveries that waited for room in the outbox.
     pub fn expire(&mut self, turn: &mut Turn<'_>) {
         self.begin(turn);
+        if self.messages.dues() > 0 {
+            self.look_at_wall(turn);
+        }
         while let Some((_, key)) = self.wheel.pop_expired(turn.now.time) {
             match Timer::of(key) {
                 Timer::Message(slot) => self.message_due(slot, turn),
@@ -380,7 +388,9 @@ impl Brain {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         let trim = self.messages.bodies.has_surplus().then_some(self.trimmed + TRIM_INTERVAL);
+        let wall = (self.messages.dues() > 0).then_some(self.wall_looked + crate::limits::SCHEDULE_LOOK);
         let own = [
+            wall,
             self.wheel.next_deadline(),
             trim,
             self.forgetting.next(),

@@ -407,7 +407,8 @@ impl Brain {
         let mut wait_ms = header.delay_ms;
         if header.due > wall {
             wait_ms = wait_ms.max(header.due.0 - wall.0);
-            self.messages.rare_mut(slot).due = header.due;
+            self.messages.set_due(slot, header.due);
+            self.messages.rare_mut(slot).no_sooner = Time(time.0.saturating_add(header.delay_ms));
         }
         (wait_ms > 0).then(|| Time(time.0.saturating_add(wait_ms)))
     }

@@ -461,7 +461,7 @@ impl Brain {
         message.spent = u16::try_from(snapshot.spent).unwrap_or(u16::MAX);
         message.expires = snapshot.expires;
         if snapshot.due != Wall(0) {
-            self.messages.rare_mut(slot).due = snapshot.due;
+            self.messages.set_due(slot, snapshot.due);
         }
         if snapshot.order != 0 {
             self.messages.rare_mut(slot).order = snapshot.order;

@@ -905,3 +905,83 @@ fn a_late_ack_counts_although_compaction_moved_the_record_of_its_boot() {
     });
     assert!(settled.unwrap().lost.is_none(), "the lease is the newest");
 }
+
+const HOUR_MS: u64 = 3_600_000;
+const TEN_YEARS_MS: u64 = 10 * 366 * 24 * HOUR_MS;
+
+/// Jumps of the wall clock, in milliseconds.
+const JUMPS: [i64; 4] = [HOUR_MS as i64, -(HOUR_MS as i64), TEN_YEARS_MS as i64, -(TEN_YEARS_MS as i64)];
+
+fn jump(world: &mut World, by_ms: i64) {
+    world.now.wall.0 = world.now.wall.0.saturating_add_signed(by_ms);
+    world.turn(|brain, turn| brain.expire(turn));
+}
+
+#[test]
+fn a_wall_clock_that_jumps_moves_no_lease_delay_backoff_or_expiry() {
+    for by_ms in JUMPS {
+        let mut world = World::new();
+        let conn = world.attach("worker");
+        world.publish(conn, "leased", &["x"]);
+        let delayed = MessageHeader { delay_ms: 30_000, ..Default::default() };
+        let mortal = MessageHeader { ttl_ms: 30_000, ..Default::default() };
+        world.publish_with(conn, "delayed", None, &[(delayed, b"x")]);
+        world.publish_with(conn, "mortal", None, &[(mortal, b"x")]);
+        world.subscribe(conn, 1, "leased", 1);
+        assert_eq!(deliveries(&world.commit())[0].0.lease_ms, 30_000);
+        jump(&mut world, by_ms);
+        world.advance(Duration::from_millis(29_999));
+        let states = |world: &mut World| {
+            let (leased, delayed) = (world.stats("leased").leased, world.stats("delayed").scheduled);
+            (leased, delayed, world.stats("mortal").ready)
+        };
+        assert_eq!(states(&mut world), (1, 1, 1), "a jump of {by_ms} ms");
+        world.advance(Duration::from_millis(1));
+        assert_eq!(states(&mut world), (0, 0, 0), "a jump of {by_ms} ms");
+        // The lease that expired waits for its backoff, of a second and up to a quarter more.
+        jump(&mut world, -by_ms);
+        world.advance(Duration::from_millis(999));
+        assert_eq!(world.stats("leased").scheduled, 1);
+        world.advance(Duration::from_millis(251));
+        assert_eq!(world.stats("leased").scheduled, 0);
+    }
+}
+
+#[test]
+fn what_is_due_by_the_wall_clock_follows_its_jumps() {
+    let due_in = |world: &mut World, conn: ConnKey, ms: u64| {
+        let header = MessageHeader { due: Wall(world.now.wall.0 + ms), ..Default::default() };
+        world.publish_with(conn, "jobs", None, &[(header, b"x")]);
+        world.commit();
+    };
+    // Forward: its time has come, and is noticed without anything else to do.
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    due_in(&mut world, conn, HOUR_MS);
+    let looked_at = world.brain.next_deadline().unwrap();
+    assert!(looked_at <= world.now.time + Duration::from_secs(1), "{looked_at:?}");
+    jump(&mut world, HOUR_MS as i64 - 1_000);
+    assert_eq!(world.stats("jobs").scheduled, 1);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.stats("jobs").ready, 1);
+    // Back: it waits for its time, also across a restart.
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    due_in(&mut world, conn, 5_000);
+    jump(&mut world, -(HOUR_MS as i64));
+    world.advance(Duration::from_secs(6));
+    assert_eq!(world.stats("jobs").scheduled, 1);
+    world.restart(0, Duration::from_secs(1));
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.stats("jobs").scheduled, 1);
+    world.advance(Duration::from_millis(HOUR_MS));
+    assert_eq!(world.stats("jobs").ready, 1);
+    // Once somebody had it, nothing takes that back.
+    let conn = world.attach("worker");
+    world.subscribe(conn, 1, "jobs", 1);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    world.settle(conn, &[lease], nack("again"));
+    jump(&mut world, -(TEN_YEARS_MS as i64));
+    world.advance(Duration::from_secs(2));
+    assert_eq!(world.stats("jobs").scheduled, 0, "a retry waits for its backoff alone");
+}
