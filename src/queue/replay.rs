@@ -4,6 +4,7 @@ use crate::clock::{Now, Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::log::Position;
 use crate::mail::{MessageHeader, ProducerSequence};
+use crate::message::message_header;
 use crate::queue::dedup::{Entry, recorded_digests};
 use crate::queue::lifecycle::End;
 use crate::queue::marks::{Mark, Run};
@@ -461,6 +462,10 @@ impl Brain {
         message.spent = u16::try_from(snapshot.spent).unwrap_or(u16::MAX);
         message.expires = snapshot.expires;
         if snapshot.due != Wall(0) {
+            // It may have asked for a delay as well, which the message itself still says.
+            let delay_ms =
+                message_header(snapshot.body, snapshot.body.len()).map_or(0, |header| header.delay_ms);
+            self.messages.rare_mut(slot).no_sooner = Time(placed.time.0.saturating_add(delay_ms));
             self.messages.set_due(slot, snapshot.due);
         }
         if snapshot.order != 0 {
