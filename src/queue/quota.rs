@@ -153,10 +153,9 @@ impl Brain {
             return None;
         }
         let rules = entry.rules(&self.config);
-        let waiting = entry.messages() - entry.dead.len() as u64;
         let over = |there: u64, more: u64, max: u64| (there + more).saturating_sub(max);
         let own = (
-            over(waiting, messages, rules.messages_max),
+            over(entry.waiting(), messages, rules.messages_max),
             over(entry.bytes - entry.dead_bytes, bytes, rules.bytes_max),
         );
         let whole = &tenant.quota.rules;
