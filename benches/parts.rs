@@ -141,7 +141,7 @@ impl Sessions {
         let mut frame = Vec::with_capacity(hello.encoded_len() + 8);
         wire::encode(&mut frame, Kind::Hello, &hello);
         self.gateway.receive(NOW, key, &frame);
-        self.gateway.commands().clear();
+        self.gateway.commands().iter_mut().for_each(CommandBatch::clear);
         let attached = Attached {
             conn: ConnKey { loop_id: LOOP, slot: key.slot, generation: key.generation },
             namespace: Namespace::parse(Namespace::DEFAULT).expect("a name"),

@@ -40,6 +40,17 @@ pub enum NameError {
         /// What is allowed, in words.
         allowed: &'static str,
     },
+    /// The name leads into another placement group.
+    #[error(
+        "the queue name {name:?} names a placement group; what is done crosses no shards, so a client has the queues of the \
+         group it came to: connect to the namespace NAMESPACE:{group} and leave \":{group}/\" away"
+    )]
+    OtherGroup {
+        /// The name as given.
+        name: String,
+        /// The group.
+        group: String,
+    },
 }
 
 fn check(
@@ -62,7 +73,7 @@ fn check(
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $type:ident, $what:literal, $max:expr, $allowed:literal, $is_allowed:expr) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $max:expr, $allowed:literal, $is_allowed:expr $(, $check:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $type(Arc<str>);
@@ -74,6 +85,7 @@ macro_rules! name_type {
             /// [`NameError`] says what is wrong and what is allowed.
             pub fn parse(name: &str) -> Result<Self, NameError> {
                 check($what, name, $max, $allowed, $is_allowed)?;
+                $($check(name)?;)?
                 Ok(Self(Arc::from(name)))
             }
 
@@ -112,12 +124,15 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// The tenant. Every key in every table starts with it.
+    /// The tenant, and which of its placement groups where it has several: `fleet`, or `fleet:eu`. Every key in every table
+    /// starts with it. A group has sessions, queues, topics and bounds of its own, all in one shard; the tenant's
+    /// credential opens each.
     Namespace,
     "namespace",
     limits::NAMESPACE_BYTES_MAX,
-    "a-z, 0-9, '.', '_' and '-'",
-    |c| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-')
+    "a-z, 0-9, '.', '_' and '-', and one ':' before the name of a placement group",
+    |c| matches!(c, 'a'..='z' | '0'..='9' | '.' | '_' | '-' | ':'),
+    one_group
 );
 
 name_type!(
@@ -135,7 +150,8 @@ name_type!(
     "queue name",
     limits::QUEUE_NAME_BYTES_MAX,
     "printable ASCII without spaces",
-    |c| c.is_ascii_graphic()
+    |c| c.is_ascii_graphic(),
+    own_group
 );
 
 name_type!(
@@ -147,9 +163,64 @@ name_type!(
     |c| matches!(c, 'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-')
 );
 
+/// A namespace is a tenant, or a tenant and one group of it.
+fn one_group(name: &str) -> Result<(), NameError> {
+    let Some((tenant, group)) = name.split_once(Namespace::GROUP) else { return Ok(()) };
+    let allowed = "one ':' with a tenant before and a placement group behind it";
+    let is_one = !tenant.is_empty() && !group.is_empty() && !group.contains(Namespace::GROUP);
+    is_one.then_some(()).ok_or_else(|| NameError::Character {
+        what: "namespace",
+        name: name.to_owned(),
+        found: Namespace::GROUP,
+        allowed,
+    })
+}
+
+/// A queue is of the group that its client came to.
+fn own_group(name: &str) -> Result<(), NameError> {
+    let other = name.strip_prefix(Namespace::GROUP).and_then(|name| name.split_once('/'));
+    other.map_or(Ok(()), |(group, _)| {
+        Err(NameError::OtherGroup { name: name.to_owned(), group: group.to_owned() })
+    })
+}
+
 impl Namespace {
     /// The namespace of a client that names none.
     pub const DEFAULT: &'static str = "default";
+
+    /// Before the name of a placement group.
+    const GROUP: char = ':';
+
+    /// Whose it is: the namespace without its placement group.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.0.split_once(Self::GROUP).map_or(&*self.0, |(tenant, _)| tenant)
+    }
+
+    /// Where it lies in a server of so many shards, at least 1. A data directory depends on it: this never changes.
+    #[must_use]
+    pub fn shard(&self, shards: u16) -> ShardId {
+        // A remainder by `shards` fits.
+        ShardId((crc32c::crc32c(self.0.as_bytes()) % u32::from(shards.max(1))) as u16)
+    }
+}
+
+/// One shard of this process, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    /// Its place among the shards.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The first of the numbers that this shard gives to what no other shard may give the same number.
+    #[must_use]
+    pub const fn first_number(self) -> u64 {
+        (self.0 as u64) << 48
+    }
 }
 
 const _: () = assert!(
@@ -258,3 +329,40 @@ pub struct TopicId(pub u64);
 /// The client's own number for one of its subscriptions, unique in its connection. From 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionId(pub u16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_a_tenant_or_one_group_of_it() {
+        for (name, tenant) in [("fleet", "fleet"), ("fleet:eu", "fleet"), ("a.b-c_1:2.x", "a.b-c_1")] {
+            assert_eq!(Namespace::parse(name).unwrap().tenant(), tenant);
+        }
+        for name in [":eu", "fleet:", ":", "fleet:eu:west", "fleet:EU", "", "fleet/eu"] {
+            assert!(Namespace::parse(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_queue_of_another_group_is_refused_with_the_remedy() {
+        let error = QueueName::parse(":eu/orders").unwrap_err().to_string();
+        assert!(error.contains("connect to the namespace NAMESPACE:eu"), "{error}");
+        for name in ["orders", "app:orders", ":orders", "device/a:b/c"] {
+            assert!(QueueName::parse(name).is_ok(), "{name}");
+        }
+    }
+
+    /// Data directories depend on it.
+    #[test]
+    fn where_a_namespace_lies_never_changes() {
+        let shard = |name: &str, shards| Namespace::parse(name).unwrap().shard(shards).0;
+        let of = |shards| ["default", "fleet", "fleet:eu", "fleet:us", "a"].map(|name| shard(name, shards));
+        assert_eq!(of(1), [0; 5]);
+        assert_eq!(of(0), [0; 5], "no shard is taken for one");
+        assert_eq!((of(4), of(64)), ([1, 3, 2, 3, 0], [37, 11, 34, 11, 48]));
+        let mut counts = [0; 8];
+        (0..8000).for_each(|tenant| counts[usize::from(shard(&format!("tenant-{tenant}"), 8))] += 1);
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
+    }
+}

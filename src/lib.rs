@@ -11,7 +11,7 @@
 //!
 //! A producer's bytes arrive in [`reactor`], which hands them to [`gateway`]; that splits and checks frames with
 //! [`wire`], asks the [`session`] whether they are allowed, and puts a command into the turn's batch. The batch
-//! crosses to the shard in [`mail`]. There [`engine`] gives it to [`queue`], which appends a record to [`log`] and
+//! crosses in [`mail`] to the shard of the client's namespace. There [`engine`] gives it to [`queue`], which appends a record to [`log`] and
 //! leaves an effect in its outbox. The committer writes the batch; when it is durable the effect crosses back, and the
 //! gateway writes PUBLISH_ACK. A delivery goes the same way back, without waiting for the record of its lease.
 //!
@@ -68,18 +68,18 @@
 //! | publishes of a session | [`limits::PUBLISH_WINDOW_MESSAGES`], [`limits::PUBLISH_WINDOW_BYTES`] | `relaymesh_buffer_items{buffer="commands_unanswered"}`, of all sessions | ERROR, closed |
 //! | other requests of a session | [`limits::REQUEST_WINDOW`] | the same | ERROR, closed |
 //! | commands of a loop without an answer, not parked | [`limits::COMMANDS_UNANSWERED_MAX`] | `relaymesh_buffer_items{buffer="commands_unanswered"}` | connections that add to them are not read |
-//! | lane from a loop to the shard | [`limits::COMMAND_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="command_lane_batches"}` | the loop reads nothing |
-//! | lane from the shard to a loop | [`limits::EFFECT_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="effect_lane_batches"}` | the shard keeps the effects, joined |
-//! | bodies on their way to one loop | [`limits::DELIVERIES_HELD_BYTES_MAX`] and one message | `relaymesh_buffer_items{buffer="effects_held"}` | the queue delivers no more to that loop until effects have left |
+//! | lane from a loop to a shard | [`limits::COMMAND_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="command_lane_batches"}` | the loop reads nothing |
+//! | lane from a shard to a loop | [`limits::EFFECT_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="effect_lane_batches"}` | the shard keeps the effects, joined |
+//! | bodies on their way from a shard to one loop | [`limits::DELIVERIES_HELD_BYTES_MAX`] and one message | `relaymesh_buffer_items{buffer="effects_held"}` | the queue delivers no more to that loop until effects have left |
 //! | other effects kept by the shard | the windows of all sessions | the same | – |
 //! | the log's open batch | twice [`limits::LOG_BATCH_BYTES_MAX`] and one turn of a loop | `relaymesh_buffer_bytes{buffer="log_open_batch"}` | the shard takes no mail |
 //! | messages of a queue or mailbox | configured | `relaymesh_queue_depth` | `wait` parks the publish, `reject` refuses it, `dead_letter_oldest` lets others die |
 //! | messages of a namespace | configured; none by default | `relaymesh_limits_reached_total` | the same, as the queue says |
 //! | queues that wait for their namespace's room or rate | each once in a line for publishes and one for deliveries | the same | – |
 //! | parked publishes | the producers' windows; [`limits::PARKED_BYTES_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_bytes{buffer="parked"}` | those connections are not read; what consumers publish is refused, for their acks make room |
-//! | bodies in memory | `memory.body_bytes_max` | `relaymesh_buffer_bytes{buffer="bodies"}` | read back from the log |
-//! | bodies being read back | [`limits::READING_BYTES_MAX`] and one message | `relaymesh_buffer_bytes{buffer="bodies_read_back"}` | their queues wait |
-//! | broadcasts on their way to the connections of a loop | [`limits::BROADCAST_BYTES_PER_LOOP_MAX`], each counting at least [`limits::BROADCAST_CHARGE_BYTES_MIN`]; the loops share the messages and keep up to [`limits::BROADCAST_FRAMES_MAX`] compressed frames of each; a namespace has at most [`limits::BROADCAST_SHARE_OF_FREE`] times what it leaves free | `relaymesh_buffer_bytes{buffer="broadcasts"}` | a publish to a topic is refused; what is under way passes by connections above their output's bound, which miss it |
+//! | bodies in memory | `memory.body_bytes_max`, in equal shares where there are several shards | `relaymesh_buffer_bytes{buffer="bodies"}` | read back from the log |
+//! | bodies being read back | [`limits::READING_BYTES_MAX`] and one message a shard | `relaymesh_buffer_bytes{buffer="bodies_read_back"}` | their queues wait |
+//! | broadcasts on their way to the connections of a loop | [`limits::BROADCAST_BYTES_PER_LOOP_MAX`] of each shard, each counting at least [`limits::BROADCAST_CHARGE_BYTES_MIN`]; the loops share the messages and keep up to [`limits::BROADCAST_FRAMES_MAX`] compressed frames of each; a namespace has at most [`limits::BROADCAST_SHARE_OF_FREE`] times what it leaves free | `relaymesh_buffer_bytes{buffer="broadcasts"}` | a publish to a topic is refused; what is under way passes by connections above their output's bound, which miss it |
 //! | topics with subscriptions | [`limits::TOPICS_PER_NAMESPACE_MAX`] a namespace | `relaymesh_buffer_items{buffer="topics"}` | a subscription to another is refused |
 //! | sets of topics that sessions are subscribed to | [`limits::TOPIC_SETS_PER_NAMESPACE_MAX`] a namespace, [`limits::TOPIC_SETS_MAX`] a shard; beyond it one a session, of at most [`limits::SUBSCRIPTIONS_MAX`] topics | `relaymesh_buffer_items{buffer="topic_sets"}` | a subscription that makes another is refused; what is left when one ends is the session's own |
 //! | bindings of topics to queues | [`limits::BINDINGS_PER_NAMESPACE_MAX`] a namespace, each with a filter of up to [`limits::FILTER_BYTES_MAX`]; a publish reaches at most [`limits::FANOUT_QUEUES_MAX`] queues | `relaymesh_buffer_items{buffer="bindings"}` | another is refused, and so is a publish that would reach more |

@@ -181,6 +181,8 @@ pub const LOOP_DESCRIPTORS: u64 = 16;
 pub const TABLE_USE_PERCENT: u64 = 97;
 /// Event loops of a server.
 pub const LOOPS_MAX: u64 = 256;
+/// Shards of a server.
+pub const SHARDS_MAX: u64 = 64;
 /// Sessions of a server that was not told how many, as far as the tables of descriptors hold them.
 pub const SESSIONS_UNLESS_TOLD: u64 = 1_000_000;
 /// What the kernel spends on an idle session: its socket and its place in a poller. Measured with a million.

@@ -12,7 +12,7 @@ use relaymesh::config::Auth;
 use relaymesh::gateway::{Action, Gateway, GatewayConfig, SlotKey};
 use relaymesh::ids::{ClientId, ConnKey, Epoch, LoopId, Namespace};
 use relaymesh::limits::POOLED_KEPT;
-use relaymesh::mail::{Attached, Effect, EffectBatch};
+use relaymesh::mail::{Attached, CommandBatch, Effect, EffectBatch};
 use relaymesh::session::ResumeKey;
 use relaymesh::telemetry::LoopMetrics;
 use relaymesh::wire::{Codec, DICTIONARY_ID, EMPTY_PING, Kind, encode, proto};
@@ -112,7 +112,7 @@ impl Held {
             self.gateway.sent(self.now, slot, n);
             self.sent += n;
         }
-        self.gateway.commands().clear();
+        self.gateway.commands().iter_mut().for_each(CommandBatch::clear);
     }
 
     /// What was asked of the allocator while each session sent `ping` some times, so far apart, in turns of as many sessions as

@@ -1,7 +1,7 @@
 //! HTTP for operators: metrics, health, readiness and the JSON API.
 //!
-//! Owns one thread with a tokio runtime of its own, its listener, and a lane to the shard. It must not know slabs or
-//! client sockets: everything it tells comes from atomics or from the shard's answers. [`bell`] first, for the lane;
+//! Owns one thread with a tokio runtime of its own, its listener, and a lane to each shard. It must not know slabs or
+//! client sockets: everything it tells comes from atomics or from the shards' answers. [`bell`] first, for the lane;
 //! then [`spawn`]; [`AdminHandle::stop`] ends it.
 
 mod api;
@@ -76,7 +76,7 @@ impl AdminConfig {
     }
 }
 
-/// The API's end of the lanes to and from the shard.
+/// The API's end of the lanes to and from one shard.
 #[derive(Debug)]
 pub struct OperatorLane {
     /// What is asked.
@@ -128,14 +128,14 @@ fn memory() -> Memory {
     Memory { resident: host::resident_bytes(), kernel: host::kernel_bytes() }
 }
 
-/// Starts the API on a thread of its own.
+/// Starts the API on a thread of its own. There is a lane for each shard, in their order; all ring `bell`.
 ///
 /// # Errors
 /// When it cannot listen, or the system gives no thread.
 pub fn spawn(
     config: AdminConfig,
     sources: SourceSet,
-    lane: OperatorLane,
+    lanes: Vec<OperatorLane>,
     bell: Bell,
     rung: Rung,
     lifecycle: Lifecycle,
@@ -150,7 +150,7 @@ pub fn spawn(
     let memory_at_start = memory();
     let thread = thread::Builder::new().name("admin".into()).spawn(move || {
         let serving = async move {
-            let (shard, serving_shard) = shard_client::start(lane, bell, rung, config.shard_deadline);
+            let (shard, serving_shard) = shard_client::start(lanes, bell, rung, config.shard_deadline);
             let slots = Arc::new(Semaphore::new(HTTP_CONNECTIONS_MAX));
             let shared = Arc::new(Shared {
                 config,

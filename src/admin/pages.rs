@@ -104,7 +104,8 @@ async fn healthz(state: State) -> (StatusCode, &'static str) {
     else {
         return (StatusCode::INTERNAL_SERVER_ERROR, "no default namespace\n");
     };
-    let answers = state.shard.glance(GLANCE, OperatorRequest::Stats { namespace, queue }).await.is_ok();
+    let answers =
+        state.shard.glance_at_all(GLANCE, OperatorRequest::Stats { namespace, queue }).await.is_ok();
     match (state.lifecycle.stage(), answers) {
         (Stage::Failed, _) => {
             (StatusCode::SERVICE_UNAVAILABLE, "the log failed: the process is about to end\n")

@@ -93,8 +93,8 @@ fn api_telling(
     };
     let lifecycle = Lifecycle::default();
     lifecycle.advance(Stage::Ready);
-    let lane = OperatorLane { commands: senders.remove(0), effects };
-    spawn(config, sources, lane, operator_bell, rung, lifecycle, tell_loops).unwrap()
+    let lanes = vec![OperatorLane { commands: senders.remove(0), effects }];
+    spawn(config, sources, lanes, operator_bell, rung, lifecycle, tell_loops).unwrap()
 }
 
 fn call(api: &AdminHandle, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {

@@ -12,6 +12,7 @@ mod device;
 mod doctor;
 mod drain;
 mod exec;
+mod layout;
 mod log;
 mod namespace;
 mod operator;

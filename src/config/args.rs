@@ -26,6 +26,10 @@ pub struct ServeArgs {
     /// Event loops [default: one per core, and more where their descriptor tables cannot hold --max-sessions]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_LOOPS")]
     pub loops: Option<String>,
+    /// Queue brains, each with a log of its own; a namespace, or a placement group of it such as fleet:eu, is in one of
+    /// them. A data directory keeps its number [default: 1]
+    #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_SHARDS")]
+    pub shards: Option<String>,
     /// Connections of the whole server [default: what the descriptor tables hold, up to 1000000]
     #[arg(long, value_name = "N", env = "RELAYMESH_SERVE_MAX_SESSIONS")]
     pub max_sessions: Option<String>,
@@ -68,6 +72,7 @@ impl ServeArgs {
             ("listen.admin", "--admin", "RELAYMESH_SERVE_ADMIN", &self.admin),
             ("log.durability", "--durability", "RELAYMESH_SERVE_DURABILITY", &self.durability),
             ("loops", "--loops", "RELAYMESH_SERVE_LOOPS", &self.loops),
+            ("shards", "--shards", "RELAYMESH_SERVE_SHARDS", &self.shards),
             ("max_sessions", "--max-sessions", "RELAYMESH_SERVE_MAX_SESSIONS", &self.max_sessions),
             (
                 "descriptor_tables",

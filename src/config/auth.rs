@@ -50,7 +50,7 @@ pub enum Auth {
     Open,
     /// One token for all namespaces.
     Shared(Token),
-    /// Each namespace has its own; one that is not listed lets nobody in.
+    /// Each tenant has its own for all of its placement groups; one that is not listed lets nobody in.
     PerNamespace(HashMap<Namespace, Token>),
 }
 
@@ -61,7 +61,9 @@ impl Auth {
         match self {
             Self::Open => true,
             Self::Shared(token) => token.is(credential),
-            Self::PerNamespace(tokens) => tokens.get(namespace).is_some_and(|token| token.is(credential)),
+            Self::PerNamespace(tokens) => {
+                tokens.get(namespace.tenant()).is_some_and(|token| token.is(credential))
+            }
         }
     }
 

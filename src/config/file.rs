@@ -114,6 +114,10 @@ impl Reader<'_> {
             let namespace = Namespace::parse(name.get_ref()).map_err(|error| {
                 self.unknown(&key, name.span().start, &format!("names of namespaces, but {error}"))
             })?;
+            if namespace.tenant() != namespace.as_str() {
+                let allowed = "names of namespaces without a placement group: the token opens all of them";
+                return Err(self.unknown(&key, name.span().start, allowed));
+            }
             tokens.insert(namespace, self.secret(&key, value)?);
         }
         Ok(tokens)

@@ -62,6 +62,12 @@ pub(super) const KEYS: &[Key] = &[
         kind: Kind::Count(|c| &mut c.loops, 0, limits::LOOPS_MAX),
     },
     Key {
+        path: "shards",
+        about: "Queue brains, each with a log and three threads of its own. A namespace, or a placement group of it such as \
+                fleet:eu, is in one of them. For machines with cores to spare; a data directory keeps its number.",
+        kind: Kind::Count(|c| &mut c.shards, 1, limits::SHARDS_MAX),
+    },
+    Key {
         path: "max_sessions",
         about: "Connections of the whole server, 0 for what its descriptors allow; beyond it clients are sent away.",
         kind: Kind::Count(|c| &mut c.max_sessions, 0, 16_000_000),

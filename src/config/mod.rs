@@ -39,6 +39,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Event loops; 0 for one per core, and more where `max_sessions` needs a table of descriptors for each of more.
     pub loops: u64,
+    /// Queue brains, each with a log of its own, 1 to [`limits::SHARDS_MAX`].
+    pub shards: u64,
     /// Connections of the whole server; 0 for what the tables of descriptors hold.
     pub max_sessions: u64,
     /// Whether each loop has a table of descriptors of its own.
@@ -235,6 +237,7 @@ impl Default for Config {
         Self {
             data_dir: "./data".into(),
             loops: 0,
+            shards: 1,
             max_sessions: 0,
             descriptor_tables: Tables::Auto,
             listen: Listen { address: on_loopback(7400), admin: on_loopback(7480) },

@@ -19,7 +19,7 @@ fn wrong_files_are_refused_with_key_value_and_what_is_allowed() {
         ("descriptor_tables = \"own\"", &["descriptor_tables is \"own\"", "\"private\""]),
         ("\nloops = \"many\"", &["line 2: loops is \"many\"", "whole number"]),
         ("loops = 1.5", &["loops is 1.5"]),
-        ("loop = 1", &["unknown key loop", "loops, max_sessions, descriptor_tables, listen", "auth"]),
+        ("loop = 1", &["unknown key loop", "loops, shards, max_sessions, descriptor_tables, listen", "auth"]),
         ("max_sessions = 16000001", &["max_sessions is 16000001", "from 0 to 16000000"]),
         ("[listen]\naddress = \"localhost\"", &["line 2: listen.address is \"localhost\"", "127.0.0.1:7400"]),
         ("listen = 4", &["listen is 4", "a section with address, admin"]),
@@ -187,6 +187,7 @@ fn every_flag_stands_for_a_key_and_a_variable() {
         listen: value(),
         admin: value(),
         loops: value(),
+        shards: value(),
         max_sessions: value(),
         descriptor_tables: value(),
         durability: value(),
@@ -199,7 +200,7 @@ fn every_flag_stands_for_a_key_and_a_variable() {
         .filter_map(|arg| Some((format!("--{}", arg.get_long()?), arg.get_env()?.to_str()?.to_owned())))
         .collect();
     let given: Vec<_> = args.given().collect();
-    assert_eq!(given.len(), 9);
+    assert_eq!(given.len(), 10);
     for flag in given {
         assert!(KEYS.iter().any(|key| key.path == flag.key), "{}", flag.key);
         assert_eq!(variables[flag.flag], flag.env);

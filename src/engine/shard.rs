@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::EngineConfig;
 use crate::clock::{Now, Time, Wall};
 use crate::host::Block;
-use crate::ids::{Boot, LoopId};
+use crate::ids::{Boot, LoopId, ShardId};
 use crate::limits;
 use crate::log::{
     Batch, Chore, ChoreDone, ChoreOutcome, Durability, Journal, Log, LogError, Position, Recovery, Room,
@@ -55,6 +55,7 @@ pub struct Started {
 /// A queue brain with its log.
 #[derive(Debug)]
 pub struct Shard {
+    id: ShardId,
     brain: Brain,
     log: Log,
     outbox: Outbox,
@@ -90,6 +91,7 @@ impl Shard {
         wall: Wall,
         begin: impl FnOnce(&mut Log),
     ) -> Result<(Self, Started), ShardError> {
+        let id = config.queue.shard;
         let mut brain = Brain::new(config.queue, Arc::clone(&metrics), config.seed);
         let mut refused = None;
         let (mut log, recovery) =
@@ -106,6 +108,7 @@ impl Shard {
         begin(&mut log);
         let time = brain.shard_time(wall);
         let mut shard = Self {
+            id,
             brain,
             log,
             outbox: Outbox::new(),
@@ -119,6 +122,12 @@ impl Shard {
         // No boot may ever follow itself, whatever a power loss takes: tokens, epochs and leases carry its number.
         shard.log.request_sync();
         Ok((shard, Started { recovery, boot, time }))
+    }
+
+    /// Which of the server's it is.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.id
     }
 
     /// Carries out a batch of commands and empties it.

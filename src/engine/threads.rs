@@ -62,11 +62,12 @@ impl Engine {
         lanes: impl FnOnce(&Bell) -> EngineLanes,
         on_failure: impl FnOnce(&LogError) + Send + 'static,
     ) -> io::Result<Self> {
+        let number = shard.id().0;
         let stop = Arc::new(AtomicBool::new(false));
         let (lanes_sender, lanes_received) = bounded(1);
         let stop_seen = Arc::clone(&stop);
         // The bell needs the thread's handle, and the lanes need the bell: the thread waits for its lanes.
-        let brain = thread::Builder::new().name("shard-0".into()).spawn(move || {
+        let brain = thread::Builder::new().name(format!("shard-{number}")).spawn(move || {
             let Ok((lanes, bell)) = lanes_received.recv() else { return Ended::Stopped };
             let turn = BrainThread::start(shard, storage, clock, metrics, lanes, bell, stop_seen);
             let ended = turn.and_then(|mut brain| brain.run());
@@ -104,14 +105,14 @@ struct Worker<Job, Done> {
 
 impl<Job: Send + 'static, Done: Send + 'static> Worker<Job, Done> {
     fn spawn(
-        name: &str,
+        name: String,
         bell: Bell,
         mut work: impl FnMut(Job) -> Done + Send + 'static,
     ) -> Result<Self, LogError> {
         let (jobs, to_do) = bounded::<Job>(1);
         let (finished, done) = bounded(1);
         let thread = thread::Builder::new()
-            .name(name.into())
+            .name(name.clone())
             .spawn(move || {
                 for job in to_do {
                     if finished.send(work(job)).is_err() {
@@ -120,11 +121,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Worker<Job, Done> {
                     bell.ring();
                 }
             })
-            .map_err(|source| LogError::Io {
-                what: "starting the thread of",
-                file: name.to_owned(),
-                source,
-            })?;
+            .map_err(|source| LogError::Io { what: "starting the thread of", file: name, source })?;
         Ok(Self { jobs: Some(jobs), done, busy: false, thread: Some(thread) })
     }
 
@@ -197,13 +194,16 @@ impl BrainThread {
         bell: Bell,
         stop: Arc<AtomicBool>,
     ) -> Result<Self, LogError> {
-        let committer = Worker::spawn("committer-0", bell.clone(), |batch: Batch| {
+        let number = shard.id().0;
+        let committer = Worker::spawn(format!("committer-{number}"), bell.clone(), |batch: Batch| {
             let result = batch.write();
             Written { batch, result }
         })?;
         let housekeeper =
-            Worker::spawn("housekeeper-0", bell.clone(), move |chore: Chore| chore.run(&*storage))?;
-        let provider = Worker::spawn("provider-0", bell.clone(), |bytes| {
+            Worker::spawn(format!("housekeeper-{number}"), bell.clone(), move |chore: Chore| {
+                chore.run(&*storage)
+            })?;
+        let provider = Worker::spawn(format!("provider-{number}"), bell.clone(), |bytes| {
             let mut block = Block::new(bytes)?;
             block.touch();
             Ok(block)

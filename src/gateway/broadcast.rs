@@ -150,7 +150,7 @@ impl Memberships {
     }
 }
 
-/// The broadcasts under way. What the shard lets through at once bounds them.
+/// The broadcasts under way. What the shards let through at once bounds them.
 #[derive(Debug)]
 pub(super) struct Sweep {
     /// In the order in which they came, which is the order in which they are done.
@@ -337,16 +337,17 @@ impl Gateway {
         sweep.move_to(next, slots);
     }
 
-    /// The shard is told how much of whose is done.
+    /// The shard that sent it is told how much of whose is done.
     fn broadcast_done(&mut self, broadcast: &Broadcast) {
         let charge = broadcast.charge();
-        match self.batch.commands.last_mut() {
+        let commands = &mut self.batches.to(broadcast.shard).commands;
+        match commands.last_mut() {
             Some(Command::BroadcastsDone { namespace, bytes, .. }) if *namespace == broadcast.namespace => {
                 *bytes += charge;
             }
             _ => {
                 let (loop_id, namespace) = (self.loop_id, broadcast.namespace);
-                self.batch.commands.push(Command::BroadcastsDone { loop_id, namespace, bytes: charge });
+                commands.push(Command::BroadcastsDone { loop_id, namespace, bytes: charge });
             }
         }
     }

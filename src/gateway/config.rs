@@ -9,6 +9,8 @@ use crate::session::{ResumeKey, Rules};
 /// Settings of a loop's gateway. The same for all loops but for `max_sessions`.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
+    /// Shards behind the loops, at least 1.
+    pub shards: u16,
     /// Connections of this loop, in whatever state.
     pub max_sessions: usize,
     /// Connections of this loop that were not welcomed yet.
@@ -54,6 +56,7 @@ impl GatewayConfig {
     #[must_use]
     pub fn new(auth: Auth, resume_key: ResumeKey) -> Self {
         Self {
+            shards: 1,
             max_sessions: 1_000_000,
             max_handshakes: limits::HANDSHAKES_PER_LOOP_MAX,
             rules: Rules {

@@ -1,4 +1,4 @@
-//! What the shard says, carried out.
+//! What the shards say, carried out.
 
 use crate::clock::Time;
 use crate::gateway::ending::{Cause, Ending, Farewell};
@@ -9,7 +9,7 @@ use crate::session::Phase;
 use crate::wire::{Kind, clip, encode, encode_publish_ack, encode_reply_ok, proto};
 
 impl Gateway {
-    /// Effects from the shard. Those for connections that are gone are dropped.
+    /// Effects from a shard. Those for connections that are gone are dropped.
     pub fn effects(&mut self, now: Time, batch: EffectBatch) {
         let mut bodies = batch.bodies.as_slice();
         for effect in batch.effects {
@@ -78,8 +78,9 @@ impl Gateway {
                     self.reading_resumed(conn.slot);
                 }
             }
-            Effect::Parked { publishes, .. } => {
-                self.parked = publishes as usize;
+            Effect::Parked { shard, publishes, .. } => {
+                let before = std::mem::replace(&mut self.parked_in[shard.index()], publishes);
+                self.parked = self.parked - before as usize + publishes as usize;
                 self.answered(0);
             }
             Effect::Topics { conn, topics } => self.topics_changed(conn, topics),

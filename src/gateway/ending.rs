@@ -161,7 +161,7 @@ impl Gateway {
         conn.session.requests_answered(u32::MAX);
         let phase = conn.session.close(now);
         conn.is_starved = false;
-        let (generation, busy) = (conn.generation, conn.busy);
+        let (generation, shard, busy) = (conn.generation, conn.shard, conn.busy);
         self.memberships.leave(slot);
         self.buffers.drop_partial(busy);
         self.metrics.partial_bytes.set(self.buffers.partial_bytes as u64);
@@ -171,7 +171,7 @@ impl Gateway {
             let conn = crate::ids::ConnKey { loop_id: self.loop_id, slot, generation };
             let (bye, reason, retired_producer) = (ending.bye, ending.reason(), ending.retired_producer);
             let detach = Detach { conn, bye, reason, retired_producer };
-            self.batch.commands.push(Command::Detach(detach));
+            self.batches.to(shard).commands.push(Command::Detach(detach));
         }
         if phase == Phase::Leaving {
             self.has_left();

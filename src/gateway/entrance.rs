@@ -25,6 +25,8 @@ impl Gateway {
                 Ending::denied(denied)
             }
         })?;
+        let shard = attachment.namespace.shard(self.config.shards);
+        conn.shard = shard;
         let key = SlotKey { slot, generation: conn.generation };
         let attach = Box::new(Attach {
             conn: ConnKey { loop_id: self.loop_id, slot, generation: key.generation },
@@ -34,7 +36,7 @@ impl Gateway {
         });
         let rank = if attach.resume.is_some() { Rank::Resume } else { Rank::New };
         match self.admission.rule(now, rank, self.patience(now, came)) {
-            Ruling::LetIn => self.batch.commands.push(Command::Attach(attach)),
+            Ruling::LetIn => self.batches.to(shard).commands.push(Command::Attach(attach)),
             Ruling::Wait => {
                 if let Some(conn) = self.table.at_mut(slot) {
                     conn.session.put_off();
@@ -76,11 +78,12 @@ impl Gateway {
             && let Some((key, attach)) = self.admission.next(now)
         {
             let conn = self.table.tenant_mut(key.slot, key.generation);
-            if !conn.is_some_and(|conn| conn.session.admitted()) {
+            let Some(conn) = conn.filter(|conn| conn.session.phase() == Phase::AwaitingAdmission) else {
                 self.admission.give_back();
                 continue;
-            }
-            self.batch.commands.push(Command::Attach(attach));
+            };
+            conn.session.admitted();
+            self.batches.to(conn.shard).commands.push(Command::Attach(attach));
             let early = self.take_kept(key.slot);
             match self.frames(now, key.slot, &early) {
                 Ok(()) if !self.may_read(key.slot) => {}

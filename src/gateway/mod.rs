@@ -1,14 +1,15 @@
 //! A loop's brain: the sessions of its connections, their deadlines, admission and drain.
 //!
 //! Owns every connection's state from accept to close, the timers and what waits to be sent. It is pure: it must not
-//! know sockets, files, threads or the real time, and it reaches the shard only through the [`CommandBatch`] it
-//! fills. Order of calls in a turn: [`Gateway::accept`] and [`Gateway::receive`] for what came,
+//! know sockets, files, threads or the real time, and it reaches the shards only through the [`CommandBatch`]es it
+//! fills, one a shard. Order of calls in a turn: [`Gateway::accept`] and [`Gateway::receive`] for what came,
 //! [`Gateway::effects`] for what the shard says, [`Gateway::expire`] for what is due; then
 //! [`Gateway::next_action`] until `None`, with [`Gateway::unsent`] and [`Gateway::sent`] for each flush and
 //! [`Gateway::closed`] for each close, and the same again after each [`Gateway::carry_on`] that there is time for; then
 //! [`Gateway::commands`] are taken; then sleep until [`Gateway::next_deadline`].
 
 mod admission;
+mod batches;
 mod broadcast;
 mod buffers;
 mod config;
@@ -43,6 +44,7 @@ use crate::wheel::Wheel;
 use crate::wire::{Codec, Kind, proto};
 
 use admission::Admission;
+use batches::Batches;
 use broadcast::{Memberships, Sweep};
 use buffers::Buffers;
 use drain::Drain;
@@ -115,7 +117,7 @@ pub struct Gateway {
     trimmed: Time,
     wheel: Wheel,
     codec: Codec,
-    batch: CommandBatch,
+    batches: Batches,
     names: NameCache,
     admission: Admission<(SlotKey, Box<Attach>)>,
     heartbeats: HeartbeatLoad,
@@ -124,9 +126,11 @@ pub struct Gateway {
     handshakes: usize,
     /// Commands without their answer, of connections that are still served.
     unanswered: usize,
-    /// Publishes among them that wait in the shard for room in their queues. The shard's last word, which may lag.
+    /// Publishes among them that wait in their shard for room in their queues. The shards' last words, which may lag.
     parked: usize,
-    /// The lane to the shard is full.
+    /// The same by shard.
+    parked_in: Box<[u32]>,
+    /// The lane to a shard is full.
     is_lane_blocked: bool,
     /// No silence before this counts: reading was stopped on all connections.
     heard_from: Time,
@@ -171,6 +175,7 @@ impl Gateway {
         let heartbeats = HeartbeatLoad::new(config.heartbeats_per_s);
         metrics.heartbeat_stretch_permille.set(heartbeats.stretch().permille());
         let sweep = Sweep::new(&config);
+        let shards = config.shards;
         Self {
             loop_id,
             config,
@@ -180,7 +185,7 @@ impl Gateway {
             trimmed: now,
             wheel: Wheel::new(now),
             codec: Codec::new(),
-            batch: CommandBatch::default(),
+            batches: Batches::new(shards),
             names: NameCache::default(),
             admission,
             heartbeats,
@@ -188,6 +193,7 @@ impl Gateway {
             handshakes: 0,
             unanswered: 0,
             parked: 0,
+            parked_in: vec![0; usize::from(shards.max(1))].into(),
             is_lane_blocked: false,
             heard_from: Time(0),
             open_delivers: Vec::new(),
@@ -279,12 +285,12 @@ impl Gateway {
         Some(action)
     }
 
-    /// The commands gathered so far, to be taken once a turn.
-    pub fn commands(&mut self) -> &mut CommandBatch {
-        &mut self.batch
+    /// The commands gathered so far, a batch for each shard, to be taken once a turn.
+    pub fn commands(&mut self) -> &mut [CommandBatch] {
+        self.batches.all()
     }
 
-    /// The lane to the shard is full, so that nothing is read on any connection, or has room again. Reading what
+    /// The lane to a shard is full, so that nothing is read on any connection, or has room again. Reading what
     /// arrived meanwhile is the caller's to remember.
     pub fn lane_blocked(&mut self, now: Time, blocked: bool) {
         if self.is_lane_blocked && !blocked {

@@ -144,9 +144,9 @@ impl Gateway {
         let Some(conn) = self.table.at_mut(slot) else { return };
         if conn.is_starved && self.buffers.output_bytes < self.config.loop_output_bytes_max {
             conn.is_starved = false;
-            let generation = conn.generation;
+            let (shard, generation) = (conn.shard, conn.generation);
             let conn = crate::ids::ConnKey { loop_id: self.loop_id, slot, generation };
-            self.batch.commands.push(Command::Resupply { conn });
+            self.batches.to(shard).commands.push(Command::Resupply { conn });
         } else if conn.is_starved {
             self.list_starved(slot);
         }
@@ -254,13 +254,14 @@ impl Gateway {
     /// The message is ready again without its attempt being counted.
     fn hand_back(&mut self, deliver: &Deliver) {
         self.metrics.deliveries_returned.inc();
-        self.batch.leases.push(deliver.lease);
-        match self.batch.commands.last_mut() {
-            Some(Command::Return { conn, leases }) if *conn == deliver.conn => *leases += 1,
-            _ => self.batch.commands.push(Command::Return { conn: deliver.conn, leases: 1 }),
-        }
         let takes_deliveries = self.takes_deliveries(deliver.conn.slot);
         let Some(conn) = self.table.at_mut(deliver.conn.slot) else { return };
+        let batch = self.batches.to(conn.shard);
+        batch.leases.push(deliver.lease);
+        match batch.commands.last_mut() {
+            Some(Command::Return { conn, leases }) if *conn == deliver.conn => *leases += 1,
+            _ => batch.commands.push(Command::Return { conn: deliver.conn, leases: 1 }),
+        }
         if !conn.is_starved && conn.session.phase() == Phase::Live {
             conn.is_starved = true;
             if takes_deliveries {

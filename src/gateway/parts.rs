@@ -107,6 +107,7 @@ impl Gateway {
         let room = half.saturating_sub(DELIVERY_OVERHEAD_BYTES).min(self.config.whole_message_bytes_max());
         loop {
             let Some(conn) = self.table.at(slot) else { return };
+            let shard = conn.shard;
             let Some(busy) = self.buffers.at_mut(conn.busy) else { return };
             let unsent = busy.unsent_len();
             let Some(outgoing) = busy.outgoing.as_mut().filter(|_| unsent <= half) else { return };
@@ -116,7 +117,7 @@ impl Gateway {
                 // It was handed out when its first part was; a slow connection must not use it up.
                 *leased_at = now;
                 let (conn, lease) = (deliver.conn, deliver.lease);
-                self.batch.commands.push(Command::Renew { conn, lease });
+                self.batches.to(shard).commands.push(Command::Renew { conn, lease });
             }
             let before = busy.out.len();
             let (kind, taken) = if body.len() - *sent > room.max(1) {

@@ -5,7 +5,7 @@ use crate::gateway::ending::{Cause, Ending};
 use crate::gateway::entrance::no_admission;
 use crate::gateway::table::{Deferred, IDLE};
 use crate::gateway::{Gateway, SlotKey, translate};
-use crate::ids::ConnKey;
+use crate::ids::{ConnKey, ShardId};
 use crate::limits;
 use crate::mail::{Command, Publish, PublishMessage, Settle};
 use crate::message::message_header;
@@ -246,6 +246,7 @@ impl Gateway {
     ) -> Result<(), Ending> {
         let Some(conn) = self.table.at_mut(slot) else { return Ok(()) };
         let verdict = conn.session.admit(&request, &self.config.rules).map_err(Ending::denied)?;
+        let shard = conn.shard;
         let conn = ConnKey { loop_id: self.loop_id, slot, generation: conn.generation };
         if let Verdict::Refuse(text) = verdict {
             if let ClientFrame::Publish(view) = frame
@@ -260,18 +261,18 @@ impl Gateway {
             (Request::Publish(publish), ClientFrame::Publish(view)) => {
                 self.unanswered += 1;
                 if view.parts_bytes == 0 {
-                    self.publish(conn, publish, view, view.messages())?;
+                    self.publish(shard, conn, publish, view, view.messages())?;
                 } else {
                     let whole = self.finish_parts(slot, view)?;
-                    self.publish(conn, publish, view, std::iter::once(whole.as_slice()))?;
+                    self.publish(shard, conn, publish, view, std::iter::once(whole.as_slice()))?;
                 }
             }
             (Request::Part { .. }, ClientFrame::Part(part)) => return self.take_part(now, slot, part),
             (
                 Request::Settle(settle),
                 ClientFrame::Ack(view) | ClientFrame::Nack(view) | ClientFrame::Extend(view),
-            ) => self.settle(conn, settle, view),
-            (request, _) => return self.other_request(now, conn, request),
+            ) => self.settle(shard, conn, settle, view),
+            (request, _) => return self.other_request(now, shard, conn, request),
         }
         self.note_unanswered();
         Ok(())
@@ -280,23 +281,25 @@ impl Gateway {
     #[inline]
     fn publish<'a>(
         &mut self,
+        shard: ShardId,
         conn: ConnKey,
         publish: Publishing,
         view: &PublishView<'_>,
         messages: impl Iterator<Item = &'a [u8]>,
     ) -> Result<(), Ending> {
         let Ok(queue) = publish.queue else { return Ok(()) };
-        let before = (self.batch.messages.len(), self.batch.bodies.len());
+        let batch = self.batches.to(shard);
+        let before = (batch.messages.len(), batch.bodies.len());
         for body in messages {
             match message_header(body, self.config.message_bytes_max) {
                 Ok(header) => {
                     // Bounded by the largest message.
-                    self.batch.messages.push(PublishMessage { header, body_len: body.len() as u32 });
-                    self.batch.bodies.extend_from_slice(body);
+                    batch.messages.push(PublishMessage { header, body_len: body.len() as u32 });
+                    batch.bodies.extend_from_slice(body);
                 }
                 Err(fault) => {
-                    self.batch.messages.truncate(before.0);
-                    self.batch.bodies.truncate(before.1);
+                    batch.messages.truncate(before.0);
+                    batch.bodies.truncate(before.1);
                     return Err(Ending::fault(&fault));
                 }
             }
@@ -305,22 +308,35 @@ impl Gateway {
         // Bounded by the frame.
         let (acks, replenish) = (view.ack_count() as u32, view.replenish);
         if acks > 0 {
-            self.batch.leases.extend(view.acks());
+            batch.leases.extend(view.acks());
         }
         let publish = Publish { conn, seq, queue, producer, messages, acks, replenish };
-        self.batch.commands.push(Command::Publish(publish));
+        batch.commands.push(Command::Publish(publish));
         Ok(())
     }
 
     #[inline]
-    fn settle(&mut self, conn: ConnKey, settle: crate::session::Settling, view: &SettleView<'_>) {
+    fn settle(
+        &mut self,
+        shard: ShardId,
+        conn: ConnKey,
+        settle: crate::session::Settling,
+        view: &SettleView<'_>,
+    ) {
         self.unanswered += 1;
         let crate::session::Settling { seq, settlement, leases, replenish } = settle;
-        self.batch.leases.extend(view.leases());
-        self.batch.commands.push(Command::Settle(Settle { conn, seq, settlement, leases, replenish }));
+        let batch = self.batches.to(shard);
+        batch.leases.extend(view.leases());
+        batch.commands.push(Command::Settle(Settle { conn, seq, settlement, leases, replenish }));
     }
 
-    fn other_request(&mut self, now: Time, conn: ConnKey, request: Request) -> Result<(), Ending> {
+    fn other_request(
+        &mut self,
+        now: Time,
+        shard: ShardId,
+        conn: ConnKey,
+        request: Request,
+    ) -> Result<(), Ending> {
         let command = match request {
             Request::Ping => {
                 self.pong(now, conn.slot);
@@ -342,7 +358,7 @@ impl Gateway {
         };
         self.unanswered += usize::from(!matches!(command, Command::Credit { .. }));
         self.note_unanswered();
-        self.batch.commands.push(command);
+        self.batches.to(shard).commands.push(command);
         Ok(())
     }
 

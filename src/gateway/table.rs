@@ -2,6 +2,7 @@
 
 use crate::clock::Time;
 use crate::gateway::SlotKey;
+use crate::ids::ShardId;
 use crate::paged::Paged;
 use crate::session::Session;
 use crate::wheel::TimerId;
@@ -16,6 +17,8 @@ pub(super) const IDLE: u32 = u32::MAX;
 pub(super) struct Conn {
     pub(super) session: Session,
     pub(super) generation: u32,
+    /// Where its client is attached, once it said who it is.
+    pub(super) shard: ShardId,
     /// Index of its buffers, or [`IDLE`].
     pub(super) busy: u32,
     pub(super) timer: Option<TimerId>,
@@ -125,6 +128,7 @@ fn vacant() -> Conn {
     Conn {
         session: Session::new(Time(0)),
         generation: 0,
+        shard: ShardId(0),
         busy: IDLE,
         timer: None,
         is_taken: false,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::{ClientId, ConnKey, Epoch, LeaseId, LoopId, MessageId, Namespace, SubscriptionId};
+use crate::ids::{ClientId, ConnKey, Epoch, LeaseId, LoopId, MessageId, Namespace, ShardId, SubscriptionId};
 use crate::mail::{Broadcast, OperatorReply, TopicSet};
 
 /// One thing a loop is to do. By the time an effect reaches a loop, what it says is durable.
@@ -58,6 +58,8 @@ pub enum Effect {
     Parked {
         /// One of the loop's connections, present or past.
         conn: ConnKey,
+        /// The shard in which they wait.
+        shard: ShardId,
         /// How many.
         publishes: u32,
     },

@@ -200,6 +200,37 @@ pub enum OperatorRequest {
     },
 }
 
+impl OperatorRequest {
+    /// Whom it concerns; `None` where it concerns all namespaces.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&Namespace> {
+        match self {
+            Self::Publish { namespace, .. }
+            | Self::Queues { namespace, .. }
+            | Self::Stats { namespace, .. }
+            | Self::QueueSet { namespace, .. }
+            | Self::QueueSettings { namespace, .. }
+            | Self::Bind { namespace, .. }
+            | Self::Unbind { namespace, .. }
+            | Self::Bindings { namespace, .. }
+            | Self::ScheduleAdd { namespace, .. }
+            | Self::ScheduleRemove { namespace, .. }
+            | Self::SchedulePause { namespace, .. }
+            | Self::Schedules { namespace, .. }
+            | Self::ScheduleShow { namespace, .. }
+            | Self::NamespaceSet { namespace, .. }
+            | Self::NamespaceSettings { namespace, .. }
+            | Self::DeadList { namespace, .. }
+            | Self::DeadShow { namespace, .. }
+            | Self::DeadRedrive { namespace, .. }
+            | Self::DeadPurge { namespace, .. }
+            | Self::DeadJobs { namespace, .. }
+            | Self::DeadCancel { namespace, .. } => Some(namespace),
+            Self::Namespaces | Self::Disk { .. } => None,
+        }
+    }
+}
+
 /// Which dead letters of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadSelection {
@@ -270,6 +301,22 @@ pub enum OperatorReply {
     Changed(u64),
     /// The request was refused.
     Refused(Refused),
+}
+
+impl OperatorReply {
+    /// What two shards answered to the same request: all names and counts together, and a refusal where there is one.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Namespaces(mut names), Self::Namespaces(others)) => {
+                names.extend(others);
+                Self::Namespaces(names)
+            }
+            (Self::Changed(count), Self::Changed(others)) => Self::Changed(count + others),
+            (_, Self::Refused(refused)) => Self::Refused(refused),
+            (own, _) => own,
+        }
+    }
 }
 
 /// One queue in numbers; by default those of one that does not exist.

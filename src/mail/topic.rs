@@ -1,6 +1,6 @@
 //! Topics as shards and loops speak of them: what a session is subscribed to, and what is broadcast.
 
-use crate::ids::{SubscriptionId, TopicId};
+use crate::ids::{ShardId, SubscriptionId, TopicId};
 use crate::limits;
 
 /// One topic that a session is subscribed to.
@@ -32,9 +32,11 @@ impl TopicSet {
 /// A message for all sessions that are subscribed to a topic; the loops share it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broadcast {
+    /// The shard that sent it, and is told once all have it.
+    pub shard: ShardId,
     /// Which topic.
     pub topic: TopicId,
-    /// Whose it is: the shard's number of the tenant, which it is told again once all have it.
+    /// Whose it is: the shard's own number of the tenant.
     pub namespace: u32,
     /// The encoded `Message`.
     pub body: Box<[u8]>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::ids::ShardId;
 use crate::limits;
 
 /// What happens to a publish that does not fit its queue.
@@ -91,6 +92,8 @@ pub struct NamespaceRules {
 /// The bounds of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueConfig {
+    /// Which shard it is.
+    pub shard: ShardId,
     /// Rules of a work queue.
     pub work_queue: QueueRules,
     /// Rules of a mailbox. It rejects when full: a device may be away for days, and whoever pushes to it needs the
@@ -169,6 +172,7 @@ impl QueueRules {
 impl Default for QueueConfig {
     fn default() -> Self {
         Self {
+            shard: ShardId(0),
             work_queue: QueueRules::work_queue(),
             mailbox: QueueRules::mailbox(),
             namespace: NamespaceRules::default(),

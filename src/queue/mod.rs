@@ -232,6 +232,7 @@ impl Brain {
     #[must_use]
     pub fn new(config: QueueConfig, metrics: Arc<ShardMetrics>, seed: u64) -> Self {
         let body_memory_bytes_max = config.body_memory_bytes_max;
+        let topics = Topics::new(config.shard);
         Self {
             queues: Queues::new(config.namespace),
             config,
@@ -242,7 +243,7 @@ impl Brain {
             lanes: Lanes::default(),
             directory: Directory::default(),
             subscriptions: Slab::new(),
-            topics: Topics::default(),
+            topics,
             bindings: Bindings::default(),
             events: Events::default(),
             leases: Slab::new(),

@@ -236,9 +236,10 @@ impl Brain {
 
     /// Tells the loops how many publishes of theirs are parked, where that has changed.
     pub(super) fn tell_parked(&mut self, turn: &mut Turn<'_>) {
+        let shard = self.config.shard;
         for own in self.parked_by_loop.iter_mut().filter(|own| !own.is_told) {
             own.is_told = true;
-            turn.push_now(Effect::Parked { conn: own.conn, publishes: own.publishes });
+            turn.push_now(Effect::Parked { conn: own.conn, shard, publishes: own.publishes });
         }
     }
 

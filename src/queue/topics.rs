@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use slab::Slab;
 
-use crate::ids::{LoopId, SubscriptionId, TopicId};
+use crate::ids::{LoopId, ShardId, SubscriptionId, TopicId};
 use crate::limits;
 use crate::log::Ticket;
 use crate::mail::{Broadcast, Effect, PublishMessage, RefusalCode, Refused, TopicSet, TopicSubscription};
@@ -74,6 +74,11 @@ pub(super) struct Topics {
 }
 
 impl Topics {
+    /// Nobody is subscribed to anything. Loops tell the topics and sets of all shards apart by their numbers.
+    pub(super) fn new(shard: ShardId) -> Self {
+        Self { next_topic: shard.first_number(), next_set: shard.first_number(), ..Self::default() }
+    }
+
     /// What the client is subscribed to.
     pub(super) fn of(&self, client: u32) -> &[TopicSubscription] {
         self.set_of(client).map_or(&[], |set| &set.subscriptions)
@@ -398,12 +403,12 @@ impl Brain {
         let loops = self.topics.topics[&topic].loops.clone();
         let charge = messages.iter().map(|message| Broadcast::charge_of(message.body_len as usize)).sum();
         self.check_underway(namespace, &loops, charge)?;
-        let mut left = bodies;
+        let (shard, mut left) = (self.config.shard, bodies);
         let mut broadcasts = Vec::with_capacity(messages.len());
         for message in messages {
             let (body, rest) = left.split_at(message.body_len as usize);
             left = rest;
-            broadcasts.push(Arc::new(Broadcast { topic, namespace, body: body.into() }));
+            broadcasts.push(Arc::new(Broadcast { shard, topic, namespace, body: body.into() }));
         }
         for &(loop_id, _) in &loops {
             *self.topics.underway_on(loop_id) += charge;

@@ -189,14 +189,14 @@ impl BoundLoop {
     pub fn spawn<B: LoopBrain>(
         self,
         brain: B,
-        lane: ShardLane,
+        lanes: Vec<ShardLane>,
         metrics: Arc<LoopMetrics>,
         clock: Clock,
     ) -> io::Result<LoopHandle> {
         let Self { loop_id, bell, control, start, thread, .. } = self;
         let wishes = control.wishes();
         let job: Job = Box::new(move |sockets| {
-            EventLoop::new(loop_id, sockets, bell, brain, lane, metrics, clock, wishes).run();
+            EventLoop::new(loop_id, sockets, bell, brain, lanes, metrics, clock, wishes).run();
         });
         start.send(job).map_err(|_| io::Error::other("the thread of the event loop has ended"))?;
         Ok(LoopHandle { control, join: thread })

@@ -37,7 +37,7 @@ pub trait LoopBrain: Send + 'static {
         false
     }
 
-    /// Effects from the shard.
+    /// Effects from a shard.
     fn effects(&mut self, now: Time, batch: EffectBatch);
 
     /// What is due by `now` happens.
@@ -61,10 +61,10 @@ pub trait LoopBrain: Send + 'static {
     /// The socket is gone and the slot free. Called exactly once for each connection accepted.
     fn closed(&mut self, now: Time, slot: u32, cause: CloseCause);
 
-    /// The commands gathered so far; the loop takes them once a turn.
-    fn commands(&mut self) -> &mut CommandBatch;
+    /// The commands gathered so far, a batch for each shard; the loop takes them once a turn.
+    fn commands(&mut self) -> &mut [CommandBatch];
 
-    /// The lane to the shard is full (nothing is read meanwhile, on no connection), or has room again.
+    /// The lane to a shard is full (nothing is read meanwhile, on no connection), or has room again.
     fn lane_blocked(&mut self, now: Time, blocked: bool);
 
     /// When [`LoopBrain::expire`] is to be called at the latest; may be early, never late.
@@ -139,7 +139,7 @@ impl LoopBrain for Gateway {
         Gateway::closed(self, now, slot, cause)
     }
 
-    fn commands(&mut self) -> &mut CommandBatch {
+    fn commands(&mut self) -> &mut [CommandBatch] {
         Gateway::commands(self)
     }
 

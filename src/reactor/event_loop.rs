@@ -14,7 +14,7 @@ use super::audit;
 use super::bound::LoopSockets;
 use super::brain::LoopBrain;
 use super::control::Wishes;
-use super::lane::{Lane, ShardLane};
+use super::lane::{Lanes, ShardLane};
 use super::linger::Lingering;
 use super::listener::{Accepted, Listener, Turned};
 use super::platform::{self, Doorbell};
@@ -25,7 +25,7 @@ use crate::gateway::{Action, CloseCause, SlotKey, accepts_of_turn};
 use crate::host;
 use crate::ids::LoopId;
 use crate::limits;
-use crate::mail::Bell;
+use crate::mail::{Bell, CommandBatch};
 use crate::telemetry::{LEAK_STATES, LoopMetrics};
 
 /// stdin, stdout and stderr, which every table has.
@@ -45,7 +45,7 @@ pub(super) struct EventLoop<B> {
     /// Closed at the end of the turn, so that no slot changes its tenant within one.
     doomed: Vec<(u32, CloseCause)>,
     lingering: Lingering,
-    lane: Lane,
+    lanes: Lanes,
     metrics: Arc<LoopMetrics>,
     clock: Clock,
     /// Of the present turn.
@@ -89,7 +89,7 @@ impl<B: LoopBrain> EventLoop<B> {
         sockets: LoopSockets,
         bell: Bell,
         brain: B,
-        lane: ShardLane,
+        lanes: Vec<ShardLane>,
         metrics: Arc<LoopMetrics>,
         clock: Clock,
         wishes: Arc<Wishes>,
@@ -109,7 +109,7 @@ impl<B: LoopBrain> EventLoop<B> {
             read_buffer: vec![0; limits::READ_BUFFER_BYTES].into_boxed_slice(),
             doomed: Vec::new(),
             lingering: Lingering::default(),
-            lane: Lane::new(lane),
+            lanes: Lanes::new(lanes),
             metrics,
             now: clock.time(),
             clock,
@@ -202,8 +202,8 @@ impl<B: LoopBrain> EventLoop<B> {
     fn is_finished(&mut self) -> bool {
         let drained = self.draining
             && self.brain.is_drained()
-            && self.brain.commands().is_empty()
-            && !self.lane.is_blocked()
+            && self.brain.commands().iter().all(CommandBatch::is_empty)
+            && !self.lanes.is_blocked()
             && self.lingering.is_empty();
         drained || self.wishes.is_stop()
     }
@@ -232,13 +232,13 @@ impl<B: LoopBrain> EventLoop<B> {
 
     fn has_work(&self) -> bool {
         self.accepting == Accepting::Pending
-            || (self.connections.queued() > 0 && !self.lane.is_blocked())
-            || self.lane.has_news()
+            || (self.connections.queued() > 0 && !self.lanes.is_blocked())
+            || self.lanes.has_news()
             || self.wants_back()
     }
 
     fn has_news(&self) -> bool {
-        self.lane.has_news()
+        self.lanes.has_news()
             || self.wishes.is_stop()
             || self.wishes.is_listed()
             || (!self.draining && self.wishes.drain_over().is_some())
@@ -331,7 +331,7 @@ impl<B: LoopBrain> EventLoop<B> {
         if self.accepting != Accepting::Pending {
             return;
         }
-        let allowed = accepts_of_turn(self.last_turn, self.lane.depth());
+        let allowed = accepts_of_turn(self.last_turn, self.lanes.depth());
         if allowed < limits::ACCEPTS_PER_TURN_MAX {
             self.metrics.accepts.slowed.inc();
         }
@@ -441,7 +441,7 @@ impl<B: LoopBrain> EventLoop<B> {
     fn read(&mut self) {
         let mut share = limits::READ_PER_LOOP_TURN_BYTES_MAX;
         let mut waiting = self.connections.queued();
-        while waiting > 0 && share > 0 && !self.lane.is_blocked() {
+        while waiting > 0 && share > 0 && !self.lanes.is_blocked() {
             let Some(key) = self.connections.next_ready() else { return };
             share = share.saturating_sub(self.read_one(key));
             waiting -= 1;
@@ -491,7 +491,7 @@ impl<B: LoopBrain> EventLoop<B> {
 
     fn take_effects(&mut self) {
         for _ in 0..limits::EFFECT_BATCHES_PER_TURN_MAX {
-            let Some(batch) = self.lane.next_effects() else { return };
+            let Some(batch) = self.lanes.next_effects() else { return };
             self.brain.effects(self.now, batch);
         }
     }
@@ -578,15 +578,15 @@ impl<B: LoopBrain> EventLoop<B> {
         }
     }
 
-    /// Sends the turn's commands down the lane, once.
+    /// Sends the turn's commands down the lanes, once.
     fn send_commands(&mut self) {
-        let was_blocked = self.lane.is_blocked();
-        self.lane.send(self.brain.commands());
-        if self.lane.is_blocked() != was_blocked {
-            self.brain.lane_blocked(self.now, self.lane.is_blocked());
+        let was_blocked = self.lanes.is_blocked();
+        self.lanes.send(self.brain.commands());
+        if self.lanes.is_blocked() != was_blocked {
+            self.brain.lane_blocked(self.now, self.lanes.is_blocked());
         }
-        self.metrics.command_lane_batches.set(self.lane.depth() as u64);
-        self.metrics.effect_lane_batches.set(self.lane.effects_waiting() as u64);
+        self.metrics.command_lane_batches.set(self.lanes.depth() as u64);
+        self.metrics.effect_lane_batches.set(self.lanes.effects_waiting() as u64);
         self.metrics.lingering.set(self.lingering.len() as u64);
     }
 }

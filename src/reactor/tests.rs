@@ -63,10 +63,10 @@ fn start_as(config: &ReactorConfig, shape: impl Fn(&mut Echo)) -> Running {
         let metrics = Arc::new(LoopMetrics::default());
         let seen = Arc::new(Seen::default());
         let (effects, received) = effect_lane(bound.loop_id(), bound.bell());
-        let lane = ShardLane { commands: sender, effects: received };
+        let lanes = vec![ShardLane { commands: sender, effects: received }];
         let mut brain = Echo::new(bound.loop_id(), Arc::clone(&seen));
         shape(&mut brain);
-        running.handles.push(bound.spawn(brain, lane, Arc::clone(&metrics), clock.clone()).unwrap());
+        running.handles.push(bound.spawn(brain, lanes, Arc::clone(&metrics), clock.clone()).unwrap());
         running.metrics.push(metrics);
         running.seen.push(seen);
         running.effects.push(effects);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use anyhow::bail;
 use serde_json::Value;
@@ -18,7 +19,7 @@ use crate::queue::record::{self, Record};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    home: Home,
+    pub(super) home: Home,
     /// Only those of this segment.
     #[arg(long, value_name = "N")]
     segment: Option<u64>,
@@ -36,11 +37,11 @@ pub(super) struct Args {
     payloads: bool,
     /// Print JSON, an object a line.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let storage = args.home.open()?;
+pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
+    let storage = super::open(home)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut known = HashSet::new();
     let mut written = Ok(());

@@ -7,9 +7,11 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use crate::cli::{layout, out};
 use crate::log::{Damage, DiskStorage, Inspection};
 
 /// Check, print or upgrade the log of a server that is stopped.
@@ -33,7 +35,7 @@ enum Verb {
     Upgrade(upgrade::Args),
 }
 
-/// Where the log is: in the directory `log` of a data directory.
+/// Where the log is: in the directory `log` of a data directory, or of the directory of each of its shards.
 #[derive(Debug, clap::Args)]
 struct Home {
     /// The data directory of a server that is stopped [default: ./data].
@@ -49,17 +51,38 @@ impl Home {
         self.dir.as_deref().or(self.data_dir.as_deref()).unwrap_or(Path::new("./data"))
     }
 
-    /// Its log to be read, once it is sure that no server has it.
-    fn open(&self) -> anyhow::Result<DiskStorage> {
-        Ok(DiskStorage::open_stopped(self.path())?)
+    /// Does the same with the log of each shard, whose directory is named where there are several. Goes on after a failure,
+    /// and ends with the first.
+    fn for_each_log(
+        &self,
+        json: bool,
+        mut act: impl FnMut(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let homes = layout::homes(self.path(), layout::shards_of(self.path())?.unwrap_or(1));
+        if let [only] = &homes[..] {
+            return act(only);
+        }
+        let mut outcome = Ok(());
+        for home in &homes {
+            if !json {
+                out::line(format_args!("{}:", home.display()))?;
+            }
+            outcome = outcome.and(act(home).with_context(|| home.display().to_string()));
+        }
+        outcome
     }
+}
+
+/// The log in this directory, to be read, once it is sure that no server has it.
+fn open(home: &Path) -> anyhow::Result<DiskStorage> {
+    Ok(DiskStorage::open_stopped(home)?)
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.verb {
-        Verb::Verify(args) => verify::run(args),
-        Verb::Dump(args) => dump::run(args),
-        Verb::Upgrade(args) => upgrade::run(args),
+        Verb::Verify(args) => args.home.for_each_log(args.json, |home| verify::run(args, home)),
+        Verb::Dump(args) => args.home.for_each_log(args.json, |home| dump::run(args, home)),
+        Verb::Upgrade(args) => args.home.for_each_log(args.json, |home| upgrade::run(args, home)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `relaymesh log upgrade`: what an older version wrote, written as this one would.
 
+use std::path::Path;
+
 use anyhow::bail;
 use serde_json::json;
 
@@ -18,13 +20,13 @@ use crate::queue::{QueueConfig, record};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    home: Home,
+    pub(super) home: Home,
     /// Write everything anew even if nothing is of an older version; the log is as small as it can be afterwards.
     #[arg(long)]
     force: bool,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// What is there, and how many records of older versions.
@@ -33,13 +35,13 @@ struct Found {
     older_records: u64,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let before = look(args)?;
+pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
+    let before = look(home)?;
     let is_needed = before.older_records > 0 || before.log.older_segments > 0;
     if !is_needed && !args.force {
         return report(args, &before, None);
     }
-    let storage = DiskStorage::open(args.home.path(), Durability::Sync)?;
+    let storage = DiskStorage::open(home, Durability::Sync)?;
     let log = LogConfig {
         segment_bytes: before.log.segment_bytes,
         seed: fastrand::u64(..),
@@ -54,15 +56,15 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
     })?;
     drop(storage);
-    let after = look(args)?;
+    let after = look(home)?;
     if after.older_records > 0 || after.log.older_segments > 0 {
         bail!("{} records of an older version are left; run the upgrade again", after.older_records);
     }
     report(args, &before, Some(&after))
 }
 
-fn look(args: &Args) -> anyhow::Result<Found> {
-    let storage = args.home.open()?;
+fn look(home: &Path) -> anyhow::Result<Found> {
+    let storage = super::open(home)?;
     let mut older_records = 0;
     let log = inspect(&storage, &mut |sighting| {
         record::decode(sighting.data).map_err(|error| error.to_string())?;

@@ -1,6 +1,7 @@
 //! `relaymesh log verify`: every segment, batch and record of a log, and all that is wrong with them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::bail;
 
@@ -17,14 +18,14 @@ use crate::queue::record;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    home: Home,
+    pub(super) home: Home,
     /// Print JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let storage = args.home.open()?;
+pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
+    let storage = super::open(home)?;
     let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
     let found = inspect(&storage, &mut |sighting| {
         let record = record::decode(sighting.data).map_err(|error| error.to_string())?;

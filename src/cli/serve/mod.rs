@@ -4,6 +4,7 @@ mod audit;
 mod keyfile;
 mod server;
 mod settings;
+mod shards;
 
 use anyhow::Context;
 

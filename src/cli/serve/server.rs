@@ -1,8 +1,8 @@
 //! The server put together, and taken apart in the right order.
 //!
-//! Up: the data directory is locked, the log read, this boot counted on disk; only then are the loops bound, the
-//! shard and the loops started, and readiness told. Down: readiness is taken back, the clients are told to go, the
-//! loops end, then the shard writes what is left.
+//! Up: the data directory is locked, the logs read, this boot counted on disk; only then are the loops bound, the
+//! shards and the loops started, and readiness told. Down: readiness is taken back, the clients are told to go, the
+//! loops end, then the shards write what is left.
 
 use std::io;
 use std::sync::Arc;
@@ -14,17 +14,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::shards::{self, Engines, Homes};
 use super::{audit, keyfile, settings};
-use crate::admin::{self, AdminConfig, AdminHandle, OperatorLane, Tell};
+use crate::admin::{self, AdminConfig, AdminHandle, Tell};
 use crate::cli::out;
-use crate::clock::{Clock, Now, Time};
+use crate::clock::{Clock, Time};
 use crate::config::{self, Config};
-use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
+use crate::engine::Ended;
 use crate::gateway::Gateway;
 use crate::host::{self, TablePlan};
-use crate::ids::LoopId;
-use crate::log::{DiskStorage, Durability, Storage};
-use crate::mail::{Bell, CommandSender, EffectReceiver, command_lanes, effect_lane};
 use crate::reactor::{self, BoundLoop, LoopHandle, ShardLane};
 use crate::session::ResumeKey;
 use crate::telemetry::{Gauge, Lifecycle, LoopMetrics, ShardMetrics, SourceSet, Stage};
@@ -37,7 +35,7 @@ const TELL_DRAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// What the main thread waits for.
 #[derive(Debug)]
-enum News {
+pub(super) enum News {
     /// SIGTERM or SIGINT.
     ToldToEnd,
     /// The log failed, for this reason.
@@ -49,7 +47,7 @@ enum News {
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
-    engine: Engine,
+    engines: Engines,
     loops: Vec<LoopHandle>,
     loop_metrics: Vec<Arc<LoopMetrics>>,
     admin: AdminHandle,
@@ -59,52 +57,29 @@ pub(super) struct Server {
     /// Ends the comparison of the loops' descriptors when it is dropped.
     _audit: Sender<()>,
     /// Last, so that the directory stays locked until everything has ended.
-    _storage: Arc<DiskStorage>,
-}
-
-/// The ends of the lanes that are not the shard's.
-struct FarEnds {
-    loops: Vec<ShardLane>,
-    operator: OperatorLane,
+    _homes: Homes,
 }
 
 impl Server {
     pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
         let descriptors = host::raise_descriptor_limit();
         host::large_pages_only_where_asked();
-        let storage = Arc::new(DiskStorage::open(&config.data_dir, config.log.durability)?);
+        let homes = Homes::open(config)?;
         let resume_key = keyfile::load_or_make(&config.data_dir)?;
         let plan = settings::table_plan(config, descriptors);
-        let metrics = Arc::new(ShardMetrics::default());
-        let (shard, started) = recover(config, &*storage, &metrics, &plan)?;
+        let shard_metrics: Vec<_> = (0..config.shards).map(|_| Arc::new(ShardMetrics::default())).collect();
+        let recovered = shards::recover(config, &homes, &shard_metrics, &plan)?;
 
         let (tell, news) = bounded(NEWS_MAX);
         watch_signals(tell.clone()).context("cannot watch for signals")?;
         let bound = reactor::bind(&settings::reactor(config, &plan))?;
         let address = bound[0].address();
         let (operator_bell, rung) = admin::bell();
-        let mut far_ends = None;
-        let failed = tell.clone();
-        let engine = Engine::spawn(
-            shard,
-            Arc::clone(&storage) as Arc<dyn Storage>,
-            Clock::starting_at(started.time),
-            Arc::clone(&metrics),
-            |bell| {
-                let (near, far) = lanes(bell, &bound, operator_bell.clone());
-                far_ends = Some(far);
-                near
-            },
-            move |error| {
-                let _ = failed.try_send(News::LogFailed(error.to_string()));
-            },
-        )
-        .context("cannot start the shard's threads")?;
-        let far_ends = far_ends.context("the shard was started without its lanes")?;
+        let (engines, far_ends) = Engines::spawn(recovered, &bound, &operator_bell, &tell)?;
 
         let lifecycle = Lifecycle::default();
         let loop_metrics: Vec<_> = bound.iter().map(|_| Arc::new(LoopMetrics::default())).collect();
-        let sources = SourceSet { loops: loop_metrics.clone(), shards: vec![metrics] };
+        let sources = SourceSet { loops: loop_metrics.clone(), shards: shard_metrics };
         let admin_config = AdminConfig::new(config);
         let controls: Vec<_> = bound.iter().map(BoundLoop::control).collect();
         let tell_loops = Tell::new(move |order| controls.iter().for_each(|loop_| loop_.drain_share(order)));
@@ -118,22 +93,12 @@ impl Server {
         lifecycle.advance(Stage::Ready);
         // Whoever started the server need not listen to it.
         let _ = out::line(format_args!("listening on {address}\nadmin on {}", admin.address()));
-        Ok(Self {
-            engine,
-            loops,
-            loop_metrics,
-            admin,
-            lifecycle,
-            news,
-            tell,
-            _audit: audit,
-            _storage: storage,
-        })
+        Ok(Self { engines, loops, loop_metrics, admin, lifecycle, news, tell, _audit: audit, _homes: homes })
     }
 
     /// Serves until a signal comes, then drains. A second signal ends the drain at once.
     pub(super) fn run_until_told(self, drain: &config::Drain) -> anyhow::Result<()> {
-        let Self { engine, loops, loop_metrics, admin, lifecycle, news, tell, _audit, _storage } = self;
+        let Self { engines, loops, loop_metrics, admin, lifecycle, news, tell, _audit, _homes } = self;
         if let News::LogFailed(error) = news.recv()? {
             return Err(log_failed(&lifecycle, &error));
         }
@@ -163,7 +128,7 @@ impl Server {
             }
         }
         admin.stop();
-        match engine.stop() {
+        match engines.stop() {
             Ended::Stopped => tracing::info!("everything is written; the server ends"),
             Ended::Failed(error) => return Err(log_failed(&lifecycle, &error.to_string())),
         }
@@ -187,67 +152,10 @@ fn log_failed(lifecycle: &Lifecycle, error: &str) -> anyhow::Error {
     )
 }
 
-/// Reads the log and counts this boot on disk, before anybody is let in.
-fn recover(
-    config: &Config,
-    storage: &dyn Storage,
-    metrics: &Arc<ShardMetrics>,
-    plan: &TablePlan,
-) -> anyhow::Result<(Shard, Started)> {
-    let clock = Clock::starting_at(Time(0));
-    let settings = settings::engine(config, plan);
-    let (mut shard, started) = Shard::recover(storage, settings, Arc::clone(metrics), Clock::wall())?;
-    while let Some(batch) = shard.seal() {
-        batch.write()?;
-        shard.batch_done(Now { time: started.time, wall: Clock::wall() }, batch);
-    }
-    let recovery = &started.recovery;
-    tracing::info!(
-        boot = started.boot.0,
-        segments = recovery.segments,
-        records = recovery.records,
-        took_ms = clock.time().0,
-        "the log is read"
-    );
-    if let Some(cut) = &recovery.cut {
-        tracing::info!(
-            ?cut,
-            "an unfinished write at the end of the log was cut off; nothing in it was acknowledged, unless \
-             log.durability was an interval and the machine lost its power"
-        );
-    }
-    if let Durability::Interval(interval) = config.log.durability {
-        tracing::warn!(
-            ?interval,
-            "log.durability: what is acknowledged survives the end of this process, but a power loss may take what \
-             was acknowledged within the interval"
-        );
-    } else if !recovery.is_direct {
-        tracing::warn!(
-            "the file system of the data directory takes no direct writes: commits will be slower"
-        );
-    }
-    Ok((shard, started))
-}
-
-fn lanes(shard_bell: &Bell, bound: &[BoundLoop], operator_bell: Bell) -> (EngineLanes, FarEnds) {
-    let mut ends: Vec<(LoopId, Bell)> = bound.iter().map(|bound| (bound.loop_id(), bound.bell())).collect();
-    ends.push((LoopId::OPERATOR, operator_bell));
-    let (senders, commands) = command_lanes(&ends, shard_bell);
-    let (effects, received): (Vec<_>, Vec<EffectReceiver>) =
-        ends.into_iter().map(|(loop_id, bell)| effect_lane(loop_id, bell)).unzip();
-    let join = |(commands, effects): (CommandSender, EffectReceiver)| ShardLane { commands, effects };
-    let mut loops: Vec<ShardLane> = senders.into_iter().zip(received).map(join).collect();
-    let ShardLane { commands: asks, effects: answers } =
-        loops.pop().expect("the operator's lane was pushed last");
-    let operator = OperatorLane { commands: asks, effects: answers };
-    (EngineLanes { commands, effects }, FarEnds { loops, operator })
-}
-
 fn spawn_loops(
     config: &Config,
     bound: Vec<BoundLoop>,
-    lanes: Vec<ShardLane>,
+    lanes: Vec<Vec<ShardLane>>,
     metrics: &[Arc<LoopMetrics>],
     resume_key: ResumeKey,
     plan: &TablePlan,
@@ -255,7 +163,7 @@ fn spawn_loops(
     let gateway_config = settings::gateway(config, resume_key, plan);
     let clock = Clock::starting_at(Time(0));
     let mut handles = Vec::with_capacity(bound.len());
-    for ((bound, lane), metrics) in bound.into_iter().zip(lanes).zip(metrics) {
+    for ((bound, lanes), metrics) in bound.into_iter().zip(lanes).zip(metrics) {
         let gateway = Gateway::new(
             bound.loop_id(),
             Arc::clone(&gateway_config),
@@ -264,7 +172,7 @@ fn spawn_loops(
             clock.time(),
         );
         let handle = bound
-            .spawn(gateway, lane, Arc::clone(metrics), clock.clone())
+            .spawn(gateway, lanes, Arc::clone(metrics), clock.clone())
             .context("cannot start the thread of an event loop")?;
         handles.push(handle);
     }

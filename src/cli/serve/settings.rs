@@ -8,6 +8,7 @@ use crate::engine::EngineConfig;
 use crate::gateway::GatewayConfig;
 use crate::host::doctor::{self, Machine};
 use crate::host::{self, DescriptorLimit, TableNeeds, TablePlan, Tables};
+use crate::ids::ShardId;
 use crate::limits;
 use crate::log::{Durability, LogConfig};
 use crate::queue::{self, QueueConfig, QueueRules};
@@ -75,10 +76,11 @@ pub(super) fn reactor(config: &Config, plan: &TablePlan) -> ReactorConfig {
     }
 }
 
-/// The sessions planned for hold for all loops together: the shard refuses the one beyond them, a loop only what it could
+/// The sessions planned for hold for all loops together: a shard refuses the one beyond them, a loop only what it could
 /// not hold by itself.
 pub(super) fn gateway(config: &Config, resume_key: ResumeKey, plan: &TablePlan) -> Arc<GatewayConfig> {
     let mut gateway = GatewayConfig::new(config.auth.clone(), resume_key);
+    gateway.shards = config.shards as u16;
     gateway.max_sessions = plan.sessions as usize;
     let cores = host::cores() as u64;
     (gateway.admissions_per_s, gateway.admission_burst) =
@@ -143,7 +145,8 @@ fn waves(per_s: u64, loops: u64, cores: u64) -> Waves {
     Waves { sends: sends as usize, pause_min, pause_max: pause_max.max(pause_min) }
 }
 
-pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {
+/// Of one shard; they share the memory for bodies.
+pub(super) fn engine(config: &Config, shard: ShardId, plan: &TablePlan) -> EngineConfig {
     let default = QueueConfig::default();
     let work_queue = QueueRules {
         messages_max: config.queue.messages_max,
@@ -166,12 +169,13 @@ pub(super) fn engine(config: &Config, plan: &TablePlan) -> EngineConfig {
     // What a power loss may take had ids; they are not given again.
     let ids_ahead = if durability == Durability::Sync { 0 } else { limits::IDS_AHEAD };
     let queue = QueueConfig {
+        shard,
         work_queue,
         mailbox,
         namespace: namespace(config),
         sessions_max: plan.sessions as usize,
         grace: config.session.grace,
-        body_memory_bytes_max: config.memory.body_bytes_max,
+        body_memory_bytes_max: config.memory.body_bytes_max / config.shards,
         ids_ahead,
         broadcast_bytes_max: config.session.frame_bytes_max as usize - limits::FRAME_OVERHEAD_BYTES,
         ..default

@@ -1,7 +1,7 @@
 //! Broadcasts: who gets them, in which order, who misses them, and what goes on between the waves.
 
 use super::*;
-use crate::ids::{SubscriptionId, TopicId};
+use crate::ids::{ShardId, SubscriptionId, TopicId};
 use crate::limits;
 use crate::mail::{Broadcast, Broadcasted, TopicSet, TopicSubscription};
 use crate::wire::{DICTIONARY_ID, EMPTY_PING};
@@ -24,7 +24,8 @@ fn told(key: SlotKey, topics: Option<&Arc<TopicSet>>) -> Effect {
 }
 
 fn sent(topic: u64, body: &[u8]) -> Effect {
-    let broadcast = Arc::new(Broadcast { topic: TopicId(topic), namespace: MINE, body: body.into() });
+    let broadcast =
+        Arc::new(Broadcast { shard: ShardId(0), topic: TopicId(topic), namespace: MINE, body: body.into() });
     Effect::Broadcast { loop_id: LoopId(0), broadcast }
 }
 
@@ -323,6 +324,7 @@ fn a_walk_over_many_slots_takes_several_turns() {
     let (mut rig, _) = rig(256, 1);
     rig.gateway.memberships = memberships;
     rig.gateway.take_broadcast(Arc::new(Broadcast {
+        shard: ShardId(0),
         topic: TopicId(NEWS),
         namespace: MINE,
         body: b"x"[..].into(),

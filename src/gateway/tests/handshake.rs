@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Token;
+use crate::ids::ShardId;
 use crate::mail::{RefusalCode, Refused};
 use crate::wire::EMPTY_PING;
 
@@ -194,4 +195,50 @@ fn a_drain_tells_in_waves_and_lets_answers_out() {
     assert!(rig.gateway.is_drained());
     assert!(matches!(&rig.frames(handshaking.slot)[..], [Got::Reject(_)]));
     assert_eq!(rig.gateway.next_deadline(), None);
+}
+
+#[test]
+fn a_client_speaks_to_the_shard_of_its_namespace_alone() {
+    let mut rig = Rig::new(GatewayConfig { shards: 3, ..config() });
+    let namespaces = ["default", "fleet", "fleet:eu", "fleet:us"];
+    let shard_of = |name: &str| Namespace::parse(name).unwrap().shard(3);
+    let clients = namespaces.map(|namespace| {
+        let key = rig.accept();
+        let hello = proto::Hello { client_id: "c".into(), namespace: namespace.into(), ..Default::default() };
+        rig.receive(key, &hello_of(hello));
+        (key, shard_of(namespace))
+    });
+    let attached = clients.map(|(_, shard)| shard);
+    assert!(
+        (0..3).all(|shard| attached.contains(&ShardId(shard))),
+        "the names are badly chosen: {attached:?}"
+    );
+    for (key, shard) in clients {
+        let commands: Vec<_> = rig.gateway.commands().iter_mut().map(std::mem::take).collect();
+        for (other, batch) in (0..).map(ShardId).zip(&commands) {
+            let wanted =
+                |conn: ConnKey| clients.iter().any(|(key, own)| key.slot == conn.slot && *own == other);
+            assert!(batch.commands.iter().all(|command| match command {
+                Command::Attach(attach) => wanted(attach.conn),
+                Command::Publish(publish) => wanted(publish.conn) && batch.bodies == b"\x0a\x01x",
+                _ => false,
+            }));
+        }
+        rig.attach(key, 1);
+        rig.receive(key, &publish(1, "jobs", &[b"x"]));
+        let publishes = |batch: &CommandBatch| batch.messages.len();
+        assert_eq!(rig.gateway.commands().iter().map(publishes).sum::<usize>(), 1);
+        assert_eq!(rig.gateway.commands()[shard.index()].messages.len(), 1);
+    }
+}
+
+#[test]
+fn what_is_parked_is_told_by_each_shard_for_itself() {
+    let mut rig = Rig::new(GatewayConfig { shards: 2, ..config() });
+    let key = rig.accept();
+    let parked = |shard, publishes| Effect::Parked { conn: conn(key), shard: ShardId(shard), publishes };
+    for (effect, all) in [(parked(0, 3), 3), (parked(1, 2), 5), (parked(0, 1), 3), (parked(1, 0), 1)] {
+        rig.effects(vec![effect], &[]);
+        assert_eq!(rig.gateway.parked, all);
+    }
 }

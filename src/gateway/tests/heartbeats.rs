@@ -186,7 +186,7 @@ fn carry_out(rig: &mut Rig) -> usize {
             closed += 1;
         }
     }
-    rig.gateway.commands().clear();
+    rig.gateway.commands()[0].clear();
     closed
 }
 

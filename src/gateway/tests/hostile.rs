@@ -18,7 +18,7 @@ fn session_bytes() -> Vec<u8> {
 }
 
 fn all_said(rig: &mut Rig) -> String {
-    let batch = std::mem::take(rig.gateway.commands());
+    let batch = std::mem::take(&mut rig.gateway.commands()[0]);
     format!("{batch:?}")
 }
 

@@ -125,7 +125,7 @@ impl Rig {
     }
 
     pub(super) fn commands(&mut self) -> Vec<Command> {
-        let batch = self.gateway.commands();
+        let batch = &mut self.gateway.commands()[0];
         let commands = std::mem::take(&mut batch.commands);
         batch.clear();
         commands

@@ -117,7 +117,7 @@ fn deliveries_beyond_the_budget_come_back_and_are_asked_for_again() {
     let body = vec![7; 100 * 1024];
     let effects = (1..=5).map(|id| delivery(key, id, body.len())).collect();
     rig.effects(effects, &body.repeat(5));
-    let returned = rig.gateway.commands().leases.clone();
+    let returned = rig.gateway.commands()[0].leases.clone();
     assert_eq!(returned.iter().map(|lease| lease.message.0).collect::<Vec<_>>(), [4, 5]);
     let commands = rig.commands();
     assert!(matches!(&commands[..], [Command::Return { leases: 2, .. }]), "{commands:?}");

@@ -63,7 +63,7 @@ fn a_message_in_parts_is_one_publish() {
     rig.receive(key, &EMPTY_PING);
     rig.receive(key, &publish(1, "jobs", &[b"small"]));
     rig.receive(key, &end(2, "jobs", &body, sent));
-    let bodies = rig.gateway.commands().bodies.clone();
+    let bodies = rig.gateway.commands()[0].bodies.clone();
     assert!(bodies.ends_with(&body), "the message is not what was sent");
     let commands = rig.commands();
     assert!(
@@ -252,7 +252,7 @@ fn while_a_large_message_is_on_its_way_others_go_back_and_come_again() {
     rig.effects(effects, &[&body[..], b"x", &body].concat());
     assert!(rig.metrics.output_bytes.value() as usize > body.len(), "what waits is counted");
     assert!(rig.gateway.unsent(key.slot).len() <= small().write_budget_bytes, "but not all is output");
-    let returned: Vec<_> = rig.gateway.commands().leases.iter().map(|lease| lease.message.0).collect();
+    let returned: Vec<_> = rig.gateway.commands()[0].leases.iter().map(|lease| lease.message.0).collect();
     assert_eq!(returned, [2, 3]);
     assert!(matches!(&rig.commands()[..], [Command::Return { leases: 2, .. }]));
     assert!(rig.gateway.may_read(key.slot), "its acks are still heard");

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ids::{Boot, LeaseId, MessageId};
+use crate::ids::{Boot, LeaseId, MessageId, ShardId};
 use crate::mail::{LeasesLost, PublishAcked, RefusalCode, Refused, Settled, Settlement};
 use crate::wire::{EMPTY_PING, encode_ack};
 
@@ -34,7 +34,7 @@ fn publishes_and_settlements_reach_the_batch_flat_and_in_order() {
     };
     bytes.extend(frame(Kind::Nack, &nack));
     rig.receive(key, &bytes);
-    let batch = rig.gateway.commands();
+    let batch = &rig.gateway.commands()[0];
     assert_eq!(batch.messages.iter().map(|m| m.body_len).collect::<Vec<_>>(), [3, 4, 0]);
     assert_eq!(batch.bodies, b"\x0a\x01a\x0a\x02bc");
     assert_eq!(batch.leases, [lease(5), lease(6), lease(7)]);
@@ -85,7 +85,7 @@ fn what_a_publish_acks_goes_with_it_and_what_is_lost_is_named() {
     encode_ack(&mut bytes, 2, &[lease(7)], true);
     bytes.extend(publish(3, "jobs", &[b"b"]));
     rig.receive(key, &bytes);
-    assert_eq!(rig.gateway.commands().leases, [lease(5), lease(6), lease(7)]);
+    assert_eq!(rig.gateway.commands()[0].leases, [lease(5), lease(6), lease(7)]);
     let commands = rig.commands();
     let [Command::Publish(first), Command::Settle(ack), Command::Publish(plain)] = &commands[..] else {
         panic!("{commands:?}")
@@ -103,7 +103,7 @@ fn what_a_publish_acks_goes_with_it_and_what_is_lost_is_named() {
     // One that is broken leaves none of its leases behind.
     let broken = proto::Publish { messages: vec![vec![0x0a, 9]], ..acking(4, &[lease(8)]) };
     rig.receive(key, &frame(Kind::Publish, &broken));
-    assert!(rig.gateway.commands().leases.is_empty());
+    assert!(rig.gateway.commands()[0].leases.is_empty());
     error(&mut rig, key, proto::Code::Malformed);
 }
 
@@ -135,8 +135,8 @@ fn a_broken_message_takes_its_whole_publish_with_it() {
     let messages = vec![vec![0x0a, 1, b'a'], vec![0x0a, 9]];
     let publish = proto::Publish { seq: 1, queue: "jobs".into(), messages, ..Default::default() };
     rig.receive(key, &frame(Kind::Publish, &publish));
-    assert!(rig.gateway.commands().messages.is_empty());
-    assert!(rig.gateway.commands().bodies.is_empty());
+    assert!(rig.gateway.commands()[0].messages.is_empty());
+    assert!(rig.gateway.commands()[0].bodies.is_empty());
     error(&mut rig, key, proto::Code::Malformed);
 }
 
@@ -290,7 +290,7 @@ fn parked_publishes_make_no_crowd() {
     let (key, other) = (rig.live("d1"), rig.live("d2"));
     (1..=4).for_each(|seq| rig.receive(key, &publish(seq, "jobs", &[b"a"])));
     assert!(!rig.gateway.may_read(key.slot));
-    rig.effects(vec![Effect::Parked { conn: conn(key), publishes: 4 }], &[]);
+    rig.effects(vec![Effect::Parked { conn: conn(key), shard: ShardId(0), publishes: 4 }], &[]);
     assert!(rig.gateway.may_read(key.slot));
     (1..=3).for_each(|seq| rig.receive(other, &publish(seq, "jobs", &[b"a"])));
     assert!(rig.gateway.may_read(other.slot) && rig.gateway.may_read(key.slot));
@@ -300,7 +300,7 @@ fn parked_publishes_make_no_crowd() {
     rig.receive(key, &ack);
     assert!(matches!(&rig.commands()[..], [.., Command::Settle(_)]), "the ack is on its way");
     // Let in, they are on their way like others.
-    rig.effects(vec![Effect::Parked { conn: conn(key), publishes: 0 }], &[]);
+    rig.effects(vec![Effect::Parked { conn: conn(key), shard: ShardId(0), publishes: 0 }], &[]);
     rig.receive(other, &publish(4, "jobs", &[b"a"]));
     assert!(!rig.gateway.may_read(other.slot));
 }

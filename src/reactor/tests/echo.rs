@@ -214,8 +214,8 @@ impl LoopBrain for Echo {
         }
     }
 
-    fn commands(&mut self) -> &mut CommandBatch {
-        &mut self.commands
+    fn commands(&mut self) -> &mut [CommandBatch] {
+        std::slice::from_mut(&mut self.commands)
     }
 
     fn lane_blocked(&mut self, _now: Time, blocked: bool) {

@@ -236,8 +236,8 @@ impl Turn<'_> {
         if let Some(kept) = self.own().kept.take() {
             self.offer(kept);
         }
-        if self.own().kept.is_none() && !self.own().gateway.commands().is_empty() {
-            let batch = std::mem::take(self.own().gateway.commands());
+        if self.own().kept.is_none() && !self.own().gateway.commands()[0].is_empty() {
+            let batch = std::mem::take(&mut self.own().gateway.commands()[0]);
             self.offer(batch);
         }
         let is_blocked = self.own().kept.is_some();

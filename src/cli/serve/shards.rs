@@ -1,0 +1,220 @@
+//! The shards of a server: where their logs are, how they start, and the lanes between them and everybody else.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, bail, ensure};
+use crossbeam_channel::Sender;
+
+use super::server::News;
+use super::settings;
+use crate::admin::OperatorLane;
+use crate::cli::layout;
+use crate::clock::{Clock, Now, Time};
+use crate::config::Config;
+use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
+use crate::host::TablePlan;
+use crate::ids::{LoopId, ShardId};
+use crate::log::{DirectoryLock, DiskStorage, Durability, Storage};
+use crate::mail::{Bell, command_lanes, effect_lane};
+use crate::reactor::{BoundLoop, ShardLane};
+use crate::telemetry::ShardMetrics;
+
+/// The logs of all shards, locked while this lives.
+#[derive(Debug)]
+pub(super) struct Homes {
+    logs: Vec<Arc<DiskStorage>>,
+    /// Of the data directory, where the logs lie below it.
+    _lock: Option<DirectoryLock>,
+}
+
+impl Homes {
+    /// Locks the data directory and makes what is missing.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or was made for another number of shards.
+    pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
+        let directory = config.data_dir.as_path();
+        // Where there is one log, it has the lock.
+        let lock = if config.shards > 1 { Some(DirectoryLock::take(directory)?) } else { None };
+        check_number(directory, config.shards)?;
+        let open = |home: PathBuf| DiskStorage::open(&home, config.log.durability).map(Arc::new);
+        let logs = layout::homes(directory, config.shards).into_iter().map(open);
+        Ok(Self { logs: logs.collect::<Result<_, _>>()?, _lock: lock })
+    }
+}
+
+/// Refuses a number of shards that is not the directory's.
+fn check_number(directory: &Path, wanted: u64) -> anyhow::Result<()> {
+    let Some(has) = layout::shards_of(directory)? else { return layout::note_shards(directory, wanted) };
+    ensure!(
+        has == wanted,
+        "shards is {wanted}, but {} was made for {has}, and in which shard a namespace lies follows from their number: \
+         serve it with --shards {has}; or let consumers empty its queues, and begin with {wanted} in another directory",
+        directory.display()
+    );
+    Ok(())
+}
+
+/// A shard that has read its log and does not run yet.
+pub(super) struct Recovered {
+    shard: Shard,
+    started: Started,
+    log: Arc<DiskStorage>,
+    metrics: Arc<ShardMetrics>,
+}
+
+/// Reads all logs, side by side, and counts this boot on disk, before anybody is let in.
+pub(super) fn recover(
+    config: &Config,
+    homes: &Homes,
+    metrics: &[Arc<ShardMetrics>],
+    plan: &TablePlan,
+) -> anyhow::Result<Vec<Recovered>> {
+    if let Durability::Interval(interval) = config.log.durability {
+        tracing::warn!(
+            ?interval,
+            "log.durability: what is acknowledged survives the end of this process, but a power loss may take what \
+             was acknowledged within the interval"
+        );
+    }
+    thread::scope(|scope| {
+        let readers: Vec<_> = (homes.logs.iter().zip(metrics).zip(0..))
+            .map(|((log, metrics), number)| {
+                scope.spawn(move || recover_one(config, ShardId(number), log, metrics, plan))
+            })
+            .collect();
+        // A panic ends the process by itself.
+        readers
+            .into_iter()
+            .map(|reader| reader.join().unwrap_or_else(|_| bail!("a shard could not start")))
+            .collect()
+    })
+}
+
+fn recover_one(
+    config: &Config,
+    id: ShardId,
+    log: &Arc<DiskStorage>,
+    metrics: &Arc<ShardMetrics>,
+    plan: &TablePlan,
+) -> anyhow::Result<Recovered> {
+    let clock = Clock::starting_at(Time(0));
+    let settings = settings::engine(config, id, plan);
+    let (mut shard, started) = Shard::recover(&**log, settings, Arc::clone(metrics), Clock::wall())?;
+    while let Some(batch) = shard.seal() {
+        batch.write()?;
+        shard.batch_done(Now { time: started.time, wall: Clock::wall() }, batch);
+    }
+    let recovery = &started.recovery;
+    tracing::info!(
+        shard = id.0,
+        boot = started.boot.0,
+        segments = recovery.segments,
+        records = recovery.records,
+        took_ms = clock.time().0,
+        "the log is read"
+    );
+    if let Some(cut) = &recovery.cut {
+        tracing::info!(
+            ?cut,
+            "an unfinished write at the end of the log was cut off; nothing in it was acknowledged, unless \
+             log.durability was an interval and the machine lost its power"
+        );
+    }
+    if config.log.durability == Durability::Sync && !recovery.is_direct {
+        tracing::warn!(
+            "the file system of the data directory takes no direct writes: commits will be slower"
+        );
+    }
+    Ok(Recovered { shard, started, log: Arc::clone(log), metrics: Arc::clone(metrics) })
+}
+
+/// Shards that run.
+#[derive(Debug)]
+pub(super) struct Engines(Vec<Engine>);
+
+/// The ends of the lanes that are not the shards', each by shard.
+#[derive(Debug)]
+pub(super) struct FarEnds {
+    /// Of each loop.
+    pub(super) loops: Vec<Vec<ShardLane>>,
+    pub(super) operator: Vec<OperatorLane>,
+}
+
+impl Engines {
+    /// Starts the threads of all shards. What becomes of a log that fails is told.
+    pub(super) fn spawn(
+        recovered: Vec<Recovered>,
+        bound: &[BoundLoop],
+        operator_bell: &Bell,
+        tell: &Sender<News>,
+    ) -> anyhow::Result<(Self, FarEnds)> {
+        let mut far = FarEnds { loops: bound.iter().map(|_| Vec::new()).collect(), operator: Vec::new() };
+        let mut engines = Vec::with_capacity(recovered.len());
+        for Recovered { shard, started, log, metrics } in recovered {
+            let failed = tell.clone();
+            let engine = Engine::spawn(
+                shard,
+                log as Arc<dyn Storage>,
+                Clock::starting_at(started.time),
+                metrics,
+                |bell| far.lay_lanes(bell, bound, operator_bell),
+                move |error| {
+                    let _ = failed.try_send(News::LogFailed(error.to_string()));
+                },
+            );
+            engines.push(engine.context("cannot start a shard's threads")?);
+        }
+        Ok((Self(engines), far))
+    }
+
+    /// Lets all finish what they were sent, write it, and end; a log that failed is told.
+    pub(super) fn stop(self) -> Ended {
+        // One after the other: they write at the same time, and the slowest is waited for anyway.
+        let ends = self.0.into_iter().map(Engine::stop);
+        ends.fold(Ended::Stopped, |all, own| if matches!(all, Ended::Failed(_)) { all } else { own })
+    }
+}
+
+impl FarEnds {
+    /// Lanes between one more shard, which `shard_bell` wakes, and everybody.
+    fn lay_lanes(&mut self, shard_bell: &Bell, bound: &[BoundLoop], operator_bell: &Bell) -> EngineLanes {
+        let mut ends: Vec<(LoopId, Bell)> =
+            bound.iter().map(|bound| (bound.loop_id(), bound.bell())).collect();
+        ends.push((LoopId::OPERATOR, operator_bell.clone()));
+        let (senders, receiver) = command_lanes(&ends, shard_bell);
+        let mut near = EngineLanes { commands: receiver, effects: Vec::with_capacity(ends.len()) };
+        for ((loop_id, bell), commands) in ends.into_iter().zip(senders) {
+            let (sender, effects) = effect_lane(loop_id, bell);
+            near.effects.push(sender);
+            match self.loops.get_mut(usize::from(loop_id.0)) {
+                Some(lanes) => lanes.push(ShardLane { commands, effects }),
+                None => self.operator.push(OperatorLane { commands, effects }),
+            }
+        }
+        near
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_number_of_shards() {
+        for (kept, others) in [(4, [1, 3]), (1, [2, 64])] {
+            let home = tempfile::tempdir().unwrap();
+            check_number(home.path(), kept).unwrap();
+            std::fs::create_dir(home.path().join("log")).unwrap();
+            std::fs::write(home.path().join("log/000000000001.seg"), "").unwrap();
+            check_number(home.path(), kept).unwrap();
+            for other in others {
+                let error = check_number(home.path(), other).unwrap_err().to_string();
+                let remedy = format!("--shards {kept}");
+                assert!(error.contains(&format!("shards is {other}")) && error.contains(&remedy), "{error}");
+            }
+        }
+    }
+}
