@@ -36,7 +36,7 @@ field() {
   if [ $# = 2 ]; then sed -n "s/^  \"$2\": \([0-9.]*\).*/\1/p" "$1"; else
     sed -n "/^  \"$2\": {/,/^  }/s/.*\"$3\": \([0-9.]*\).*/\1/p" "$1"; fi
 }
-metric() { curl -fs "http://$admin/metrics" | awk -v name="$1" '$1 == name { printf "%d", $2 }'; }
+metric() { curl -fs "http://$admin/metrics" | awk -v name="$1" '$1 == name { printf "%.0f", $2 }'; }
 wants() { case ",$with," in *,"$1",*) return 0 ;; *) return 1 ;; esac; }
 load() { "$bin/loadgen" "$@" --connect $listen --quiet; }
 

@@ -23,7 +23,7 @@ finish() {
   rm -rf "$work"
 }
 trap finish EXIT
-metric() { curl -fs "http://$admin/metrics" | awk -v name="$1" '$1 == name { printf "%d", $2 }'; }
+metric() { curl -fs "http://$admin/metrics" | awk -v name="$1" '$1 == name { printf "%.0f", $2 }'; }
 answered() { metric 'relaymesh_frames_total{direction="sent",kind="pong"}'; }
 
 "$bin/relaymesh" serve --loops "${LOOPS:-0}" --max-sessions "$sessions" --data-dir "$work/data" --listen $listen --admin $admin \
