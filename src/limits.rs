@@ -341,6 +341,8 @@ pub const FANOUT_MESSAGES_MAX: usize = 65_536;
 pub const FANOUT_SNAPSHOT_BYTES_MAX: usize = 512 * KIB;
 /// Limits of queues that `$sys.limits` told of in the last second; beyond it no others are told of.
 pub const LIMITS_TOLD_MAX: usize = 1024;
+/// System events that came up and are not told yet; as soon as there are half as many they are told between two commands.
+pub const EVENTS_UNTOLD_MAX: usize = 1024;
 /// Bytes of broadcasts on their way to the connections of one loop, each counting at least
 /// [`BROADCAST_CHARGE_BYTES_MIN`]; beyond it a publish to a topic is refused. One that is larger passes alone.
 pub const BROADCAST_BYTES_PER_LOOP_MAX: u64 = 16 * MIB as u64;

@@ -8,8 +8,8 @@
 //!
 //! The payload says the same in JSON, for people. An event goes to who is subscribed and to the queues that are bound, like
 //! any message of a topic, but never waits and pushes nothing out: a queue that is full misses it. It is told when the call
-//! that it came up in has done the rest, so that nothing is put on a queue while that is looked at; a call has at most as
-//! many as there are commands, sessions, deaths and queues in it. Where nobody of a tenant listens to any system topic
+//! that it came up in has done the rest, so that nothing is put on a queue while that is looked at, or between two commands,
+//! timers and queues once half of [`EVENTS_UNTOLD_MAX`] wait; what comes up beyond all of these is missed. Where nobody of a tenant listens to any system topic
 //! an event costs a look at two numbers, so that a million clients may come back at once. Of a limit each queue is told
 //! of at most once a second. A server that goes down tells of nobody: whoever was connected comes anew.
 
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Time;
-use crate::limits::{LIMITS_TOLD_MAX, PRIORITY_DEFAULT};
+use crate::limits::{EVENTS_UNTOLD_MAX, LIMITS_TOLD_MAX, PRIORITY_DEFAULT};
 use crate::log::Ticket;
 use crate::mail::{MessageHeader, PublishMessage};
 use crate::message::event_message;
@@ -50,7 +50,7 @@ struct Event {
 /// What is to be told, and was.
 #[derive(Debug, Default)]
 pub(super) struct Events {
-    /// Of this call.
+    /// Of this call; at most [`EVENTS_UNTOLD_MAX`].
     untold: Vec<Event>,
     limits_told: LimitsTold,
 }
@@ -89,17 +89,34 @@ impl Brain {
         if !self.has_system_listener(namespace) {
             return;
         }
+        if self.events.untold.len() >= EVENTS_UNTOLD_MAX {
+            self.metrics.system_events_refused.inc();
+            return;
+        }
         let payload: serde_json::Map<String, serde_json::Value> =
             attributes.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect();
         let body = event_message(attributes, serde_json::Value::from(payload).to_string().as_bytes());
         self.events.untold.push(Event { namespace, topic, body });
+        self.metrics.events_untold.set(self.events.untold.len() as u64);
+    }
+
+    /// Tells what came up, if that is much, between two steps of a call: nothing is being looked at.
+    #[inline]
+    pub(super) fn tell_many_events(&mut self, turn: &mut Turn<'_>) {
+        if self.events.untold.len() >= EVENTS_UNTOLD_MAX / 2 {
+            self.tell_events(turn);
+        }
     }
 
     /// Tells what came up in this call. Returns whether that was anything.
     pub(super) fn tell_events(&mut self, turn: &mut Turn<'_>) -> bool {
         let untold = std::mem::take(&mut self.events.untold);
+        if untold.is_empty() {
+            return false;
+        }
+        self.metrics.events_untold.set(0);
         untold.iter().for_each(|event| self.tell_event(event, turn));
-        !untold.is_empty()
+        true
     }
 
     fn tell_event(&mut self, event: &Event, turn: &mut Turn<'_>) {

@@ -319,6 +319,7 @@ impl Brain {
                 }
                 Command::Operator { conn, request } => self.operate(conn, *request, turn),
             }
+            self.tell_many_events(turn);
         }
         batch.clear();
         self.finish(turn);
@@ -365,6 +366,7 @@ impl Brain {
                 Timer::Schedules => self.schedules_due(turn),
                 Timer::StartGrace => self.is_grace_after_start = false,
             }
+            self.tell_many_events(turn);
         }
         self.forget_ids(turn);
         self.retain_due(turn);
@@ -432,6 +434,7 @@ impl Brain {
             while let Some(queue) = self.turns.next() {
                 self.queues.at_mut(queue).is_dirty = false;
                 self.serve(queue, turn);
+                self.tell_many_events(turn);
             }
             if self.tell_events(turn) {
                 continue;

@@ -436,7 +436,7 @@ impl Scrape {
         let refused = count(sum(|m| &m.system_events_refused));
         page.counter(
             "system_events_refused",
-            "Events of the system that their topic refused",
+            "Events of the system that their topic refused, or that were too many at once",
             None,
             refused,
         )?;
@@ -539,6 +539,7 @@ impl Scrape {
             ([("buffer", "topic_sets")], on_shards(|m| &m.topic_sets)),
             ([("buffer", "bindings")], on_shards(|m| &m.bindings)),
             ([("buffer", "limits_told")], on_shards(|m| &m.limits_told)),
+            ([("buffer", "system_events")], on_shards(|m| &m.events_untold)),
             ([("buffer", "operator_requests")], self.operator_requests as u64),
             ([("buffer", "operator_jobs")], on_shards(|m| &m.operator_jobs)),
             ([("buffer", "operator_connections")], self.operator_connections as u64),
@@ -552,6 +553,7 @@ impl Scrape {
             ([("buffer", "commands_unanswered")], loops * limits::COMMANDS_UNANSWERED_MAX as u64),
             ([("buffer", "topic_sets")], shards * limits::TOPIC_SETS_MAX as u64),
             ([("buffer", "limits_told")], shards * limits::LIMITS_TOLD_MAX as u64),
+            ([("buffer", "system_events")], shards * limits::EVENTS_UNTOLD_MAX as u64),
             ([("buffer", "operator_requests")], limits::OPERATOR_REQUESTS_MAX as u64),
             ([("buffer", "operator_jobs")], shards * limits::OPERATOR_JOBS_MAX as u64),
             ([("buffer", "operator_connections")], limits::HTTP_CONNECTIONS_MAX as u64),

@@ -214,7 +214,7 @@ pub struct ShardMetrics {
     pub dead_rejected: Counter,
     /// Dead letters: too large for the queue they were to go to.
     pub dead_too_large: Counter,
-    /// Events of the system that no room was found for on their topic.
+    /// Events of the system that no room was found for on their topic, or that came up beyond as many as may wait.
     pub system_events_refused: Counter,
     /// Dead letters forgotten because there were more than their queue keeps, or for longer.
     pub dead_forgotten: Counter,
@@ -268,6 +268,8 @@ pub struct ShardMetrics {
     pub bindings: Gauge,
     /// Limits that `$sys.limits` told of lately.
     pub limits_told: Gauge,
+    /// System events that came up in the current call of the brain and are not told yet.
+    pub events_untold: Gauge,
     /// Messages that bindings put on queues.
     pub fanout_copies: Counter,
     /// Messages that a queue missed which was full.

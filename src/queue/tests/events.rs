@@ -1,6 +1,7 @@
 //! What the server itself tells.
 
 use super::*;
+use crate::limits::EVENTS_UNTOLD_MAX;
 use crate::message::message_attributes;
 use crate::queue::WhenFull;
 
@@ -139,4 +140,47 @@ fn an_event_waits_for_no_queue() {
     assert_eq!(world.metrics.fanout_missed.value(), 4);
     world.detach(conns[0], true);
     assert_eq!(world.metrics.fanout_missed.value(), 5, "one for each, none for the limit that this reached");
+}
+
+#[test]
+fn of_many_events_of_one_call_none_is_missed_and_few_wait() {
+    let mut world = World::new();
+    bind(&mut world, "$sys.presence", "", "presence");
+    let clients = 2 * EVENTS_UNTOLD_MAX as u64 + 100;
+    let conns: Vec<ConnKey> = (0..clients).map(|_| world.conn()).collect();
+    world.apply(|batch| {
+        for (number, &conn) in conns.iter().enumerate() {
+            let client = ClientId::parse(&format!("d{number}")).unwrap();
+            let attach = Attach { conn, namespace: tenant(), client, resume: None };
+            batch.commands.push(Command::Attach(Box::new(attach)));
+        }
+    });
+    assert_eq!(world.stats("presence").ready, clients);
+    // All of them are gone at the same time.
+    let reason = DetachReason::ConnectionLost;
+    world.apply(|batch| {
+        for &conn in &conns {
+            let detach = Detach { conn, bye: false, reason, retired_producer: None };
+            batch.commands.push(Command::Detach(detach));
+        }
+    });
+    world.advance(world.config.grace + Duration::from_secs(1));
+    assert_eq!(world.stats("presence").ready, 3 * clients);
+    assert_eq!(world.metrics.system_events_refused.value(), 0);
+    assert_eq!(world.metrics.events_untold.value(), 0);
+}
+
+#[test]
+fn events_beyond_the_bound_are_missed_and_counted() {
+    let mut world = World::new();
+    bind(&mut world, "$sys.presence", "", "presence");
+    let client = world.attach("d1");
+    let client = world.brain.directory.of_conn(client).unwrap();
+    let before = world.stats("presence").ready;
+    world.turn(|brain, turn| {
+        (0..EVENTS_UNTOLD_MAX + 5).for_each(|_| brain.presence(client, "connected", "new"));
+        brain.expire(turn);
+    });
+    assert_eq!(world.stats("presence").ready - before, EVENTS_UNTOLD_MAX as u64);
+    assert_eq!(world.metrics.system_events_refused.value(), 5);
 }
