@@ -98,13 +98,15 @@ fn ack(shard: &mut Shard) -> Duration {
     shard.apply()
 }
 
+/// What is nacked comes to the end of the queue, so that each message was nacked before it is done, and of many that wait half
+/// have a failed attempt on record: that of a message which is leased next was written as long ago as it waited, and is in
+/// no cache any more. With many waiting a nack costs these reads more than with few; with as many in the cache it is the same.
 fn nack(shard: &mut Shard) -> Duration {
     shard.publish(TURN);
     shard.apply();
     shard.take(TURN);
     shard.settle(TURN, retry(1), false);
     let took = shard.apply();
-    // They are the oldest, so that they are what is leased next.
     shard.pass(2);
     shard.take(TURN);
     shard.settle(TURN, Settlement::Ack, false);

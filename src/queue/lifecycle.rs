@@ -333,6 +333,8 @@ impl Brain {
         if failures.len() >= HISTORY_MAX {
             failures.remove(0);
         }
+        // Most have one, and a list that grows by itself begins with room for four.
+        failures.reserve_exact(1);
         failures.push(failure);
     }
 

@@ -1,9 +1,9 @@
 //! Every message of the shard in one slab: small entries, lists threaded through them, and an index by id.
 //!
-//! The slab grows a chunk at a time, so that no insert ever moves what is there. Rare parts (failures, a due time,
-//! how a message died) live in a side table.
+//! The slab grows a chunk at a time, so that no insert ever moves what is there, and the index consists of many small
+//! tables, each of which moves its own entries alone when it grows. Rare parts (failures, a due time, how a message died)
+//! live in a side table.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -12,6 +12,7 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, LeaseId, MessageId};
 use crate::log::Position;
 use crate::message::RetryOptions;
+use crate::paged::PagedSlab;
 use crate::queue::bodies::{Bodies, Place};
 use crate::queue::record::Reason;
 use crate::wheel::TimerId;
@@ -143,6 +144,46 @@ pub(super) struct FailureKept {
 
 const CHUNK_BITS: u32 = 12;
 const CHUNK: usize = 1 << CHUNK_BITS;
+/// Tables of the index. With ten million messages one that grows moves some forty thousand entries, not ten million
+/// while everybody waits.
+const INDEX_PARTS: usize = 256;
+
+/// The side table. Its entries stay where they are when it grows.
+#[derive(Debug, Default)]
+struct Rares {
+    /// With the slots of their messages.
+    entries: PagedSlab<(u32, Rare)>,
+    by_slot: HashTable<u32>,
+}
+
+impl Rares {
+    fn number(&self, slot: u32) -> Option<u32> {
+        self.by_slot.find(spread(slot), |&number| self.entries[number].0 == slot).copied()
+    }
+
+    fn get(&self, slot: u32) -> Option<&Rare> {
+        Some(&self.entries[self.number(slot)?].1)
+    }
+
+    /// The entry of this slot, a new one if there is none.
+    fn entry(&mut self, slot: u32) -> &mut Rare {
+        let number = self.number(slot).unwrap_or_else(|| {
+            let number = self.entries.insert((slot, Rare::default()));
+            let Self { entries, by_slot } = self;
+            by_slot.insert_unique(spread(slot), number, |&number| spread(entries[number].0));
+            number
+        });
+        &mut self.entries[number].1
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let Self { entries, by_slot } = self;
+        if let Ok(entry) = by_slot.find_entry(spread(slot), |&number| entries[number].0 == slot) {
+            let (number, _) = entry.remove();
+            entries.remove(number);
+        }
+    }
+}
 
 /// The slab, its index and the side table.
 #[derive(Debug)]
@@ -150,8 +191,9 @@ pub(super) struct Messages {
     chunks: Vec<Vec<Message>>,
     free: u32,
     len: usize,
-    by_id: HashTable<u32>,
-    rare: HashMap<u32, Rare>,
+    /// [`INDEX_PARTS`] tables of slots, by their messages' ids.
+    by_id: Box<[HashTable<u32>]>,
+    rares: Rares,
     /// Messages that wait for the wall clock.
     dues: usize,
     pub(super) bodies: Bodies,
@@ -164,8 +206,8 @@ impl Messages {
             chunks: Vec::new(),
             free: NIL,
             len: 0,
-            by_id: HashTable::new(),
-            rare: HashMap::new(),
+            by_id: std::iter::repeat_with(HashTable::new).take(INDEX_PARTS).collect(),
+            rares: Rares::default(),
             dues: 0,
             bodies: Bodies::new(body_bytes_max),
         }
@@ -186,7 +228,8 @@ impl Messages {
     }
 
     pub(super) fn find(&self, id: MessageId) -> Option<u32> {
-        self.by_id.find(hash(id.0), |&slot| self.at(slot).id == id.0).copied()
+        let hash = hash(id.0);
+        self.by_id[part(hash)].find(hash, |&slot| self.at(slot).id == id.0).copied()
     }
 
     /// The slot is in no list yet. The body is kept in memory when there is room for it.
@@ -207,7 +250,8 @@ impl Messages {
             slot
         };
         let Self { by_id, chunks, .. } = self;
-        by_id.insert_unique(hash(id), slot, |&slot| {
+        let own = hash(id);
+        by_id[part(own)].insert_unique(own, slot, |&slot| {
             hash(chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK - 1)].id)
         });
         self.len += 1;
@@ -220,13 +264,13 @@ impl Messages {
 
     /// Forgets a message that is in no list any more.
     pub(super) fn remove(&mut self, slot: u32) {
-        let id = self.at(slot).id;
-        if let Ok(entry) = self.by_id.find_entry(hash(id), |&found| found == slot) {
+        let hash = hash(self.at(slot).id);
+        if let Ok(entry) = self.by_id[part(hash)].find_entry(hash, |&found| found == slot) {
             entry.remove();
         }
         if self.at(slot).is_rare {
             self.set_due(slot, Wall(0));
-            self.rare.remove(&slot);
+            self.rares.remove(slot);
         }
         self.drop_body(slot);
         let free = self.free;
@@ -271,12 +315,12 @@ impl Messages {
     }
 
     pub(super) fn rare(&self, slot: u32) -> Option<&Rare> {
-        if self.at(slot).is_rare { self.rare.get(&slot) } else { None }
+        if self.at(slot).is_rare { self.rares.get(slot) } else { None }
     }
 
     pub(super) fn rare_mut(&mut self, slot: u32) -> &mut Rare {
         self.at_mut(slot).is_rare = true;
-        self.rare.entry(slot).or_default()
+        self.rares.entry(slot)
     }
 
     /// What the message waits for on the wall clock; 0 for nothing.
@@ -295,7 +339,8 @@ impl Messages {
 
     /// Which ones.
     pub(super) fn waiting_for_wall(&self) -> Vec<u32> {
-        self.rare.iter().filter(|(_, rare)| rare.due != Wall(0)).map(|(&slot, _)| slot).collect()
+        let rares = self.rares.entries.iter().map(|(_, entry)| entry);
+        rares.filter(|(_, rare)| rare.due != Wall(0)).map(|&(slot, _)| slot).collect()
     }
 
     /// Every message there is.
@@ -320,4 +365,14 @@ fn hash(id: u64) -> u64 {
     let group = (id >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let tag = id.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 57;
     (group << 4 | id & 15) & !(0x7f << 57) | tag << 57
+}
+
+/// In which part of the index a hash has its place: by bits that no part needs to find it there.
+fn part(hash: u64) -> usize {
+    (hash >> 24) as usize % INDEX_PARTS
+}
+
+/// A hash of a slot: all that is asked of it is that neighbours do not share one.
+fn spread(slot: u32) -> u64 {
+    u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32)
 }
