@@ -239,6 +239,7 @@ impl Brain {
         if until > turn.now.time {
             self.place_scheduled(first, until);
         } else {
+            self.note_ready(first, turn.now.time);
             self.place_ready(first, End::Back);
         }
         let queue = self.messages.at(first).queue;

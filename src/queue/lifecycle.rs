@@ -8,6 +8,7 @@ use crate::clock::{Time, Wall};
 use crate::limits::HISTORY_MAX;
 use crate::log::Ticket;
 use crate::message::RetryOptions;
+use crate::queue::config::WhenFull;
 use crate::queue::messages::{FailureKept, State};
 use crate::queue::record::{self, FailedRecord, Reason, Standing};
 use crate::queue::{Brain, Turn};
@@ -74,6 +75,7 @@ impl Brain {
                 if until > turn.now.time {
                     self.place_scheduled(slot, until);
                 } else {
+                    self.note_ready(slot, turn.now.time);
                     self.place_ready(slot, End::Back);
                     self.mark_dirty(queue);
                 }
@@ -250,6 +252,15 @@ impl Brain {
             End::Back => queue.ready.push_back(&mut self.messages, slot, flow),
         }
         self.set_timer(slot, (expires != Time(0)).then_some(expires));
+    }
+
+    /// A message is ready from now on that was not when it was published. Only who lets the oldest die asks since when.
+    pub(super) fn note_ready(&mut self, slot: u32, since: Time) {
+        let message = self.messages.at(slot);
+        let rules = self.queues.at(message.queue).rules(&self.config);
+        if message.is_rare || rules.when_full == WhenFull::DeadLetterOldest {
+            self.messages.rare_mut(slot).ready = since;
+        }
     }
 
     pub(super) fn place_scheduled(&mut self, slot: u32, until: Time) {

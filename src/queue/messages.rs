@@ -123,6 +123,8 @@ pub(super) struct Rare {
     pub(super) order: u64,
     /// Until when it has to wait once it is not blocked any more.
     pub(super) until: Time,
+    /// Since when it is ready, if its queue asks for that and it is not since it was published.
+    pub(super) ready: Time,
     /// When it died, by shard time.
     pub(super) died: Time,
     /// How it is to be retried, as far as it does not leave that to its queue.

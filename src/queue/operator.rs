@@ -243,6 +243,7 @@ impl Brain {
         if message.queue != queue {
             self.change_queue(slot, queue);
         }
+        self.note_ready(slot, time);
         if self.is_head(slot) {
             self.place_ready(slot, End::Back);
         } else {

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use crate::clock::Time;
 use crate::mail::{RefusalCode, Refused};
 use crate::queue::config::NamespaceRules;
+use crate::queue::messages::NIL;
 use crate::queue::queues::NamespaceId;
 use crate::queue::rate::Bucket;
 use crate::queue::record::Reason;
@@ -294,8 +295,8 @@ impl Brain {
             LimitKind::Waiting => format!("{name:?} is full: publishes wait for room in it"),
             _ => format!(
                 "{name:?} is full: it holds {} messages of {} bytes, at most {} messages and {} bytes are allowed",
-                entry.messages(),
-                entry.bytes,
+                entry.waiting(),
+                entry.bytes - entry.dead_bytes,
                 rules.messages_max,
                 rules.bytes_max
             ),
@@ -331,15 +332,22 @@ impl Brain {
         let mut heads: Vec<u32> = self.queues.at(queue).ready.heads().collect();
         let (mut victims, mut freed) = (Vec::new(), 0);
         while (victims.len() as u64) < excess.messages || freed < excess.bytes {
-            let oldest = heads.iter_mut().min_by_key(|head| self.messages.at(**head).id);
-            let oldest = oldest?;
+            // Each list begins with what is longest in it.
+            let oldest = heads.iter_mut().min_by_key(|head| self.waits_since(**head))?;
             let message = self.messages.at(*oldest);
             victims.push(*oldest);
             freed += u64::from(message.body_len);
             *oldest = message.next;
-            heads.retain(|&head| head != crate::queue::messages::NIL);
+            heads.retain(|&head| head != NIL);
         }
         Some(Doomed { limit: excess.limit, victims })
+    }
+
+    /// Since when a ready message waits; of the same time the one published first comes first.
+    fn waits_since(&self, slot: u32) -> (Time, u64) {
+        let message = self.messages.at(slot);
+        let ready = self.messages.rare(slot).map_or(Time(0), |rare| rare.ready);
+        (ready.max(message.published), message.id)
     }
 
     /// Lets them die; nothing has changed since they were chosen.

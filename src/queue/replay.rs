@@ -533,6 +533,10 @@ impl Brain {
         let mut slots: Vec<u32> = self.messages.slots().into_iter().filter(ready).collect();
         slots.sort_by_key(|&slot| self.messages.at(slot).id);
         for slot in slots {
+            if self.messages.at(slot).is_rare {
+                // As if it had been since then.
+                self.messages.rare_mut(slot).ready = Time(0);
+            }
             self.leave(slot);
             self.place_ready(slot, End::Back);
         }

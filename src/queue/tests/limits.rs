@@ -89,6 +89,40 @@ fn the_oldest_ready_messages_make_room_whatever_their_priority() {
 }
 
 #[test]
+fn a_message_that_was_not_ready_for_long_is_not_the_oldest() {
+    let mut world = World::new();
+    world.set("jobs", &[("messages_max", "4"), ("when_full", "dead_letter_oldest"), ("attempts", "5")]);
+    let (conn, worker) = (world.attach("p"), world.attach("w"));
+    world.subscribe(worker, 1, "jobs", 1);
+    with_priority(&mut world, conn, "jobs", 5, "retried");
+    let lease = leases(&world.commit())[0];
+    let late = Settlement::Nack { delay_ms: Some(60_000), error: "".into(), reject: false };
+    let seq = world.seq();
+    world.apply(|batch| {
+        let settle = Settle { conn: worker, seq, settlement: late, leases: 1, replenish: false };
+        batch.commands.push(Command::Settle(settle));
+        batch.leases.push(lease);
+    });
+    let delayed = MessageHeader { priority: 9, delay_ms: 50_000, ..Default::default() };
+    world.publish_with(conn, "jobs", None, &[(delayed, b"delayed")]);
+    with_priority(&mut world, conn, "jobs", 1, "first");
+    world.advance(Duration::from_secs(30));
+    with_priority(&mut world, conn, "jobs", 0, "second");
+    world.advance(Duration::from_secs(25));
+    world.advance(Duration::from_secs(15));
+    assert_eq!(world.stats("jobs").ready, 4);
+    let mut dead = Vec::new();
+    for (body, died) in [("a", "first"), ("b", "second"), ("c", "delayed"), ("d", "retried")] {
+        with_priority(&mut world, conn, "jobs", 3, body);
+        world.commit();
+        dead.push(died);
+        let mut found = dead_bodies(&mut world, "jobs");
+        found.sort_by_key(|body| dead.iter().position(|dead| dead == body));
+        assert_eq!(found, dead);
+    }
+}
+
+#[test]
 fn what_is_leased_or_scheduled_stays_and_a_publish_that_cannot_fit_kills_nobody() {
     let mut world = World::new();
     world.set("jobs", &[("messages_max", "3"), ("when_full", "dead_letter_oldest")]);
