@@ -11,6 +11,7 @@ use crate::clock::{Time, Wall};
 use crate::limits::{SCHEDULE_LATE, SCHEDULE_LOOK, SCHEDULE_STEPS};
 use crate::mail::{Misfire, PublishMessage, Refused};
 use crate::queue::ack_and_publish::Asking;
+use crate::queue::quota::Met;
 use crate::queue::timer::Timer;
 use crate::queue::{Brain, Turn};
 
@@ -19,6 +20,16 @@ const STEPS_PER_PUBLISH: usize = 20;
 const BYTES_PER_STEP: usize = 64;
 /// Between two lines of the log about missed times.
 const MISSED_LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why a message that is due is not published now.
+enum HeldUp {
+    /// It is told no, and asks again later.
+    Refused(Refused),
+    /// It waits for room in this queue.
+    Waits(u32),
+    /// It has its turn, and this is still in its way.
+    Met(Met),
+}
 
 /// Which time to publish for.
 enum Choice {
@@ -42,7 +53,7 @@ impl Brain {
             && let Some(&(at, slot)) = self.schedules.due.first()
             && at <= wall
         {
-            steps += self.schedule_due(slot, turn);
+            steps += self.schedule_due(slot, None, turn).0;
         }
         self.set_schedules_timer(turn);
     }
@@ -91,52 +102,140 @@ impl Brain {
         self.schedules.wait_until(slot, next);
     }
 
-    /// Deals with one time of a schedule. Returns how much that was, in looks at a calendar.
-    fn schedule_due(&mut self, slot: u32, turn: &mut Turn<'_>) -> usize {
+    /// Deals with one time of a schedule, which has its turn in the line of the queue `has_turn`. Returns how much that was, in
+    /// looks at a calendar, and what is in its way then.
+    fn schedule_due(
+        &mut self,
+        slot: u32,
+        has_turn: Option<u32>,
+        turn: &mut Turn<'_>,
+    ) -> (usize, Option<Met>) {
         let wall = turn.now.wall;
         let Some(due) = self.schedules.slab[slot as usize].next else {
             // Nobody without a next time waits for one.
+            self.let_go(slot);
             self.schedules.wait_until(slot, None);
-            return 1;
+            return (1, None);
         };
         let (choice, steps) = self.choose_time(slot, due, wall, turn.now.time);
         let steps = steps + STEPS_PER_PUBLISH;
         let Choice::Publish(chosen) = choice else {
             self.go_on_after(slot, wall);
-            return steps;
+            return (steps, None);
         };
         let body = self.schedules.slab[slot as usize].body_for(chosen);
-        match self.fire(slot, chosen, &body, turn) {
+        let steps = steps + body.len() / BYTES_PER_STEP;
+        match self.fire(slot, chosen, &body, has_turn, turn) {
             Ok(()) => {
                 // Of those that are made up for one by one it was said when they were chosen.
                 if chosen > self.schedules.slab[slot as usize].next.unwrap_or(chosen) {
                     self.say_missed(slot, due, chosen, turn.now.time);
                 }
                 self.go_on_after(slot, chosen);
+                return (steps, None);
             }
-            Err(refused) => {
-                let schedule = &mut self.schedules.slab[slot as usize];
-                if schedule.held_up.replace(refused.text.into()).is_none() {
-                    self.metrics.schedules_held_up.add(1);
-                }
-                let look_ms = SCHEDULE_LOOK.as_millis() as u64;
-                self.schedules.wait_until(slot, Some(Wall(wall.0.saturating_add(look_ms))));
+            Err(HeldUp::Met(met)) => return (steps, Some(met)),
+            Err(HeldUp::Waits(queue)) => {
+                let text = format!("{:?} is full: it waits for room in it", self.queues.at(queue).name);
+                self.hold_up(slot, text);
+                self.stand_in_line(slot, queue);
+            }
+            Err(HeldUp::Refused(refused)) => {
+                self.leave_line(slot);
+                self.hold_up(slot, refused.text);
             }
         }
-        steps + body.len() / BYTES_PER_STEP
+        let look_ms = SCHEDULE_LOOK.as_millis() as u64;
+        self.schedules.wait_until(slot, Some(Wall(wall.0.saturating_add(look_ms))));
+        (steps, None)
     }
 
     /// Publishes the message for the time `due`, in one record with the firing.
-    fn fire(&mut self, slot: u32, due: Wall, body: &[u8], turn: &mut Turn<'_>) -> Result<(), Refused> {
+    fn fire(
+        &mut self,
+        slot: u32,
+        due: Wall,
+        body: &[u8],
+        has_turn: Option<u32>,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), HeldUp> {
         let schedule = &self.schedules.slab[slot as usize];
         let message = PublishMessage { header: schedule.header, body_len: body.len() as u32 };
         let (namespace, queue) = (schedule.namespace, schedule.queue.clone());
-        let (queue, _) = self.judge(namespace, &queue, Asking::default(), &[message], turn)?;
+        let queue = match (has_turn, schedule.in_line) {
+            (None, Some(queue)) => return Err(HeldUp::Waits(queue)),
+            (None, None) => {
+                let asking = Asking { may_wait: true, ..Asking::default() };
+                let judged = self.judge(namespace, &queue, asking, &[message], turn);
+                match judged.map_err(HeldUp::Refused)? {
+                    (queue, true) => queue,
+                    (queue, false) => return Err(HeldUp::Waits(queue)),
+                }
+            }
+            (Some(queue), _) => {
+                let bytes = u64::from(message.body_len);
+                if let Some(refused) = self.never_fits(queue, 1, bytes) {
+                    return Err(HeldUp::Refused(refused));
+                }
+                self.may_let_in(queue, 1, bytes, turn.now.time).map_err(HeldUp::Met)?;
+                queue
+            }
+        };
         self.schedules.firing = Some((slot, due));
         self.admit(queue, None, &[], &[message], body, turn);
         self.schedules.firing = None;
         self.metrics.schedule_firings.inc();
         Ok(())
+    }
+
+    /// It is the turn of the schedules that wait for room in a queue: the first of them publishes.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub(super) fn fire_next(&mut self, queue: u32, turn: &mut Turn<'_>) -> Result<(), Met> {
+        let line = self.queues.at(queue).schedules.as_ref();
+        let Some(&slot) = line.and_then(|line| line.slots.front()) else { return Ok(()) };
+        // Before anything is looked up in a calendar.
+        let bytes = self.schedules.slab[slot as usize].body_len();
+        let met = match self.may_let_in(queue, 1, bytes, turn.now.time) {
+            Ok(()) => self.schedule_due(slot, Some(queue), turn).1,
+            Err(met) => Some(met),
+        };
+        self.set_schedules_timer(turn);
+        let Some(met) = met else { return Ok(()) };
+        // What comes later does not pass it.
+        if let Some(line) = &mut self.queues.at_mut(queue).schedules {
+            line.has_turn = true;
+        }
+        Err(met)
+    }
+
+    fn hold_up(&mut self, slot: u32, because: String) {
+        if self.schedules.slab[slot as usize].held_up.replace(because.into()).is_none() {
+            self.metrics.schedules_held_up.add(1);
+        }
+    }
+
+    fn stand_in_line(&mut self, slot: u32, queue: u32) {
+        let in_line = &mut self.schedules.slab[slot as usize].in_line;
+        if in_line.is_none() {
+            *in_line = Some(queue);
+            self.queues.at_mut(queue).schedules.get_or_insert_default().slots.push_back(slot);
+            self.mark_dirty(queue);
+        }
+    }
+
+    fn leave_line(&mut self, slot: u32) {
+        let Some(queue) = self.schedules.slab[slot as usize].in_line.take() else { return };
+        let entry = self.queues.at_mut(queue);
+        if let Some(line) = &mut entry.schedules {
+            line.slots.retain(|&waiting| waiting != slot);
+            if line.slots.is_empty() {
+                entry.schedules = None;
+            }
+        }
+        // It may have been what kept the queue, or what others waited behind.
+        self.mark_dirty(queue);
     }
 
     /// Everything up to `dealt` is dealt with.
@@ -151,6 +250,7 @@ impl Brain {
 
     /// It is not held up any more.
     pub(super) fn let_go(&mut self, slot: u32) {
+        self.leave_line(slot);
         if self.schedules.slab[slot as usize].held_up.take().is_some() {
             self.metrics.schedules_held_up.sub(1);
         }

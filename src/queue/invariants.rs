@@ -292,6 +292,15 @@ impl Brain {
             }
             assert_eq!(count, queue.parked_count, "parked publishes of {}", queue.name);
         }
+        let mut in_line: Vec<(u32, u32)> = Vec::new();
+        for (at, queue) in &self.queues.slab {
+            let Some(line) = &queue.schedules else { continue };
+            assert!(!line.slots.is_empty(), "the empty line of {}", queue.name);
+            in_line.extend(line.slots.iter().map(|&slot| (slot, at as u32)));
+        }
+        in_line.sort_unstable();
+        let waiting = self.schedules.slab.iter().filter_map(|(slot, own)| Some((slot as u32, own.in_line?)));
+        assert_eq!(in_line, waiting.collect::<Vec<_>>(), "schedules in line");
         let listed: usize = self
             .directory
             .clients

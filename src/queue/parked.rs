@@ -125,7 +125,7 @@ impl Brain {
 
     /// Lets in what fits now, in order.
     pub(super) fn admit_parked(&mut self, queue: u32, turn: &mut Turn<'_>) {
-        if self.queues.at(queue).parked_count > 0 || self.queues.at(queue).in_publish_line {
+        if self.queues.at(queue).has_line() || self.queues.at(queue).in_publish_line {
             let stays_in_line = self.admit_some_parked(queue, turn);
             if !stays_in_line {
                 self.leave_publish_line(queue);
@@ -136,7 +136,17 @@ impl Brain {
     /// Whether the rest waits for its turn among the queues of its namespace.
     fn admit_some_parked(&mut self, queue: u32, turn: &mut Turn<'_>) -> bool {
         while turn.journal.room() == Room::Open && !self.disk.refuses() {
-            let first = self.queues.at(queue).parked.0;
+            let entry = self.queues.at(queue);
+            if entry.schedules.as_ref().is_some_and(|line| line.has_turn || entry.parked_count == 0) {
+                if let Err(met) = self.fire_next(queue, turn) {
+                    return self.await_publish(queue, met);
+                }
+                if self.passes_on(queue, false) {
+                    return true;
+                }
+                continue;
+            }
+            let first = entry.parked.0;
             let Some(parked) = self.parked.get(first as usize) else { return false };
             if parked.publish.queue.topic().is_some() {
                 let client = parked.client;
@@ -144,7 +154,7 @@ impl Brain {
                     return self.await_publish(queue, met);
                 }
                 self.read_on(client, turn);
-                if self.queues.at(queue).parked_count > 0 && self.pass_publish_turn(queue) {
+                if self.passes_on(queue, true) {
                     return true;
                 }
                 continue;
@@ -169,12 +179,22 @@ impl Brain {
             let parked = self.unpark(first);
             self.let_in(&parked, turn);
             self.read_on(parked.client, turn);
-            if self.queues.at(queue).parked_count > 0 && self.pass_publish_turn(queue) {
+            if self.passes_on(queue, true) {
                 return true;
             }
         }
         let entry = self.queues.at(queue);
-        entry.in_publish_line && entry.parked_count > 0
+        entry.in_publish_line && entry.has_line()
+    }
+
+    /// Something went in that had waited: a publish, or a schedule's. Whether it is the turn of another queue of the
+    /// namespace now.
+    fn passes_on(&mut self, queue: u32, was_publish: bool) -> bool {
+        let entry = self.queues.at_mut(queue);
+        if let Some(line) = &mut entry.schedules {
+            line.has_turn = was_publish;
+        }
+        entry.has_line() && self.pass_publish_turn(queue)
     }
 
     /// A client whose last parked publish was answered is read again.

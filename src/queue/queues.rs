@@ -1,6 +1,6 @@
 //! Namespaces and queues by name. A mailbox is a queue that exists while it holds something.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -36,6 +36,15 @@ pub(super) struct Tenant {
     pub(super) quota: Quota,
 }
 
+/// Schedules that wait for room in a queue.
+#[derive(Debug, Default)]
+pub(super) struct ScheduleLine {
+    /// Each once; never empty.
+    pub(super) slots: VecDeque<u32>,
+    /// What went in last was a publish that had waited.
+    pub(super) has_turn: bool,
+}
+
 /// One queue or mailbox.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -69,6 +78,8 @@ pub(super) struct Queue {
     /// First and last parked publish.
     pub(super) parked: (u32, u32),
     pub(super) parked_count: u64,
+    /// Schedules that wait for room in it, while there are some.
+    pub(super) schedules: Option<Box<ScheduleLine>>,
     /// Subscriptions with credit, first to last, served in turn.
     pub(super) eager: (u32, u32),
     /// Subscriptions in all.
@@ -105,9 +116,15 @@ impl Queue {
         }
     }
 
+    /// Whether publishes or schedules wait for room in it.
+    #[inline]
+    pub(super) fn has_line(&self) -> bool {
+        self.parked_count > 0 || self.schedules.is_some()
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.messages() == 0
-            && self.parked_count == 0
+            && !self.has_line()
             && self.subscriptions == 0
             && self.own.is_none()
             && self.dedup.is_none()
@@ -273,6 +290,7 @@ impl Queues {
             retain_at: None,
             parked: (NIL, NIL),
             parked_count: 0,
+            schedules: None,
             eager: (NIL, NIL),
             subscriptions: 0,
             owner: NIL,

@@ -182,7 +182,7 @@ impl Brain {
     /// Whether a publish may go in now.
     #[inline]
     pub(super) fn may_enter(&mut self, queue: u32, messages: u64, bytes: u64, now: Time) -> Result<(), Met> {
-        if self.queues.at(queue).parked_count == 0 {
+        if !self.queues.at(queue).has_line() {
             return self.may_let_in(queue, messages, bytes, now);
         }
         let limit =
@@ -222,7 +222,7 @@ impl Brain {
             return Err(Met::now(excess.limit));
         }
         if !has_waited {
-            if self.queues.at(queue).parked_count > 0 {
+            if self.queues.at(queue).has_line() {
                 return Err(Met::now(LimitKind::Waiting));
             }
             self.may_go_first(queue)?;

@@ -59,6 +59,8 @@ pub(super) struct Schedule {
     pub(super) pending: u32,
     pub(super) counted: Wall,
     pub(super) held_up: Option<Box<str>>,
+    /// The queue in whose line it waits for room.
+    pub(super) in_line: Option<u32>,
     /// Its record.
     held: Held,
     /// The head of the record it fired with last, unless its own record says as much.
@@ -77,6 +79,11 @@ impl Schedule {
         const BESIDES_BYTES: usize = 1024;
         let texts = self.name.len() + self.expression.len() + self.zone.len() + self.queue.len();
         size_of::<Self>() + BESIDES_BYTES + texts + self.body.len()
+    }
+
+    /// Bytes of its message, without what a firing adds.
+    pub(super) fn body_len(&self) -> u64 {
+        self.body.len() as u64
     }
 
     /// The message for the time `due`.
@@ -301,6 +308,7 @@ impl Brain {
             pending: 0,
             counted: Wall(0),
             held_up: None,
+            in_line: None,
             held: Held::default(),
             fired_held: Held::default(),
         };
@@ -482,6 +490,7 @@ impl Brain {
             pending: 0,
             counted: Wall(0),
             held_up: None,
+            in_line: None,
             held,
             fired_held: Held::default(),
         });
