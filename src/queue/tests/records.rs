@@ -251,3 +251,32 @@ fn a_newer_version_says_so() {
     assert_eq!(record::decode(&[2 << 5 | 1, 1]), Err(RecordError::Version));
     assert_eq!(record::decode(&[]), Err(RecordError::Short));
 }
+
+/// Of what a start may leave in the log: the bodies of publishes that say all in their heads. What goes to several queues is
+/// needed whole, for the options of its messages are in their bodies.
+#[test]
+fn a_plain_publish_is_replayed_by_its_head_and_a_fanout_whole() {
+    let message = PublishMessage { header: MessageHeader::default(), body_len: 5 };
+    let record = |head: &PublishHead<'_>, message: PublishMessage| {
+        let mut bytes = Vec::new();
+        encode_publish(&mut bytes, head, &[message], |_| {});
+        let bodies_at = bytes.len();
+        bytes.extend(b"hello");
+        (bytes, bodies_at)
+    };
+    let plain = PublishHead { first_id: 7, namespace: "n", queue: "q", ..PublishHead::default() };
+    let (bytes, bodies_at) = record(&plain, message);
+    assert_eq!(head_len(&bytes), bodies_at);
+    let Ok(Record::Publish(whole)) = record::decode(&bytes) else { panic!("not a publish") };
+    let Ok(Record::Publish(head)) = decode_head(&bytes[..bodies_at], bytes.len()) else { panic!("no head") };
+    assert_eq!(head, PublishRecord { bodies: &[], ..whole });
+    let targets = [Target { queue: "audit", ttl_ms: 0, window_ms: 0 }];
+    let fanout = PublishHead { targets: &targets, takes: &[1], ..plain.clone() };
+    let acking = PublishHead { acks: &[3], ..plain.clone() };
+    let options =
+        PublishMessage { header: MessageHeader { has_options: true, ..message.header }, body_len: 5 };
+    for (head, message) in [(&fanout, message), (&acking, message), (&plain, options)] {
+        let (bytes, _) = record(head, message);
+        assert_eq!(head_len(&bytes), bytes.len(), "{head:?}");
+    }
+}
