@@ -174,12 +174,12 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "queue.messages_max",
-        about: "Messages in one queue, dead letters included.",
+        about: "Messages in one queue that wait or are worked on; dead letters have a bound of their own of the same size.",
         kind: Kind::Count(|c| &mut c.queue.messages_max, 1, 1 << 32),
     },
     Key {
         path: "queue.bytes_max",
-        about: "Bytes of messages in one queue, dead letters included.",
+        about: "Bytes of messages in one queue that wait or are worked on; the same again for its dead letters.",
         kind: Kind::Size(|c| &mut c.queue.bytes_max, 16 << 10, 1024 * TIB),
     },
     Key {
@@ -210,12 +210,12 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         path: "mailbox.messages_max",
-        about: "Messages in one mailbox, dead letters included.",
+        about: "Messages in one mailbox that wait or are worked on; dead letters have a bound of their own of the same size.",
         kind: Kind::Count(|c| &mut c.mailbox.messages_max, 1, 1 << 32),
     },
     Key {
         path: "mailbox.bytes_max",
-        about: "Bytes of messages in one mailbox, dead letters included.",
+        about: "Bytes of messages in one mailbox that wait or are worked on; the same again for its dead letters.",
         kind: Kind::Size(|c| &mut c.mailbox.bytes_max, 16 << 10, 1024 * TIB),
     },
     Key {
