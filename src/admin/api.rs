@@ -13,7 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prost::Message as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
@@ -112,10 +112,20 @@ struct SettingsBody {
     settings: HashMap<String, Option<String>>,
 }
 
+/// Whose, where nothing else is asked.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NamespaceParams {
-    namespace: Option<String>,
+pub(super) struct NamespaceParams {
+    pub(super) namespace: Option<String>,
+}
+
+/// Which page of a namespace's rows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageParams {
+    pub(super) namespace: Option<String>,
+    pub(super) after: Option<String>,
+    pub(super) limit: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -150,8 +160,7 @@ async fn queues(state: State, headers: HeaderMap, params: Params<QueuesParams>) 
     let request =
         OperatorRequest::Queues { namespace, mailboxes: params.mailboxes, after: params.after, limit };
     let OperatorReply::Queues(rows) = ask(&state, request).await? else { return Err(unexpected()) };
-    let next = rows.last().filter(|_| rows.len() == limit).map(|row| row.queue.clone());
-    Ok(Json(json!({"queues": rows, "next": next})))
+    Ok(page("queues", &rows, limit, |row| &row.queue))
 }
 
 async fn queue_stats(state: State, headers: HeaderMap, params: Params<QueueParams>) -> Answer {
@@ -285,6 +294,17 @@ pub(super) fn rows(limit: Option<usize>) -> Result<usize, ApiError> {
             "limit = {limit} is not allowed; it goes from 1 to {PAGE_ROWS_MAX}"
         ))),
     }
+}
+
+/// A page of rows that go by names, and where the next one begins if this is not the last.
+pub(super) fn page<Row: Serialize>(
+    what: &str,
+    rows: &[Row],
+    limit: usize,
+    name: impl Fn(&Row) -> &str,
+) -> Json<Value> {
+    let next = rows.last().filter(|_| rows.len() == limit).map(name);
+    Json(json!({what: rows, "next": next}))
 }
 
 fn attributes(headers: &HeaderMap) -> Result<HashMap<String, String>, ApiError> {

@@ -10,21 +10,13 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{Answer, Params, admitted, ask, queue_name, rows, unexpected};
+use super::api::{Answer, PageParams, Params, admitted, ask, page, queue_name, rows, unexpected};
 use super::dead::changed;
 use super::{Shared, State};
 use crate::mail::{BindingSpec, OperatorReply, OperatorRequest, TargetFull};
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new().route("/bindings", get(list).post(bind)).route("/bindings/remove", post(unbind))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListParams {
-    namespace: Option<String>,
-    after: Option<String>,
-    limit: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,14 +38,13 @@ struct UnbindBody {
     name: String,
 }
 
-async fn list(state: State, headers: HeaderMap, params: Params<ListParams>) -> Answer {
+async fn list(state: State, headers: HeaderMap, params: Params<PageParams>) -> Answer {
     let Query(params) = params?;
     let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
     let limit = rows(params.limit)?;
     let request = OperatorRequest::Bindings { namespace, after: params.after, limit };
     let OperatorReply::Bindings(rows) = ask(&state, request).await? else { return Err(unexpected()) };
-    let next = rows.last().filter(|_| rows.len() == limit).map(|row| row.name.clone());
-    Ok(Json(json!({"bindings": rows, "next": next})))
+    Ok(page("bindings", &rows, limit, |row| &row.name))
 }
 
 async fn bind(state: State, headers: HeaderMap, body: Result<Json<BindBody>, JsonRejection>) -> Answer {

@@ -13,7 +13,7 @@ use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Answer, Params, QueueParams, admitted, ask, queue_name, rows, unexpected};
+use super::api::{Answer, NamespaceParams, Params, QueueParams, admitted, ask, queue_name, rows, unexpected};
 use super::error::ApiError;
 use super::{Shared, State};
 use crate::clock::Wall;
@@ -71,12 +71,6 @@ struct SelectionBody {
     matching: Option<FilterBody>,
     to: Option<String>,
     per_s: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NamespaceParams {
-    namespace: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -15,7 +15,9 @@ use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Answer, Params, admitted, ask, bounded, queue_name, rows, unexpected};
+use super::api::{
+    Answer, NamespaceParams, PageParams, Params, admitted, ask, bounded, page, queue_name, rows, unexpected,
+};
 use super::error::ApiError;
 use super::{Shared, State};
 use crate::clock::{Clock, Wall};
@@ -43,29 +45,9 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ListParams {
-    namespace: Option<String>,
-    after: Option<String>,
-    limit: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OneParams {
-    namespace: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct NextParams {
     namespace: Option<String>,
     count: Option<usize>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PauseBody {
-    namespace: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,14 +100,13 @@ struct RetryBody {
     jitter_percent: Option<u32>,
 }
 
-async fn list(state: State, headers: HeaderMap, params: Params<ListParams>) -> Answer {
+async fn list(state: State, headers: HeaderMap, params: Params<PageParams>) -> Answer {
     let Query(params) = params?;
     let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
     let limit = rows(params.limit)?;
     let request = OperatorRequest::Schedules { namespace, after: params.after, limit };
     let OperatorReply::Schedules(rows) = ask(&state, request).await? else { return Err(unexpected()) };
-    let next = rows.last().filter(|_| rows.len() == limit).map(|row| row.name.clone());
-    Ok(Json(json!({"schedules": rows, "next": next})))
+    Ok(page("schedules", &rows, limit, |row| &row.name))
 }
 
 async fn add(state: State, headers: HeaderMap, body: Result<Json<AddBody>, JsonRejection>) -> Answer {
@@ -153,7 +134,7 @@ async fn add(state: State, headers: HeaderMap, body: Result<Json<AddBody>, JsonR
         .map(|row| Json(json!(row)))
 }
 
-async fn show(state: State, headers: HeaderMap, name: Name, params: Params<OneParams>) -> Answer {
+async fn show(state: State, headers: HeaderMap, name: Name, params: Params<NamespaceParams>) -> Answer {
     let (Path(name), Query(params)) = (name?, params?);
     let row = ask_one(&state, &headers, params.namespace.as_deref(), &name).await?;
     let message = shown(row.body.as_deref().unwrap_or_default())?;
@@ -162,7 +143,7 @@ async fn show(state: State, headers: HeaderMap, name: Name, params: Params<OnePa
     Ok(Json(row))
 }
 
-async fn remove(state: State, headers: HeaderMap, name: Name, params: Params<OneParams>) -> Answer {
+async fn remove(state: State, headers: HeaderMap, name: Name, params: Params<NamespaceParams>) -> Answer {
     let (Path(name), Query(params)) = (name?, params?);
     let namespace = admitted(&state, &headers, params.namespace.as_deref())?;
     let request = OperatorRequest::ScheduleRemove { namespace, name: schedule_name(&name)? };
@@ -195,7 +176,7 @@ async fn pause(
     state: State,
     headers: HeaderMap,
     name: Name,
-    body: Result<Json<PauseBody>, JsonRejection>,
+    body: Result<Json<NamespaceParams>, JsonRejection>,
 ) -> Answer {
     set_paused(&state, &headers, name, body, true).await
 }
@@ -204,7 +185,7 @@ async fn resume(
     state: State,
     headers: HeaderMap,
     name: Name,
-    body: Result<Json<PauseBody>, JsonRejection>,
+    body: Result<Json<NamespaceParams>, JsonRejection>,
 ) -> Answer {
     set_paused(&state, &headers, name, body, false).await
 }
@@ -213,7 +194,7 @@ async fn set_paused(
     state: &State,
     headers: &HeaderMap,
     name: Name,
-    body: Result<Json<PauseBody>, JsonRejection>,
+    body: Result<Json<NamespaceParams>, JsonRejection>,
     is_paused: bool,
 ) -> Answer {
     let (Path(name), Json(body)) = (name?, body?);

@@ -120,7 +120,7 @@ impl Session {
 /// What holds for a work queue.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    /// Messages in any state, dead letters included.
+    /// Messages that wait or are worked on; of dead letters as many again.
     pub messages_max: u64,
     /// Their bytes.
     pub bytes_max: u64,
@@ -139,7 +139,7 @@ pub struct Queue {
 /// What holds for a mailbox; the rest is as for a work queue.
 #[derive(Debug, Clone)]
 pub struct Mailbox {
-    /// Messages in any state, dead letters included.
+    /// Messages that wait or are worked on; of dead letters as many again.
     pub messages_max: u64,
     /// Their bytes.
     pub bytes_max: u64,
@@ -167,20 +167,22 @@ pub struct NamespaceBounds {
 /// What happens to a publish that does not fit its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenFull {
-    /// It is answered once there is room.
+    /// It stays unanswered until there is room.
     Wait,
-    /// It is refused.
+    /// It is refused, with what to wait.
     Reject,
-    /// The ready messages that wait longest become dead letters.
+    /// The ready messages that wait longest become dead letters, reason `overflow`, as many as it takes; where too few are
+    /// ready, and for a rate, it is refused.
     DeadLetterOldest,
 }
 
 impl WhenFull {
-    fn parse(text: &str) -> Option<Self> {
+    /// The one of this name.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         [Self::Wait, Self::Reject, Self::DeadLetterOldest].into_iter().find(|policy| policy.as_str() == text)
     }
 
-    /// Its name in the configuration.
+    /// Its name, in the configuration and where a queue has its own.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -3,20 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use crate::config::WhenFull;
 use crate::ids::ShardId;
 use crate::limits;
-
-/// What happens to a publish that does not fit its queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenFull {
-    /// It stays unanswered until there is room.
-    Wait,
-    /// It is refused with `QueueFull`.
-    Reject,
-    /// The ready messages that wait longest become dead letters, reason `overflow`, as many as it takes; where too few are
-    /// ready, and for a rate, it is refused.
-    DeadLetterOldest,
-}
 
 /// What becomes of an ordering key whose first message died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -76,7 +76,7 @@ impl Ready {
     /// A message of this flow with `bytes` bytes is being delivered.
     pub(super) fn served(&mut self, flow: u32, bytes: u32) {
         if let Some(shares) = &mut self.shares {
-            shares.share_mut(flow).take(cost(bytes));
+            shares.keyed.share_mut(flow, &mut shares.plain).take(cost(bytes));
         }
     }
 
@@ -183,14 +183,9 @@ impl Shares {
         shares
     }
 
-    fn share_mut(&mut self, flow: u32) -> &mut Share {
-        if flow == PLAIN { &mut self.plain } else { &mut self.keyed.flows[flow as usize].share }
-    }
-
     fn enter_ring(&mut self, flow: u32) {
         let Self { keyed, plain, ring } = self;
-        let share = if flow == PLAIN { plain } else { &mut keyed.flows[flow as usize].share };
-        ring.enter(flow, share);
+        ring.enter(flow, keyed.share_mut(flow, plain));
     }
 
     fn whose_turn(&mut self, lists: &Lists) -> Option<u32> {
@@ -201,7 +196,7 @@ impl Shares {
 
 impl Flows for All<'_> {
     fn share_mut(&mut self, flow: u32) -> &mut Share {
-        if flow == PLAIN { self.plain.0 } else { &mut self.keyed.flows[flow as usize].share }
+        self.keyed.share_mut(flow, self.plain.0)
     }
 
     fn is_empty(&self, flow: u32) -> bool {
@@ -226,6 +221,11 @@ impl Keyed {
         self.flows[flow as usize].lanes += 1;
         self.lanes += 1;
         flow
+    }
+
+    /// The share of a flow, which may be the one without a key.
+    fn share_mut<'a>(&'a mut self, flow: u32, plain: &'a mut Share) -> &'a mut Share {
+        if flow == PLAIN { plain } else { &mut self.flows[flow as usize].share }
     }
 
     fn close(&mut self, flow: u32) {

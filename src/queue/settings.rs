@@ -281,22 +281,6 @@ fn within<T: PartialOrd>(field: &mut T, value: Option<T>, min: T, max: T) -> boo
     value.map(|value| *field = value).is_some()
 }
 
-impl WhenFull {
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Wait, Self::Reject, Self::DeadLetterOldest].into_iter().find(|policy| policy.as_str() == text)
-    }
-
-    /// As it is set.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Wait => "wait",
-            Self::Reject => "reject",
-            Self::DeadLetterOldest => "dead_letter_oldest",
-        }
-    }
-}
-
 impl DeadHead {
     fn parse(text: &str) -> Option<Self> {
         [Self::Release, Self::Hold].into_iter().find(|policy| policy.as_str() == text)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, WhenFull};
+use crate::config::Config;
 use crate::engine::EngineConfig;
 use crate::gateway::GatewayConfig;
 use crate::host::doctor::{self, Machine};
@@ -151,7 +151,7 @@ pub(super) fn engine(config: &Config, shard: ShardId, plan: &TablePlan) -> Engin
     let work_queue = QueueRules {
         messages_max: config.queue.messages_max,
         bytes_max: config.queue.bytes_max,
-        when_full: when_full(config.queue.when_full),
+        when_full: config.queue.when_full,
         attempts_max: config.queue.attempts as u32,
         lease: config.queue.lease,
         backoff_initial: config.queue.backoff_initial,
@@ -161,7 +161,7 @@ pub(super) fn engine(config: &Config, shard: ShardId, plan: &TablePlan) -> Engin
     let mailbox = QueueRules {
         messages_max: config.mailbox.messages_max,
         bytes_max: config.mailbox.bytes_max,
-        when_full: when_full(config.mailbox.when_full),
+        when_full: config.mailbox.when_full,
         ttl: Some(config.mailbox.ttl),
         ..work_queue.clone()
     };
@@ -182,14 +182,6 @@ pub(super) fn engine(config: &Config, shard: ShardId, plan: &TablePlan) -> Engin
     };
     let log = LogConfig { segment_bytes: config.log.segment_bytes, seed: fastrand::u64(..), durability };
     EngineConfig { log, queue, seed: fastrand::u64(..) }
-}
-
-fn when_full(policy: WhenFull) -> queue::WhenFull {
-    match policy {
-        WhenFull::Wait => queue::WhenFull::Wait,
-        WhenFull::Reject => queue::WhenFull::Reject,
-        WhenFull::DeadLetterOldest => queue::WhenFull::DeadLetterOldest,
-    }
 }
 
 fn namespace(config: &Config) -> queue::NamespaceRules {
