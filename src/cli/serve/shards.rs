@@ -113,6 +113,7 @@ fn recover_one(
         boot = started.boot.0,
         segments = recovery.segments,
         records = recovery.records,
+        checkpoints = recovery.checkpoints,
         took_ms = clock.time().0,
         "the log is read"
     );
