@@ -1,168 +1,172 @@
-//! What clients saw, and whether a server that keeps its word could have shown them that.
+//! What clients did and saw, and when: the words that a campaign writes down and the [checker](crate::checker) reads.
+//!
+//! Whatever a client asks for is written down before it is sent, and again when its answer is there; so what stands in
+//! front of something in the history did not come after it. What was sent and never answered may have counted or not.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-/// One thing a client saw or did. Each message carries a key of its own as its payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// A publish was answered: the message is on disk under this id.
-    Published { key: String, id: u64 },
-    /// A message was delivered.
-    Delivered { key: String, id: u64, lease: Lease },
-    /// A worker is about to send an ack; whether it counts is open until it is answered.
-    AckSent { key: String },
-    /// An ack was answered as counted.
-    Acked { key: String, lease: Lease },
+/// Microseconds since the campaign began.
+pub(crate) type Micros = u64;
+/// The name of a queue.
+pub(crate) type Place = &'static str;
+
+/// What a message is about: each publish has a new one for each of its messages, and the copies that a topic makes of a message
+/// share one. It is in the payload.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key(pub(crate) u64);
+
+const TICK: u64 = 1 << 63;
+
+impl Key {
+    /// The `number`th message of a client.
+    pub(crate) const fn new(client: u64, number: u64) -> Self {
+        Self(client << 40 | number)
+    }
+
+    /// What a schedule publishes for one second, in seconds since 1970.
+    pub(crate) const fn tick(schedule: u32, second: u64) -> Self {
+        Self(TICK | (schedule as u64) << 40 | second)
+    }
+
+    /// Of which schedule and second it is, if of one.
+    pub(crate) fn as_tick(self) -> Option<(u32, u64)> {
+        (self.0 & TICK != 0).then_some((((self.0 & !TICK) >> 40) as u32, self.0 & ((1 << 40) - 1)))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_tick() {
+            Some((schedule, second)) => write!(f, "tick of schedule {schedule} for {second}"),
+            None => write!(f, "message {}/{}", self.0 >> 40, self.0 & ((1 << 40) - 1)),
+        }
+    }
 }
 
 /// Which of a message's leases, ordered by when they were given: by generation, then by attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Lease {
     pub(crate) boot: u32,
     pub(crate) attempt: u32,
 }
 
-/// A promise that was broken.
+/// One message that a publish is to make in one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Copy {
+    pub(crate) key: Key,
+    pub(crate) place: Place,
+    /// 0 to 9, higher first.
+    pub(crate) priority: u8,
+    /// Its ordering key; 0 for none.
+    pub(crate) order: u8,
+    /// It expires before its delay is over.
+    pub(crate) expires: bool,
+}
+
+/// A publish: all of its copies appear or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Breach {
-    /// The publish was answered, no ack was ever sent, and at the end the message was not there.
-    Lost { key: String },
-    /// Delivered under a lease newer than one whose ack was answered.
-    Redelivered { key: String, acked: Lease, delivered: Lease },
-    /// One publish became two messages.
-    Doubled { key: String, ids: Vec<u64> },
+pub(crate) struct Publish {
+    pub(crate) op: u64,
+    pub(crate) copies: Vec<Copy>,
+    /// The queue of the binding that comes and goes: there is another copy of each message there, if it stands.
+    pub(crate) flips: Option<Place>,
+    /// Nobody gets it sooner than so long after it was sent.
+    pub(crate) delay: Micros,
+    /// It acks what it was made of: the message under this id, with this lease.
+    pub(crate) acks: Option<(u64, Lease)>,
 }
 
-#[derive(Default)]
-struct Message {
-    ids: Vec<u64>,
-    published: bool,
-    ack_sent: bool,
-    /// The earliest lease whose ack was answered.
-    acked: Option<Lease>,
-    newest: Option<Lease>,
+/// What a worker says of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It is done.
+    Ack,
+    /// It is done, with a publish of what came of it.
+    Forward,
+    /// It failed, and is not to come again for so long.
+    Nack { delay: Micros },
+    /// It is never to come again.
+    Reject,
 }
 
-/// Judges a history that ends with the queues drained: whatever was still there has been delivered and acked.
-///
-/// Events of different clients may stand in any order: nothing here depends on when something was seen, only on
-/// the order the server itself gave its leases.
-pub(crate) fn breaches(history: &[Event]) -> Vec<Breach> {
-    let mut messages: BTreeMap<&str, Message> = BTreeMap::new();
-    for event in history {
-        let (Event::Published { key, .. }
-        | Event::Delivered { key, .. }
-        | Event::AckSent { key }
-        | Event::Acked { key, .. }) = event;
-        let message = messages.entry(key).or_default();
-        match event {
-            Event::Published { id, .. } => {
-                message.published = true;
-                note(&mut message.ids, *id);
-            }
-            Event::Delivered { id, lease, .. } => {
-                note(&mut message.ids, *id);
-                message.newest = message.newest.max(Some(*lease));
-            }
-            Event::AckSent { .. } => message.ack_sent = true,
-            // The first one answered ends the message: that a later delivery was acked as well excuses nothing.
-            Event::Acked { lease, .. } => {
-                message.acked = Some(message.acked.map_or(*lease, |first| first.min(*lease)));
-            }
-        }
-    }
-    let mut breaches = Vec::new();
-    for (key, message) in messages {
-        let key = key.to_owned();
-        if message.published && !message.ack_sent {
-            breaches.push(Breach::Lost { key: key.clone() });
-        }
-        if let (Some(acked), Some(delivered)) = (message.acked, message.newest)
-            && delivered > acked
-        {
-            breaches.push(Breach::Redelivered { key: key.clone(), acked, delivered });
-        }
-        if message.ids.len() > 1 {
-            breaches.push(Breach::Doubled { key, ids: message.ids });
-        }
-    }
-    breaches
+/// What becomes of the times a schedule missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misfire {
+    Skip,
+    Once,
+    All,
 }
 
-fn note(ids: &mut Vec<u64>, id: u64) {
-    if !ids.contains(&id) {
-        ids.push(id);
-    }
+/// A dead letter as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Dead {
+    pub(crate) id: u64,
+    pub(crate) reason: String,
+    pub(crate) attempts: u32,
 }
 
-mod tests {
-    use super::*;
+/// One thing a client did or saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) at: Micros,
+    /// Which of the server's lives it was in: that of the connection it came by or was sent on.
+    pub(crate) life: u32,
+    pub(crate) what: What,
+}
 
-    fn published(id: u64) -> Event {
-        Event::Published { key: "k".to_owned(), id }
-    }
+/// What was done or seen. `op` joins what was asked with its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A server's process was started. It reads its log now.
+    Started,
+    /// It takes connections.
+    Ready,
+    /// It was killed, or was found not to come up in its time.
+    Killed,
+    /// About to publish. Sent again, also on other connections, it stands here once.
+    Publish(Box<Publish>),
+    /// All of it is on disk, under ids from `first_id` on; those of a topic's copies are not told.
+    Published { op: u64, first_id: Option<u64> },
+    /// Nothing of it is kept.
+    Refused { op: u64 },
+    /// Somebody who is alone there begins to take from a queue, one message at a time.
+    Subscribe { place: Place },
+    /// A message arrived. `intact`: with the payload it was published with.
+    Delivered { place: Place, key: Key, id: u64, lease: Lease, intact: bool },
+    /// About to settle a delivery.
+    Settle { op: u64, id: u64, lease: Lease, how: How },
+    /// It counted.
+    Settled { op: u64 },
+    /// All dead letters of a queue, as asked for at `asked`.
+    Listed { place: Place, asked: Micros, dead: Vec<Dead> },
+    /// About to redrive dead letters to a queue, or to purge them (`to` is `None`): these that were listed, and with `more` also
+    /// others that died since.
+    Move { op: u64, from: Place, to: Option<Place>, ids: Vec<u64>, more: bool },
+    /// So many were moved.
+    Moved { op: u64, changed: u64 },
+    /// About to make or to end the binding to a queue that comes and goes.
+    Bind { op: u64, place: Place, stands: bool },
+    /// It is made, or ended.
+    Bound { op: u64 },
+    /// About to add (with its policy) or to remove a schedule that fires each second.
+    Plan { op: u64, schedule: u32, misfire: Option<Misfire> },
+    /// It is added, or removed.
+    Planned { op: u64 },
+    /// All schedules that the server has, as asked for at `asked`, and the last second each fired for.
+    Plans { asked: Micros, schedules: Vec<(u32, u64)> },
+}
 
-    fn delivered(id: u64, boot: u32, attempt: u32) -> Event {
-        Event::Delivered { key: "k".to_owned(), id, lease: Lease { boot, attempt } }
-    }
+/// What a campaign wrote down between two moments at which all queues were empty.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct History {
+    /// The wall clock when the campaign began, in milliseconds since 1970.
+    pub(crate) began_unix_ms: u64,
+    pub(crate) events: Vec<Event>,
+}
 
-    fn ack_sent() -> Event {
-        Event::AckSent { key: "k".to_owned() }
-    }
-
-    fn acked(boot: u32, attempt: u32) -> Event {
-        Event::Acked { key: "k".to_owned(), lease: Lease { boot, attempt } }
-    }
-
-    #[test]
-    fn an_honest_history_passes() {
-        let redelivered_before_the_ack =
-            [published(1), delivered(1, 1, 1), ack_sent(), delivered(1, 2, 2), ack_sent(), acked(2, 2)];
-        assert_eq!(breaches(&redelivered_before_the_ack), []);
-        let seen_late = [published(1), ack_sent(), acked(2, 2), delivered(1, 2, 2), delivered(1, 1, 1)];
-        assert_eq!(breaches(&seen_late), [], "a client may read late what was sent before");
-        assert_eq!(
-            breaches(&[delivered(1, 1, 1), ack_sent()]),
-            [],
-            "an unanswered ack may have counted or not"
-        );
-    }
-
-    #[test]
-    fn a_lost_message_is_found() {
-        assert_eq!(breaches(&[published(1)]), [Breach::Lost { key: "k".to_owned() }]);
-        assert_eq!(breaches(&[published(1), delivered(1, 1, 1)]), [Breach::Lost { key: "k".to_owned() }]);
-    }
-
-    #[test]
-    fn a_redelivery_after_an_answered_ack_is_found() {
-        let (first, second) = (Lease { boot: 1, attempt: 1 }, Lease { boot: 2, attempt: 1 });
-        let found =
-            breaches(&[published(1), delivered(1, 1, 1), ack_sent(), acked(1, 1), delivered(1, 2, 1)]);
-        assert_eq!(found, [Breach::Redelivered { key: "k".to_owned(), acked: first, delivered: second }]);
-    }
-
-    #[test]
-    fn a_redelivery_that_is_acked_again_is_found() {
-        let (first, second) = (Lease { boot: 1, attempt: 1 }, Lease { boot: 2, attempt: 2 });
-        let breach = Breach::Redelivered { key: "k".to_owned(), acked: first, delivered: second };
-        let mut history = [
-            published(1),
-            delivered(1, 1, 1),
-            ack_sent(),
-            acked(1, 1),
-            delivered(1, 2, 2),
-            ack_sent(),
-            acked(2, 2),
-        ];
-        assert_eq!(breaches(&history), std::slice::from_ref(&breach));
-        history.reverse();
-        assert_eq!(breaches(&history), [breach], "in whatever order the clients were asked");
-    }
-
-    #[test]
-    fn a_doubled_publish_is_found() {
-        let found = breaches(&[published(2), delivered(1, 1, 1), delivered(2, 1, 1), ack_sent()]);
-        assert_eq!(found, [Breach::Doubled { key: "k".to_owned(), ids: vec![2, 1] }]);
+impl History {
+    /// What the wall clock said, in milliseconds since 1970.
+    pub(crate) fn wall_ms(&self, at: Micros) -> u64 {
+        self.began_unix_ms + at / 1000
     }
 }

@@ -43,11 +43,26 @@ pub(crate) fn get(server: SocketAddr, path: &str) -> Answer {
     try_get(server, path).unwrap_or_else(|| panic!("GET {path} is answered"))
 }
 
-/// POST with these headers.
-pub(crate) fn post(server: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+/// POST with these headers, or `None` when nobody answers.
+pub(crate) fn try_post(
+    server: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<Answer> {
     let mut request = agent().post(format!("http://{server}{path}"));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    answer(request.send(body)).unwrap_or_else(|| panic!("POST {path} is answered"))
+    answer(request.send(body))
+}
+
+/// POST with these headers.
+pub(crate) fn post(server: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    try_post(server, path, headers, body).unwrap_or_else(|| panic!("POST {path} is answered"))
+}
+
+/// DELETE, or `None` when nobody answers.
+pub(crate) fn try_delete(server: SocketAddr, path: &str) -> Option<Answer> {
+    answer(agent().delete(format!("http://{server}{path}")).call())
 }
