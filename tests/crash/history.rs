@@ -16,11 +16,22 @@ pub(crate) type Place = &'static str;
 pub(crate) struct Key(pub(crate) u64);
 
 const TICK: u64 = 1 << 63;
+const LARGE: u64 = 1 << 38;
 
 impl Key {
     /// The `number`th message of a client.
     pub(crate) const fn new(client: u64, number: u64) -> Self {
         Self(client << 40 | number)
+    }
+
+    /// The key of a message that carries much.
+    pub(crate) const fn large(self) -> Self {
+        Self(self.0 | LARGE)
+    }
+
+    /// Whether it does.
+    pub(crate) const fn is_large(self) -> bool {
+        self.0 & LARGE != 0
     }
 
     /// What a schedule publishes for one second, in seconds since 1970.

@@ -26,6 +26,8 @@ const CHANGE_WAIT: Duration = Duration::from_millis(400);
 /// A round of so many kills has a time without a server that is long enough for schedules to miss.
 const KILLS_WITH_OUTAGE: u64 = 50;
 const OUTAGE: Duration = Duration::from_millis(7_000);
+/// It also has a life of the server that is long enough for schedules to fire in.
+const LONG_LIFE: Duration = Duration::from_millis(3_500);
 /// What emptying the queues may take at the end.
 const DRAIN: Duration = Duration::from_secs(120);
 /// How long nobody may see anything once the queues are empty: what is delivered again by mistake shows by then.
@@ -89,12 +91,20 @@ impl Campaign {
             ending.push(scope.spawn(move || operators::flip(shared, seed(15))));
             ending.push(scope.spawn(move || operators::schedule(shared, seed(16))));
             scope.spawn(move || sdk::work(shared, listen));
+            scope.spawn(move || workers::unload(shared, WORKERS, seed(19)));
             for number in 0..WORKERS {
                 scope.spawn(move || workers::work(shared, number, seed(20 + number)));
             }
-            let outage = (kills >= KILLS_WITH_OUTAGE).then(|| self.random.u64(1..kills));
+            let mut one_of_many = || (kills >= KILLS_WITH_OUTAGE).then(|| self.random.u64(1..kills));
+            let (outage, long_life) = (one_of_many(), one_of_many());
             for kill in 1..kills {
-                self.kill_once(shared);
+                if long_life == Some(kill) {
+                    let server = self.start(shared);
+                    thread::sleep(LONG_LIFE);
+                    self.kill(shared, server);
+                } else {
+                    self.kill_once(shared);
+                }
                 after_kill(kill, &self.home.data());
                 if outage == Some(kill) {
                     thread::sleep(OUTAGE);

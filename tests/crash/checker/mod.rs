@@ -22,7 +22,7 @@
 //! | dead letters | a listing may run ahead of the disk; what was listed may be ready again after a kill, unless its death was answered | [`Rule::Reason`]: a reason that is not true |
 //! | redrive, purge | answered with as many as were meant: they are not dead there any more, and what was purged is gone. Not answered: any of them may be moved or not, each once | [`Rule::Undone`] |
 //! | a binding | made, answered, and not being ended: every publish from then on has a copy. Ended and answered: none has. In between: either, for both the publish and the binding | [`Rule::Bound`] |
-//! | a schedule | one message at most for each second from when it was added to when it was removed. `all`: one for each. `once`, `skip`: one for each that the server was up for. `skip`: none for one that is long past. Added or removed without an answer: either | [`Rule::Planned`] |
+//! | a schedule | one message at most for each second from when it was added to when it was removed. `all`: one for each. `once`, `skip`: one for each that the server was up for, as a publish shows that was asked for soon after it and answered. `skip`: none for one that is long past. Added or removed without an answer: either | [`Rule::Planned`] |
 
 mod dead;
 mod index;

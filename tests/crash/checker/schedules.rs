@@ -9,8 +9,10 @@ use super::{Found, Rule};
 
 /// A time is missed by [`Misfire::Skip`] when it is so long past, in milliseconds (`SCHEDULE_LATE`), with what a start takes.
 const LATE_MS: u64 = 5_000 + 1_000;
-/// A server that is up fires within so many milliseconds, on a busy machine too.
-const PROMPT_MS: u64 = 4_000;
+/// A server that answers what it is asked for so long after a time, in milliseconds, has fired for it before.
+const PROMPT_MS: u64 = 1_000;
+/// A server that answered within so many milliseconds after a time was not held up until the time was missed.
+const HELD_UP_MS: u64 = 4_000;
 /// Clocks are read in milliseconds.
 const TOLERANCE_MS: u64 = 2;
 
@@ -30,11 +32,10 @@ struct Plan {
 
 pub(super) fn check(index: &Index<'_>, found: &mut Found) {
     let plans = plans(index, found);
-    let now = index.history.wall_ms(index.events().last().map_or(0, |event| event.at));
-    let lives = lives(index, now);
+    let up = Up::of(index);
     for (&schedule, plan) in &plans {
-        check_fired(schedule, plan, &lives, found);
-        check_missing(schedule, plan, &lives, now, found);
+        check_fired(schedule, plan, &up.lives, found);
+        check_missing(schedule, plan, &up, found);
     }
     check_listed(index, found);
 }
@@ -91,21 +92,35 @@ fn plans(index: &Index<'_>, found: &mut Found) -> BTreeMap<u32, Plan> {
     plans
 }
 
-/// When the server was up, in milliseconds since 1970: started, ready, killed (until `now`, if not).
+/// Started, ready, killed, in milliseconds since 1970.
 type Life = (u64, Option<u64>, u64);
 
-fn lives(index: &Index<'_>, now: u64) -> Vec<Life> {
-    let mut lives: Vec<Life> = Vec::new();
-    for event in index.events() {
-        let wall = index.history.wall_ms(event.at);
-        match &event.what {
-            What::Started => lives.push((wall, None, now)),
-            What::Ready => lives.last_mut().into_iter().for_each(|life| life.1 = Some(wall)),
-            What::Killed => lives.last_mut().into_iter().for_each(|life| life.2 = wall),
-            _ => {}
+/// When the server was up, and answered.
+struct Up {
+    lives: Vec<Life>,
+    /// When each publish was asked for and answered, in milliseconds since 1970.
+    answers: Vec<(u64, u64)>,
+    /// When the history ends.
+    now: u64,
+}
+
+impl Up {
+    fn of(index: &Index<'_>) -> Self {
+        let wall_ms = |at: Micros| index.history.wall_ms(at);
+        let now = wall_ms(index.events().last().map_or(0, |event| event.at));
+        let mut lives: Vec<Life> = Vec::new();
+        for event in index.events() {
+            match &event.what {
+                What::Started => lives.push((wall_ms(event.at), None, now)),
+                What::Ready => lives.last_mut().into_iter().for_each(|life| life.1 = Some(wall_ms(event.at))),
+                What::Killed => lives.last_mut().into_iter().for_each(|life| life.2 = wall_ms(event.at)),
+                _ => {}
+            }
         }
+        let answers = index.publishes.values();
+        let answers = answers.filter_map(|of| Some((wall_ms(of.asked), wall_ms(of.answered?)))).collect();
+        Self { lives, answers, now }
     }
-    lives
 }
 
 fn check_fired(schedule: u32, plan: &Plan, lives: &[Life], found: &mut Found) {
@@ -128,19 +143,22 @@ fn check_fired(schedule: u32, plan: &Plan, lives: &[Life], found: &mut Found) {
     }
 }
 
-fn check_missing(schedule: u32, plan: &Plan, lives: &[Life], now: u64, found: &mut Found) {
+fn check_missing(schedule: u32, plan: &Plan, up: &Up, found: &mut Found) {
     let Some(added) = plan.added else { return };
     let first = added / 1000 + 1;
     let last = plan.fired.last_key_value().map_or(0, |(&second, _)| second).max(plan.told);
     let until = plan.removing.unwrap_or(u64::MAX);
-    let is_prompt = |second: &u64| {
-        let (due, by) = (second * 1000, second * 1000 + PROMPT_MS);
-        let covers = |&(_, ready, killed): &Life| ready.is_some_and(|ready| ready <= due) && by <= killed;
-        by < until && lives.iter().any(covers)
+    let was_working = |second: &u64| {
+        let (due, by) = (second * 1000 + PROMPT_MS, second * 1000 + HELD_UP_MS);
+        let covers = |&(_, ready, killed): &Life| {
+            ready.is_some_and(|ready| ready <= second * 1000) && by.min(until) <= killed
+        };
+        let answers = |&(asked, answered): &(u64, u64)| due <= asked && answered <= by.min(until);
+        up.lives.iter().any(covers) && up.answers.iter().any(answers)
     };
-    let due = (first..=last.max(until.min(now) / 1000)).filter(|second| {
+    let due = (first..=last.max(until.min(up.now) / 1000)).filter(|second| {
         let is_made_up_for = plan.misfire == Misfire::All && *second <= last;
-        (is_made_up_for || is_prompt(second)) && !plan.fired.contains_key(second)
+        (is_made_up_for || was_working(second)) && !plan.fired.contains_key(second)
     });
     for second in due {
         let key = crate::history::Key::tick(schedule, second);

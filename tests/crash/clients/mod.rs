@@ -41,6 +41,10 @@ pub(crate) const PRIO: Place = "prio";
 /// Has a producer and a consumer that use the SDK, and resume their sessions.
 pub(crate) use crate::checker::RESUMED as SDK;
 
+/// Nobody takes from it before the round ends: it keeps the log full of what is needed, so that segments are compacted and get
+/// checkpoints.
+pub(crate) const HOARD: Place = "hoard";
+
 /// All queues that workers take from.
 pub(crate) const WORKED: [Place; 17] = [
     PLAIN[0], PLAIN[1], BATCH, DEDUP, STAGES[0], STAGES[1], STAGES[2], TOPICAL[0], TOPICAL[1], TOPICAL[2],
@@ -202,8 +206,9 @@ impl Shared {
 pub(crate) fn payload(key: Key) -> Vec<u8> {
     let number = (key.0 & 0xff_ffff) as usize;
     let padding = match number % 128 {
+        _ if key.is_large() => 24_000,
         0 => 40_000,
-        1..=4 => 6_000,
+        1..16 => 6_000,
         _ => number * 37 % 400,
     };
     let mut payload = format!("{:016x}|", key.0).into_bytes();

@@ -7,7 +7,9 @@ use prost::Message as _;
 use relaymesh::wire::proto;
 use relaymesh::wire::proto::Kind;
 
-use super::{BATCH, DELAYED, FLIP, GLANCE, KEYED, LEASED, MORTAL, PLAIN, STAGES, Shared, TOPICAL, payload};
+use super::{
+    BATCH, DELAYED, FLIP, GLANCE, HOARD, KEYED, LEASED, MORTAL, PLAIN, STAGES, Shared, TOPICAL, payload,
+};
 use crate::history::{Copy, Key, Micros, Place, Publish, What};
 use crate::support::PATIENCE;
 use crate::support::wire::{Arrival, Frame, Wire};
@@ -106,7 +108,8 @@ fn draft(keys: &mut impl FnMut() -> Key, random: &mut fastrand::Rng) -> Draft {
             let (delay_ms, ttl_ms) = if expires { (200, 30) } else { (0, 0) };
             one(MORTAL, proto::Message { attempts_max: 2, delay_ms, ttl_ms, ..plain(key) }, key)
         }
-        80..86 => one(LEASED, plain(key), key),
+        80..85 => one(LEASED, plain(key), key),
+        85..90 => one(HOARD, plain(key.large()), key.large()),
         _ => Draft::to_topic(key, random),
     }
 }

@@ -7,7 +7,7 @@ use prost::Message as _;
 use relaymesh::wire::proto;
 use relaymesh::wire::proto::{Code, Kind};
 
-use super::{DELAYED, GLANCE, KEYED, LEASED, MORTAL, STAGES, Shared, WORKED, producers, read};
+use super::{DELAYED, GLANCE, HOARD, KEYED, LEASED, MORTAL, STAGES, Shared, WORKED, producers, read};
 use crate::history::{Copy, How, Key, Lease, Place, Publish, What};
 use crate::support::wire::{Arrival, Frame, Wire};
 
@@ -27,6 +27,7 @@ enum Doing {
 /// A worker's connection.
 struct Work<'a> {
     shared: &'a Shared,
+    places: &'a [Place],
     life: u32,
     wire: Wire,
     /// What each request in flight is about.
@@ -42,13 +43,25 @@ struct Forwarded {
 
 /// Takes work from all queues until told to stop.
 pub(crate) fn work(shared: &Shared, number: u64, seed: u64) {
+    work_on(shared, number, seed, &WORKED);
+}
+
+/// Takes what was hoarded, once nothing new is begun.
+pub(crate) fn unload(shared: &Shared, number: u64, seed: u64) {
+    while !shared.is_ending() {
+        std::thread::sleep(GLANCE);
+    }
+    work_on(shared, number, seed, &[HOARD]);
+}
+
+fn work_on(shared: &Shared, number: u64, seed: u64, places: &[Place]) {
     let mut random = fastrand::Rng::with_seed(seed);
     let client = format!("worker-{number}");
     while !shared.is_over() {
         let Some((wire, life)) = shared.connect(&client) else { continue };
         let (settles, forwards, forgotten) = (HashMap::new(), HashMap::new(), VecDeque::new());
-        let mut work = Work { shared, life, wire, settles, forwards, forgotten };
-        for (subscription, queue) in (1..).zip(WORKED) {
+        let mut work = Work { shared, places, life, wire, settles, forwards, forgotten };
+        for (subscription, queue) in (1..).zip(places) {
             work.wire.send_subscribe(subscription, queue, CREDIT);
         }
         while !shared.is_over() {
@@ -102,7 +115,7 @@ impl Work<'_> {
     fn take(&mut self, frame: &Frame, random: &mut fastrand::Rng) {
         let mut done = Vec::new();
         for delivery in frame.parse::<proto::Deliver>(Kind::Deliver).deliveries {
-            let place = WORKED[delivery.subscription as usize - 1];
+            let place = self.places[delivery.subscription as usize - 1];
             let lease = delivery.lease.expect("a delivery from a queue has a lease");
             let message = proto::Message::decode(&delivery.message[..]).expect("a delivered Message");
             let (key, intact) = read(&message);

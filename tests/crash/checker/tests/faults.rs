@@ -277,6 +277,13 @@ fn a_schedule_that_does_not_fire() {
     assert_eq!(missing(3, 20), [Rule::Planned], "one of all, the last");
     assert_eq!(missing(1, 14), [Rule::Planned], "one that the server was up for");
     assert_eq!(missing(1, 10), [], "one that it was not up for");
+    let held_up = honest().without(is_of(tick_id(1, 14))).without(|what| match what {
+        What::Publish(publish) => (2_013..2_018).contains(&publish.op),
+        What::Published { op, .. } => (2_013..2_018).contains(op),
+        What::Delivered { id, .. } | What::Settle { id, .. } => (5_013..5_018).contains(id),
+        _ => false,
+    });
+    assert_eq!(held_up.rules(), [], "one that it was held up at");
     let is_of_second = |key: &Key| key.as_tick().is_some_and(|(schedule, _)| schedule == 2);
     let silent = honest().without(|what| matches!(what, What::Delivered { key, .. } if is_of_second(key)));
     assert_eq!(silent.rules(), [Rule::Planned], "all of them");

@@ -281,6 +281,14 @@ fn by_the_clock(tale: &mut Tale) {
             tale.work_as(ms, 1000 + id, "ticks", tick(schedule, second), id, lease(boot, 1));
         }
     }
+    // The server is at work all the time.
+    for second in 4..=20 {
+        let (op, id) = (2_000 + second, 5_000 + second);
+        let (ms, boot) = (second * 1000 + 1_100, if second < 9 { 1 } else { 2 });
+        tale.tell(ms, boot, publish(op, vec![copy(id, "plain")]));
+        tale.tell(ms + 10, boot, published(op, id));
+        tale.work(ms + 20, 3_000 + second, "plain", id, lease(boot, 1));
+    }
     tale.tell(
         20_400,
         2,
