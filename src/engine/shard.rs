@@ -227,6 +227,7 @@ impl Shard {
                         brain.relocate(position, record, turn);
                     }
                 });
+                self.metrics.log_relocated.add(slice.records().count() as u64);
                 self.log.relocated(slice);
             }
             ChoreOutcome::NoSpace(error) => {

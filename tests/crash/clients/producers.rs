@@ -109,7 +109,7 @@ fn draft(keys: &mut impl FnMut() -> Key, random: &mut fastrand::Rng) -> Draft {
             one(MORTAL, proto::Message { attempts_max: 2, delay_ms, ttl_ms, ..plain(key) }, key)
         }
         80..85 => one(LEASED, plain(key), key),
-        85..90 => one(HOARD, plain(key.large()), key.large()),
+        85..88 => one(HOARD, plain(key.large()), key.large()),
         _ => Draft::to_topic(key, random),
     }
 }
