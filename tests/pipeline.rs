@@ -87,3 +87,32 @@ fn what_cannot_be_published_is_an_attempt_that_failed() {
     let dead = server.json(&["dead", "ls", "a"]);
     assert!(dead.to_string().contains("cannot publish what came of it"), "{dead}");
 }
+
+/// What waits for room in the next queue is not an attempt that failed, whether it waits in the server or comes again, and
+/// however much longer than a lease that takes.
+#[test]
+fn a_full_queue_is_waited_for_and_no_attempt_is_burnt() {
+    for when_full in ["wait", "reject"] {
+        let server = Server::start();
+        server.cli(&["queue", "set", "b", "messages_max=2", &format!("when_full={when_full}")]).succeeds();
+        server.cli(&["queue", "set", "a", "lease=600ms", "attempts=1"]).succeeds();
+        for full in ["x", "y"] {
+            server.publish("b", full, &[]);
+        }
+        for number in ["1", "2", "3"] {
+            server.publish("a", number, &[]);
+        }
+        let worker = step(&server, "a", "cat", "b");
+        // As long as three leases.
+        thread::sleep(Duration::from_millis(1800));
+        assert_eq!((server.stat("a", "leased"), server.stat("b", "ready")), (3, 2), "{when_full}");
+        let printed = server.cli(&["work", "b", "--max", "5"]).succeeds();
+        let lines: BTreeSet<&str> = printed.lines().collect();
+        assert_eq!(lines, BTreeSet::from(["x", "y", "1", "2", "3"]), "{when_full}");
+        assert_eq!(printed.lines().count(), 5, "{when_full}: {printed}");
+        assert_eq!((server.stat("a", "dead"), server.stat("a", "leased")), (0, 0), "{when_full}");
+        worker.signal(rustix::process::Signal::TERM);
+        let ended = worker.wait(PATIENCE);
+        assert!(ended.status.success() && !ended.stderr.contains("failed"), "{ended:#?}");
+    }
+}

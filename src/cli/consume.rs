@@ -44,6 +44,8 @@ pub(super) struct Plan {
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often answers to publishes are looked for beside what arrives.
 const ANSWER_GLANCE: Duration = Duration::from_millis(250);
+/// How soon a publish that was refused for want of room is tried again, if the server does not say.
+const AGAIN_AT_LEAST: Duration = Duration::from_millis(50);
 /// Exit code after a second signal, as shells give it for SIGINT.
 const KILLED: i32 = 130;
 
@@ -68,6 +70,7 @@ pub(super) fn run(options: Options, plan: Plan) -> anyhow::Result<()> {
                 subscription,
                 running: HashMap::new(),
                 publishing: Vec::new(),
+                refused: Vec::new(),
                 broadcasts_running: 0,
                 concurrency: plan.concurrency,
                 results,
@@ -75,6 +78,7 @@ pub(super) fn run(options: Options, plan: Plan) -> anyhow::Result<()> {
                 waker,
                 clock: Clock::starting_at(Time(0)),
                 answered: 0,
+                is_stopping: false,
             };
             crew.run(plan.max, &stop)
         }
@@ -154,6 +158,12 @@ struct Done {
     output: Option<Message>,
 }
 
+/// What came of a message, and what is acked with it.
+struct Passing {
+    lease: LeaseId,
+    output: Message,
+}
+
 /// The commands that run, and their client.
 struct Crew<'a> {
     client: &'a mut Client,
@@ -163,7 +173,9 @@ struct Crew<'a> {
     /// At most as many as the subscription has credit.
     running: HashMap<LeaseId, Job>,
     /// Publishes with their acks that have no answer; their jobs are still among those that run.
-    publishing: Vec<(LeaseId, Receipt)>,
+    publishing: Vec<(Receipt, Passing)>,
+    /// Those that were refused for now, and when to try again; their jobs still run as well.
+    refused: Vec<(Time, Passing)>,
     /// At most `concurrency` of them.
     broadcasts_running: u32,
     concurrency: u32,
@@ -172,26 +184,28 @@ struct Crew<'a> {
     waker: Waker,
     clock: Clock,
     answered: u64,
+    /// Nothing is begun any more, and nothing waited for that was refused.
+    is_stopping: bool,
 }
 
 impl Crew<'_> {
     fn run(&mut self, max: Option<u64>, stop: &AtomicBool) -> anyhow::Result<()> {
-        let mut is_stopping = false;
         loop {
             self.hand_back()?;
             self.take_answers()?;
+            self.publish_again()?;
             self.extend_due()?;
-            if stop.load(Ordering::Relaxed) && !is_stopping {
-                is_stopping = true;
+            if stop.load(Ordering::Relaxed) && !self.is_stopping {
+                self.is_stopping = true;
                 self.client.unsubscribe(self.subscription)?;
             }
-            let is_done = is_stopping || max.is_some_and(|max| self.answered >= max);
+            let is_done = self.is_stopping || max.is_some_and(|max| self.answered >= max);
             if is_done && self.running.is_empty() && self.broadcasts_running == 0 {
                 return Ok(());
             }
-            let Some(received) = self.next(self.until_extension())? else { continue };
+            let Some(received) = self.next(self.until_due())? else { continue };
             // What arrives while stopping is free again with BYE.
-            if !is_stopping {
+            if !self.is_stopping {
                 self.start(received)?;
             }
         }
@@ -247,8 +261,12 @@ impl Crew<'_> {
 
     fn hand_back(&mut self) -> anyhow::Result<()> {
         while let Ok(Done { lease, outcome, output }) = self.finished.try_recv() {
-            if let (Some(lease), Outcome::Done, Some(output)) = (lease, &outcome, output) {
-                self.publish(lease, &output)?;
+            let output = match (lease, &outcome, output) {
+                (Some(lease), Outcome::Done, Some(output)) => Some(Passing { lease, output }),
+                _ => None,
+            };
+            if let Some(passing) = output {
+                self.publish(passing)?;
                 continue;
             }
             match lease {
@@ -276,10 +294,11 @@ impl Crew<'_> {
     }
 
     /// Publishes what came of a message, which is done with it.
-    fn publish(&mut self, lease: LeaseId, output: &Message) -> anyhow::Result<()> {
+    fn publish(&mut self, passing: Passing) -> anyhow::Result<()> {
         let Some(queue) = &self.publish_to else { return Ok(()) };
+        let (lease, output) = (passing.lease, &passing.output);
         match self.client.ack_and_publish_pipelined(&[lease], queue.as_str(), output) {
-            Ok(receipt) => self.publishing.push((lease, receipt)),
+            Ok(receipt) => self.publishing.push((receipt, passing)),
             Err(error @ (Error::Message(_) | Error::Batch(_))) => {
                 let error = format!("cannot publish what came of it to {queue}: {error}");
                 self.running.remove(&lease);
@@ -291,11 +310,29 @@ impl Crew<'_> {
         Ok(())
     }
 
+    /// Tries those again that were refused for now.
+    fn publish_again(&mut self) -> anyhow::Result<()> {
+        let now = self.clock.time();
+        let (due, later) = std::mem::take(&mut self.refused).into_iter().partition(|&(at, _)| at <= now);
+        self.refused = later;
+        let due: Vec<(Time, Passing)> = due;
+        due.into_iter().try_for_each(|(_, passing)| self.publish(passing))
+    }
+
     fn take_answers(&mut self) -> anyhow::Result<()> {
-        for (lease, receipt) in std::mem::take(&mut self.publishing) {
-            let Some(answer) = self.client.answer(receipt) else {
-                self.publishing.push((lease, receipt));
-                continue;
+        for (receipt, passing) in std::mem::take(&mut self.publishing) {
+            let lease = passing.lease;
+            let answer = match self.client.answer(receipt) {
+                None => {
+                    self.publishing.push((receipt, passing));
+                    continue;
+                }
+                // The work is done: there is no room for it yet, and no attempt at it failed.
+                Some(Err(Error::Refused { retry_after: Some(after), .. })) if !self.is_stopping => {
+                    self.refused.push((self.clock.time() + after.max(AGAIN_AT_LEAST), passing));
+                    continue;
+                }
+                Some(answer) => answer,
             };
             self.running.remove(&lease);
             self.answered += 1;
@@ -325,9 +362,11 @@ impl Crew<'_> {
         Ok(())
     }
 
-    fn until_extension(&self) -> Option<Duration> {
+    /// Until something is to be extended, or published again.
+    fn until_due(&self) -> Option<Duration> {
         let now = self.clock.time();
-        self.running.values().map(|job| job.extend_at - now).min()
+        let extensions = self.running.values().map(|job| job.extend_at);
+        extensions.chain(self.refused.iter().map(|&(at, _)| at)).map(|at| at - now).min()
     }
 }
 

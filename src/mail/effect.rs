@@ -37,7 +37,7 @@ pub enum Effect {
         /// Why.
         refused: Box<Refused>,
     },
-    /// A publish was refused as a whole because leases it was to ack are not the newest of their messages.
+    /// A publish was refused as a whole because leases it was to ack are over.
     LeasesLost(Box<LeasesLost>),
     /// A message for a consumer. Owns the batch's next `body_len` body bytes.
     Deliver(Deliver),

@@ -309,6 +309,12 @@ impl Brain {
             .map(|rest| rest.parked.len())
             .sum();
         assert_eq!(listed, self.parked.len(), "parked publishes of nobody");
+        let acking = self.parked.iter().filter(|(_, parked)| !parked.asks.acks.is_empty());
+        assert_eq!(acking.count(), self.parked_acking, "parked publishes that ack");
+        for (_, parked) in &self.parked {
+            let lapsed = self.lapsed(parked.client, &parked.asks.acks);
+            assert!(lapsed.is_empty(), "{:?} waits with {lapsed:?}, which are over", parked.publish);
+        }
         let told: u32 = self.parked_by_loop.iter().map(|own| own.publishes).sum();
         assert_eq!(told as usize, self.parked.len(), "parked publishes that loops are told of");
     }

@@ -174,6 +174,10 @@ pub struct Brain {
     events: Events,
     leases: Slab<Lease>,
     parked: Slab<Parked>,
+    /// How many of them ack.
+    parked_acking: usize,
+    /// Who had a lease that ended in this call, while some did.
+    lease_enders: Vec<u32>,
     /// At most one a loop.
     parked_by_loop: Vec<LoopParked>,
     marks: Marks,
@@ -248,6 +252,8 @@ impl Brain {
             events: Events::default(),
             leases: Slab::new(),
             parked: Slab::new(),
+            parked_acking: 0,
+            lease_enders: Vec::new(),
             parked_by_loop: Vec::new(),
             marks: Marks::default(),
             forgetting: Forgetting::default(),
@@ -436,7 +442,7 @@ impl Brain {
                 self.serve(queue, turn);
                 self.tell_many_events(turn);
             }
-            if self.tell_events(turn) {
+            if self.refuse_lapsed(turn) || self.tell_events(turn) {
                 continue;
             }
             // A free place among the reads goes on to the next queue when one has no use for it any more.

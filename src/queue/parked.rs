@@ -5,6 +5,7 @@
 //! room; what it publishes meanwhile is refused instead, and so are the publishes it had sent before it could know of
 //! the refusal, so that a producer that tries again keeps its order.
 
+use crate::clock::Time;
 use crate::ids::{ConnKey, LeaseId, ProducerId};
 use crate::log::Room;
 use crate::mail::{Effect, ProducerSequence, Publish, PublishMessage};
@@ -13,6 +14,7 @@ use crate::queue::config::WhenFull;
 use crate::queue::dedup::digests;
 use crate::queue::messages::NIL;
 use crate::queue::publish::answer;
+use crate::queue::quota::Met;
 use crate::queue::{Brain, Turn};
 
 /// One parked publish.
@@ -100,6 +102,7 @@ impl Brain {
         let (client, conn, charge) = (parked.client, parked.publish.conn, parked.charge());
         let entry = self.queues.at_mut(parked.queue);
         let last = entry.parked.1;
+        self.parked_acking += usize::from(!parked.asks.acks.is_empty());
         let parked = self.parked.insert(Parked { next: NIL, prev: last, ..parked }) as u32;
         entry.parked.1 = parked;
         entry.parked_count += 1;
@@ -139,6 +142,9 @@ impl Brain {
             let entry = self.queues.at(queue);
             if entry.schedules.as_ref().is_some_and(|line| line.has_turn || entry.parked_count == 0) {
                 if let Err(met) = self.fire_next(queue, turn) {
+                    if self.let_in_free(queue, met, turn) {
+                        continue;
+                    }
                     return self.await_publish(queue, met);
                 }
                 if self.passes_on(queue, false) {
@@ -151,6 +157,9 @@ impl Brain {
             if parked.publish.queue.topic().is_some() {
                 let client = parked.client;
                 if let Some(met) = self.retry_fanout(first, turn) {
+                    if self.let_in_free(queue, met, turn) {
+                        continue;
+                    }
                     return self.await_publish(queue, met);
                 }
                 self.read_on(client, turn);
@@ -173,6 +182,9 @@ impl Brain {
                 let rules = self.queues.at(queue).rules(&self.config);
                 let may_die = rules.when_full == WhenFull::DeadLetterOldest;
                 if !(may_die && self.make_room(queue, count, bytes, turn)) {
+                    if self.let_in_free(queue, met, turn) {
+                        continue;
+                    }
                     return self.await_publish(queue, met);
                 }
             }
@@ -197,8 +209,28 @@ impl Brain {
         entry.has_line() && self.pass_publish_turn(queue)
     }
 
+    /// Where the first of a queue's line waits for its namespace: lets in one that acks as much as it takes, which need not
+    /// wait for that. Whether there was one.
+    fn let_in_free(&mut self, queue: u32, met: Met, turn: &mut Turn<'_>) -> bool {
+        if self.parked_acking == 0 || !met.is_of_namespace() {
+            return false;
+        }
+        let mut at = self.queues.at(queue).parked.0;
+        while let Some(parked) = self.parked.get(at as usize) {
+            let next = parked.next;
+            if !parked.asks.acks.is_empty() && self.parked_goes_free(at, turn.now.time) {
+                let parked = self.unpark(at);
+                self.let_in(&parked, turn);
+                self.read_on(parked.client, turn);
+                return true;
+            }
+            at = next;
+        }
+        false
+    }
+
     /// A client whose last parked publish was answered is read again.
-    fn read_on(&mut self, client: u32, turn: &mut Turn<'_>) {
+    pub(super) fn read_on(&mut self, client: u32, turn: &mut Turn<'_>) {
         if self.directory.at(client).rest.as_ref().is_none_or(|rest| rest.parked.is_empty()) {
             self.resume_reading(client, turn);
         }
@@ -266,6 +298,7 @@ impl Brain {
     pub(super) fn unpark(&mut self, parked: u32) -> Parked {
         let parked_at = parked;
         let parked = self.parked.remove(parked as usize);
+        self.parked_acking -= usize::from(!parked.asks.acks.is_empty());
         let entry = self.queues.at_mut(parked.queue);
         entry.parked_count -= 1;
         match parked.prev {

@@ -9,7 +9,7 @@ use crate::mail::{
     Effect, MessageHeader, ProducerSequence, Publish, PublishAcked, PublishMessage, RefusalCode, Refused,
 };
 use crate::message::{RetryOptions, message_options};
-use crate::queue::ack_and_publish::{Asked, Asking, Asks};
+use crate::queue::ack_and_publish::{Asked, Asking, Asks, Freed};
 use crate::queue::bodies::Place;
 use crate::queue::config::WhenFull;
 use crate::queue::dedup::{Entry, digests};
@@ -59,8 +59,12 @@ impl Brain {
             let refused = self.nowhere_to_park();
             return self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn);
         }
-        let freed = if acked.is_empty() { (0, 0) } else { self.freed_in(namespace, publish, &acked) };
-        let asking = Asking { producer: publish.producer, may_wait: freed.0 == 0, freed };
+        let freed = if acked.is_empty() {
+            Freed::default()
+        } else {
+            self.freed_by(self.queues.find(namespace, publish.queue.as_str()), &acked)
+        };
+        let asking = Asking { producer: publish.producer, may_wait: freed.of_queue.0 == 0, freed };
         match self.judge(namespace, publish.queue.as_str(), asking, messages, turn) {
             Ok((_, false)) if self.turns_away(client) => {
                 if let Some(producer) = publish.producer {
@@ -77,6 +81,7 @@ impl Brain {
                 let count = publish.messages;
                 turn.push_durable(answer(publish.conn, publish.seq, first_id.0, count, bodies.len()));
             }
+            Ok((_, false)) if !acks.is_empty() && self.is_lapsed(&asked, turn) => {}
             Ok((queue, false)) => {
                 let asks = Asks { acks: acks.into(), messages: messages.into(), bodies: bodies.into() };
                 self.park(client, queue, publish, asks, turn);
@@ -134,11 +139,17 @@ impl Brain {
         if let Some(refused) = self.never_fits(queue, count, bytes) {
             return Err(refused);
         }
-        let (more, more_bytes) = (count.saturating_sub(asking.freed.0), bytes.saturating_sub(asking.freed.1));
+        let freed = asking.freed.of_queue;
+        let (more, more_bytes) = (count.saturating_sub(freed.0), bytes.saturating_sub(freed.1));
         // What takes no more than it gives back takes nothing from those that wait.
-        let is_exchange = asking.freed.0 > 0 && more == 0 && more_bytes == 0;
-        let entered =
-            if is_exchange { Ok(()) } else { self.may_enter(queue, more, more_bytes, turn.now.time) };
+        let is_exchange = freed.0 > 0 && more == 0 && more_bytes == 0;
+        let entered = if is_exchange {
+            Ok(())
+        } else if self.is_covered(queue, (count, bytes), asking.freed) {
+            self.may_pass(queue, more, more_bytes, turn.now.time)
+        } else {
+            self.may_enter(queue, more, more_bytes, turn.now.time)
+        };
         let Err(met) = entered else { return Ok((queue, true)) };
         let when_full = self.queues.at(queue).rules(&self.config).when_full;
         if when_full == WhenFull::DeadLetterOldest && self.make_room(queue, more, more_bytes, turn) {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::clock::Time;
 use crate::mail::{RefusalCode, Refused};
+use crate::queue::ack_and_publish::Freed;
 use crate::queue::config::NamespaceRules;
 use crate::queue::messages::NIL;
 use crate::queue::queues::NamespaceId;
@@ -196,6 +197,46 @@ impl Brain {
             return Err(Met::now(excess.limit));
         }
         self.may_go_first(queue)?;
+        self.publish_rate_met(queue, messages, 0, now).map_or(Ok(()), Err)
+    }
+
+    /// Whether a publish gives back of the namespace what it takes, its messages and, unless there is room for them, its bytes.
+    pub(super) fn is_covered(&self, queue: u32, (messages, bytes): (u64, u64), freed: Freed) -> bool {
+        let freed = freed.of_all;
+        if freed.0 == 0 || messages > freed.0 {
+            return false;
+        }
+        let tenant = self.queues.tenant(self.queues.at(queue).namespace);
+        let bytes_max = tenant.quota.rules.bytes_max.unwrap_or(u64::MAX);
+        bytes <= freed.1 || (tenant.bytes - freed.1).saturating_add(bytes) <= bytes_max
+    }
+
+    /// Whether a publish that gives back what it takes of the namespace may go in now: only those that wait for room in
+    /// its own queue come before it.
+    pub(super) fn may_pass(&mut self, queue: u32, messages: u64, bytes: u64, now: Time) -> Result<(), Met> {
+        let entry = self.queues.at(queue);
+        if let Some(first) = self.parked.get(entry.parked.0 as usize) {
+            let (count, bytes) = (first.asks.messages.len() as u64, first.asks.bodies.len() as u64);
+            if !entry.has_room(&self.config, count, bytes) {
+                return Err(Met::waiting());
+            }
+        }
+        self.may_go_free(queue, messages, bytes, now)
+    }
+
+    /// The same, whoever waits before it.
+    pub(super) fn may_go_free(
+        &mut self,
+        queue: u32,
+        messages: u64,
+        bytes: u64,
+        now: Time,
+    ) -> Result<(), Met> {
+        let entry = self.queues.at(queue);
+        if !entry.has_room(&self.config, messages, bytes) {
+            let is_full = !entry.has_room(&self.config, messages, 0);
+            return Err(Met::now(if is_full { LimitKind::Messages } else { LimitKind::Bytes }));
+        }
         self.publish_rate_met(queue, messages, 0, now).map_or(Ok(()), Err)
     }
 

@@ -249,6 +249,9 @@ impl Brain {
 
     pub(super) fn end_lease(&mut self, lease: u32) {
         let ended = self.leases.remove(lease as usize);
+        if self.parked_acking > 0 {
+            self.lease_enders.push(ended.client);
+        }
         match ended.prev {
             NIL => self.directory.at_mut(ended.client).leases = ended.next,
             prev => self.leases[prev as usize].next = ended.next,

@@ -344,29 +344,135 @@ fn credit_comes_back_with_the_answer() {
     assert_eq!((acked(&effects).len(), deliveries(&effects).len()), (1, 1));
 }
 
+/// A worker with a lease of "raw", which it wants to pass on to "done", which is full; and someone else.
+fn parked_with_its_lease() -> (World, ConnKey, ConnKey, Vec<LeaseId>) {
+    let mut world = World::new();
+    world.set("done", &[("messages_max", "1")]);
+    let (conn, other) = (world.attach("worker"), world.attach("other"));
+    world.publish(conn, "raw", &["one"]);
+    world.publish(conn, "done", &["full"]);
+    let leases = lease_all(&mut world, conn, "raw");
+    world.publish_acking(conn, "done", None, &leases, &[(PLAIN, b"next")]);
+    assert!(acked(&world.commit()).is_empty());
+    assert_eq!((world.stats("done").parked, world.stats("raw").leased), (1, 1));
+    (world, conn, other, leases)
+}
+
+const PLAIN: MessageHeader =
+    MessageHeader { priority: 4, delay_ms: 0, due: Wall(0), ttl_ms: 0, attempts_max: 0, has_options: false };
+
+/// Takes what is in "done" and acks it.
+fn make_room(world: &mut World, other: ConnKey) -> Vec<(Effect, Vec<u8>)> {
+    let taken = lease_all(world, other, "done");
+    assert_eq!(taken.len(), 1);
+    world.settle(other, &taken, Settlement::Ack);
+    world.commit()
+}
+
 #[test]
-fn leases_of_a_parked_publish_stand_until_it_is_let_in_and_are_judged_then() {
-    for is_lost in [false, true] {
+fn a_parked_publish_waits_as_long_as_its_leases_are_extended() {
+    let (mut world, conn, other, leases) = parked_with_its_lease();
+    let lease = world.config.work_queue.lease;
+    for _ in 0..5 {
+        world.settle(conn, &leases, Settlement::Extend { lease_ms: lease.as_millis() as u32 });
+        world.advance(lease * 2 / 3);
+    }
+    assert_eq!((world.stats("done").parked, world.stats("raw").leased), (1, 1));
+    let effects = make_room(&mut world, other);
+    assert_eq!((acked(&effects).len(), lost_of(&effects).len()), (1, 0));
+    assert_eq!((world.stats("done").parked, world.stats("raw").leased), (0, 0));
+}
+
+/// However a lease ends, what waits with it is refused and its client has its credit for something else.
+#[test]
+fn a_parked_publish_whose_lease_ends_waits_no_more() {
+    for way in ["expired", "nacked", "acked"] {
+        let (mut world, conn, other, leases) = parked_with_its_lease();
+        match way {
+            "expired" => world.advance(world.config.work_queue.lease),
+            "nacked" => _ = world.settle(conn, &leases, give_up()),
+            _ => _ = world.settle(conn, &leases, Settlement::Ack),
+        }
+        let effects = world.commit();
+        assert_eq!(lost_of(&effects), leases, "{way}");
+        assert_eq!(world.stats("done").parked, 0, "{way}");
+        assert!(acked(&make_room(&mut world, other)).is_empty(), "{way}");
+        assert_eq!(world.stats("done").ready, 0, "{way}");
+    }
+}
+
+#[test]
+fn what_would_have_to_wait_with_a_lease_that_is_over_is_refused() {
+    for is_full in [true, false] {
         let mut world = World::new();
         world.set("done", &[("messages_max", "1")]);
-        let (conn, other) = (world.attach("worker"), world.attach("other"));
+        let conn = world.attach("worker");
         world.publish(conn, "raw", &["one"]);
-        world.publish(conn, "done", &["full"]);
-        let leases = lease_all(&mut world, conn, "raw");
-        let header = MessageHeader { priority: 4, ..Default::default() };
-        world.publish_acking(conn, "done", None, &leases, &[(header, b"next")]);
-        assert!(acked(&world.commit()).is_empty());
-        assert_eq!((world.stats("done").parked, world.stats("raw").leased), (1, 1));
-        if is_lost {
-            world.settle(conn, &leases, give_up());
+        if is_full {
+            world.publish(conn, "done", &["full"]);
         }
-        let taken = lease_all(&mut world, other, "done");
-        world.settle(other, &taken, Settlement::Ack);
+        let leases = lease_all(&mut world, conn, "raw");
+        world.advance(world.config.work_queue.lease);
+        world.publish_acking(conn, "done", None, &leases, &[(PLAIN, b"next")]);
         let effects = world.commit();
-        assert_eq!(lost_of(&effects), if is_lost { leases } else { vec![] });
-        assert_eq!(acked(&effects).len(), usize::from(!is_lost));
+        // Where nobody waits, an ack that comes late still counts.
+        assert_eq!((acked(&effects).len(), lost_of(&effects).len()), if is_full { (0, 1) } else { (1, 0) });
         assert_eq!(world.stats("done").parked, 0);
     }
+}
+
+/// Two queues that are full and a worker of each, who passes on to the other: they do not wait for each other for ever.
+#[test]
+fn workers_between_full_queues_get_their_credit_back() {
+    let mut world = World::new();
+    world.set("a", &[("messages_max", "2")]);
+    world.set("b", &[("messages_max", "2")]);
+    let (left, right) = (world.attach("left"), world.attach("right"));
+    world.publish(left, "a", &["one", "two"]);
+    world.publish(left, "b", &["one", "two"]);
+    for (conn, from, to) in [(left, "a", "b"), (right, "b", "a")] {
+        for lease in lease_all(&mut world, conn, from) {
+            world.publish_acking(conn, to, None, &[lease], &[(PLAIN, b"x")]);
+        }
+    }
+    assert!(acked(&world.commit()).is_empty());
+    assert_eq!(world.brain.parked.len(), 4);
+    world.advance(world.config.work_queue.lease);
+    assert!(world.brain.parked.is_empty());
+    assert_eq!((world.stats("a").parked, world.stats("b").parked), (0, 0));
+}
+
+/// What acks as much of the namespace as it takes is not what fills it.
+#[test]
+fn a_full_namespace_lets_messages_pass_from_queue_to_queue() {
+    let mut world = World::new();
+    let (conn, other, producer) = (world.attach("worker"), world.attach("other"), world.attach("producer"));
+    world.set("done", &[("messages_max", "1")]);
+    world.publish(conn, "raw", &["one", "two", "three"]);
+    let leases = lease_all(&mut world, conn, "raw");
+    let changes = vec![("messages_max".to_owned(), Some("3".to_owned()))];
+    world.operate(OperatorRequest::NamespaceSet { namespace: tenant(), changes });
+    // Into an empty queue, past one who waits for the namespace.
+    world.publish(producer, "done", &["waits"]);
+    world.publish_acking(conn, "done", None, &leases[..1], &[(PLAIN, b"passes")]);
+    let effects = world.commit();
+    assert_eq!(acked(&effects).len(), 1);
+    assert_eq!((world.stats("done").parked, world.stats("done").ready), (1, 1));
+    // Two that take more than they give wait; one that waits for its queue's own room goes on before who waits for the
+    // namespace.
+    let both = [(PLAIN, &b"too"[..]), (PLAIN, b"many")];
+    world.publish_acking(conn, "other", None, &leases[1..2], &both);
+    world.publish_acking(conn, "done", None, &leases[2..], &[(PLAIN, b"passes too")]);
+    assert!(acked(&world.commit()).is_empty());
+    assert_eq!((world.stats("done").parked, world.stats("other").parked), (2, 1));
+    world.publish(producer, "raw", &["takes what becomes free"]);
+    let taken = lease_all(&mut world, other, "done");
+    let changes = vec![("messages_max".to_owned(), Some("2".to_owned()))];
+    world.operate(OperatorRequest::NamespaceSet { namespace: tenant(), changes });
+    world.settle(other, &taken, Settlement::Ack);
+    let effects = world.commit();
+    assert_eq!((acked(&effects).len(), lost_of(&effects).len()), (1, 0), "{effects:?}");
+    assert_eq!((world.stats("done").parked, world.stats("raw").leased), (1, 1));
 }
 
 #[test]
