@@ -5,7 +5,6 @@
 //! room; what it publishes meanwhile is refused instead, and so are the publishes it had sent before it could know of
 //! the refusal, so that a producer that tries again keeps its order.
 
-use crate::clock::Time;
 use crate::ids::{ConnKey, LeaseId, ProducerId};
 use crate::log::Room;
 use crate::mail::{Effect, ProducerSequence, Publish, PublishMessage};

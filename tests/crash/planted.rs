@@ -33,7 +33,7 @@ fn cut_tail(data: &Path) -> bool {
         bytes.chunks(BLOCK).rposition(|block| block.iter().any(|&byte| byte != 0)).unwrap_or(0)
     };
     let Some((name, last)) =
-        segments.map(|name| (name.clone(), written(&name))).filter(|(_, last)| *last > 0).last()
+        segments.map(|name| (name.clone(), written(&name))).filter(|(_, last)| *last > 0).next_back()
     else {
         return false;
     };

@@ -271,8 +271,8 @@ fn a_plain_publish_is_replayed_by_its_head_and_a_fanout_whole() {
     let Ok(Record::Publish(head)) = decode_head(&bytes[..bodies_at], bytes.len()) else { panic!("no head") };
     assert_eq!(head, PublishRecord { bodies: &[], ..whole });
     let targets = [Target { queue: "audit", ttl_ms: 0, window_ms: 0 }];
-    let fanout = PublishHead { targets: &targets, takes: &[1], ..plain.clone() };
-    let acking = PublishHead { acks: &[3], ..plain.clone() };
+    let fanout = PublishHead { targets: &targets, takes: &[1], ..plain };
+    let acking = PublishHead { acks: &[3], ..plain };
     let options =
         PublishMessage { header: MessageHeader { has_options: true, ..message.header }, body_len: 5 };
     for (head, message) in [(&fanout, message), (&acking, message), (&plain, options)] {
