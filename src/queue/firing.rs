@@ -117,6 +117,12 @@ impl Brain {
             self.schedules.wait_until(slot, None);
             return (1, None);
         };
+        if due > wall {
+            // Its turn came, and the clock went back meanwhile.
+            self.let_go(slot);
+            self.schedules.wait_until(slot, Some(due));
+            return (1, None);
+        }
         let (choice, steps) = self.choose_time(slot, due, wall, turn.now.time);
         let steps = steps + STEPS_PER_PUBLISH;
         let Choice::Publish(chosen) = choice else {
