@@ -3,6 +3,7 @@
 use prost::Message as _;
 
 use super::*;
+use crate::limits::{FANOUT_MESSAGES_MAX, FANOUT_QUEUES_MAX};
 use crate::message::{event_message, message_header};
 use crate::queue::WhenFull;
 use crate::queue::record::{self, Record};
@@ -781,4 +782,119 @@ fn copies_have_lanes_and_are_redriven_like_others() {
     let conn = world.attach("w2");
     world.subscribe(conn, 1, "b", 10);
     assert_eq!(deliveries(&world.commit()).len(), 1, "one of a key at a time there as well");
+}
+
+/// What is bound to a topic, without what `World` checks after each step: there is much of it.
+fn bind_many(world: &mut World, topic: &str, queues: usize) {
+    world.journal.forgetful = true;
+    for number in 0..queues {
+        let binding = spec(topic, "", &format!("{topic}-{number}"));
+        world.operate(OperatorRequest::Bind { namespace: tenant(), binding });
+    }
+}
+
+#[test]
+fn a_publish_reaches_so_many_queues_and_no_more() {
+    let mut world = World::new();
+    bind_many(&mut world, "wide", FANOUT_QUEUES_MAX);
+    let conn = world.attach("shop");
+    publish(&mut world, conn, "wide", "x", &[]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((_, 4096)))]));
+    try_bind(&mut world, spec("wide", "", "one-more")).unwrap();
+    publish(&mut world, conn, "wide", "x", &[]);
+    assert!(matches!(answers(&world.commit())[..], [(_, Err(RefusalCode::LimitReached))]));
+    assert_eq!(world.metrics.fanout_copies.value(), 4096, "all or nothing");
+}
+
+#[test]
+fn a_publish_becomes_so_many_messages_and_no_more() {
+    let mut world = World::new();
+    bind_many(&mut world, "deep", 4);
+    let conn = world.attach("shop");
+    let batch = |count: usize| vec![Vec::new(); count];
+    publish_all(&mut world, conn, "deep", None, &batch(FANOUT_MESSAGES_MAX / 4 + 1));
+    assert!(matches!(answers(&world.commit())[..], [(_, Err(RefusalCode::LimitReached))]));
+    publish_all(&mut world, conn, "deep", None, &batch(FANOUT_MESSAGES_MAX / 4));
+    assert!(matches!(answers(&world.commit())[..], [(_, Ok((_, 4)))]));
+}
+
+#[test]
+fn a_full_disk_refuses_what_would_be_kept_and_tells_who_is_connected_of_the_rest() {
+    let mut world = World::new();
+    bind(&mut world, "t", "", "a");
+    let conn = world.attach("shop");
+    world.commit();
+    world.journal.room = Room::Reserved;
+    publish(&mut world, conn, "t", "kept", &[]);
+    publish(&mut world, conn, "u", "told", &[]);
+    let answered = answers(&world.commit());
+    assert!(matches!(answered[..], [(_, Err(RefusalCode::DiskFull)), (_, Ok((0, 0)))]), "{answered:?}");
+    assert_eq!(waiting(&mut world, "a"), 0);
+}
+
+#[test]
+fn a_new_producer_of_copies_counts_like_any_other() {
+    let mut world = World::with(QueueConfig { producers_per_namespace_max: 1, ..QueueConfig::default() });
+    bind(&mut world, "t", "", "a");
+    let conn = world.attach("shop");
+    let of =
+        |producer| Some(ProducerSequence { producer: ProducerId(producer), sequence: 1, unanswered_from: 1 });
+    publish_all(&mut world, conn, "t", of(1), &[encoded("1", &[])]);
+    publish_all(&mut world, conn, "t", of(2), &[encoded("2", &[])]);
+    let answered = answers(&world.commit());
+    assert_eq!(answered.iter().filter(|(_, answer)| *answer == Err(RefusalCode::LimitReached)).count(), 1);
+    assert_eq!(drain(&mut world, "w", "a"), ["1"]);
+}
+
+#[test]
+fn what_was_sent_to_a_topic_behind_a_publish_turned_away_does_not_pass_it() {
+    let mut config = QueueConfig { parked_bytes_per_namespace_max: 1, ..QueueConfig::default() };
+    config.work_queue.messages_max = 1;
+    let mut world = World::with(config);
+    bind(&mut world, "t", "", "slow");
+    bind(&mut world, "u", "", "fast");
+    // Who consumes is read on, so that what it publishes is refused once the budget is spent.
+    let conn = world.attach("shop");
+    world.subscribe(conn, 1, "elsewhere", 1);
+    world.publish(conn, "slow", &["full"]);
+    publish_all(&mut world, conn, "t", sequence(1, 1), &[encoded("parked", &[])]);
+    publish_all(&mut world, conn, "t", sequence(2, 1), &[encoded("refused", &[])]);
+    let answered = answers(&world.commit());
+    assert!(matches!(answered[..], [(_, Err(RefusalCode::QueueFull))]), "{answered:?}");
+    assert_eq!(world.stats("slow").parked, 1);
+    // There is room for all now, and the third was sent before the refusal of the second could be known.
+    assert_eq!(drain_raw(&mut world, "slow"), ["full"]);
+    publish_all(&mut world, conn, "u", sequence(3, 1), &[encoded("third", &[])]);
+    let answered = answers(&world.commit());
+    assert!(matches!(answered[..], [(_, Err(RefusalCode::QueueFull))]), "{answered:?}");
+    // Once that is known, it goes on.
+    publish_all(&mut world, conn, "u", sequence(4, 4), &[encoded("fourth", &[])]);
+    assert_eq!(answers(&world.commit()).len(), 1);
+    assert_eq!(drain(&mut world, "w", "fast"), ["fourth"]);
+}
+
+#[test]
+fn an_event_of_the_server_lets_nobody_die() {
+    let mut world = narrow(WhenFull::DeadLetterOldest);
+    bind(&mut world, "$sys.presence", "", "events");
+    world.attach("first");
+    world.attach("second");
+    world.commit();
+    assert_eq!((waiting(&mut world, "events"), world.dead("events").len()), (1, 0));
+    assert_eq!(world.metrics.fanout_missed.value(), 1);
+}
+
+#[test]
+fn the_answer_to_what_all_queues_have_waits_for_the_commit_of_what_they_have() {
+    let mut world = World::new();
+    bind(&mut world, "t", "", "a");
+    let conn = world.attach("shop");
+    world.commit();
+    let (header, body) = super::encoded(&proto::Message { dedup_id: "x".into(), ..Default::default() });
+    world.publish_with(conn, "topic/t", None, &[(header, &body)]);
+    world.publish_with(conn, "topic/t", None, &[(header, &body)]);
+    assert_eq!(answers(&world.released()), []);
+    let answered = answers(&world.commit());
+    assert_eq!(answered.len(), 2);
+    assert_eq!(answered[0].1, answered[1].1, "both say where it is");
 }
