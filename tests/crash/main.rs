@@ -84,7 +84,9 @@ fn campaign(kills: u64, durability: &str) {
         let breaches = checker::breaches(&history);
         campaign.totals.count(&history, breaches.len());
         println!("{} kills, {:?}: {}", kills - left, started.elapsed(), campaign.totals.line());
-        println!("{}", totals::long_lives(&history));
+        if !breaches.is_empty() {
+            println!("{}", totals::long_lives(&history));
+        }
         for breach in breaches.iter().take(10) {
             println!("{breach}\n{}", checker::story(&history, breach));
         }

@@ -110,11 +110,14 @@ impl Totals {
         )
     }
 
-    /// There was load of every kind.
+    /// There was load; in a long campaign, of every kind.
     pub(crate) fn assert_load(&self) {
-        for (place, [_, delivered, settled]) in &self.places {
-            assert!(*delivered > 0 && *settled > 0, "nothing happened in {place}");
-        }
+        let is_long = self.kills >= 100;
+        let idle = |[_, delivered, settled]: &[u64; 3]| *delivered == 0 || *settled == 0;
+        let idle: Vec<_> =
+            self.places.iter().filter(|(_, counts)| idle(counts)).map(|(place, _)| place).collect();
+        let is_idle = if is_long { !idle.is_empty() } else { idle.len() == self.places.len() };
+        assert!(!is_idle, "nothing happened in {idle:?}");
     }
 }
 
@@ -155,7 +158,8 @@ impl fmt::Display for Totals {
     }
 }
 
-/// Lives of more than two seconds, with the longest time in which nothing was answered: for a look at what held them up.
+/// Lives of more than two seconds, with the longest time in which nothing was answered, in microseconds: what a machine that
+/// held the server up looks like.
 pub(crate) fn long_lives(history: &History) -> String {
     let mut text = String::new();
     let mut lives: BTreeMap<u32, Vec<&crate::history::Event>> = BTreeMap::new();

@@ -15,11 +15,11 @@ use crate::support::PATIENCE;
 use crate::support::wire::{Arrival, Frame, Wire};
 
 /// Publishes of one producer that may be unanswered at once.
-const IN_FLIGHT_MAX: usize = 24;
+const IN_FLIGHT_MAX: usize = 48;
 /// Between two handfuls of publishes.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_micros(1500);
 /// Ordering keys in use.
-const ORDER_KEYS: u8 = 8;
+const ORDER_KEYS: u8 = 32;
 
 /// A publish before it is sent.
 pub(crate) struct Draft {
@@ -103,13 +103,13 @@ fn draft(keys: &mut impl FnMut() -> Key, random: &mut fastrand::Rng) -> Draft {
             Draft { delay: delay_ms * 1000, ..draft }
         }
         64..74 => one(STAGES[0], plain(key), key),
-        74..80 => {
+        74..77 => {
             let expires = key.0 % 4 == 3;
             let (delay_ms, ttl_ms) = if expires { (200, 30) } else { (0, 0) };
             one(MORTAL, proto::Message { attempts_max: 2, delay_ms, ttl_ms, ..plain(key) }, key)
         }
-        80..85 => one(LEASED, plain(key), key),
-        85..88 => one(HOARD, plain(key.large()), key.large()),
+        77..82 => one(LEASED, plain(key), key),
+        82 if random.bool() => one(HOARD, plain(key.large()), key.large()),
         _ => Draft::to_topic(key, random),
     }
 }
@@ -202,7 +202,7 @@ pub(crate) fn produce(shared: &Shared, number: u64, seed: u64) {
         let mut is_up = marked.send_again(&mut wire);
         let mut answered_at = Instant::now();
         while is_up && !shared.is_over() {
-            let handful = if shared.is_ending() { 0 } else { random.usize(1..8) };
+            let handful = if shared.is_ending() { 0 } else { random.usize(1..12) };
             for _ in 0..handful.min(IN_FLIGHT_MAX.saturating_sub(marked.unanswered.len())) {
                 is_up &= marked.publish(draft(&mut keys, &mut random), &mut wire, life, shared);
             }
