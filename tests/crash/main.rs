@@ -62,10 +62,10 @@ fn many_kills_break_no_word() {
 }
 
 /// A place for a server that listens at the same address in each of its lives, so that clients come back to it.
-fn home(durability: &str) -> (Home, String) {
+fn home(config: &str, durability: &str) -> (Home, String) {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let listen = free.expect("there is a free port").to_string();
-    let home = Home::new().config(CONFIG).arguments(&["--durability", durability, "--listen", &listen]);
+    let home = Home::new().config(config).arguments(&["--durability", durability, "--listen", &listen]);
     (home, listen)
 }
 
@@ -73,7 +73,7 @@ fn campaign(kills: u64, durability: &str) {
     let seed = number_from("RELAYMESH_CRASH_SEED", fastrand::u64(..));
     println!("{kills} kills; RELAYMESH_CRASH_SEED={seed} repeats their moments");
     let started = Instant::now();
-    let (home, listen) = home(durability);
+    let (home, listen) = home(CONFIG, durability);
     let mut campaign = Campaign::new(home, listen, seed);
     let mut left = kills;
     while left > 0 {

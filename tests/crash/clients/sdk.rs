@@ -10,10 +10,11 @@ use relaymesh::ids::{ClientId, LeaseId};
 use super::producers::{Draft, plain};
 use super::{SDK, Shared, payload};
 use crate::history::{How, Key, Lease, What};
-use crate::support::PATIENCE;
 
 /// Between two handfuls of messages.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Longer than any time without a server.
+const OFFLINE_MAX: Duration = Duration::from_secs(60);
 
 fn connect(shared: &Shared, name: &str, address: &str) -> Option<(Client, Receiver<LeaseId>)> {
     let (lost, is_lost) = channel();
@@ -24,7 +25,7 @@ fn connect(shared: &Shared, name: &str, address: &str) -> Option<(Client, Receiv
         heartbeat: Some(Duration::from_secs(600)),
         backoff,
         retry_first: true,
-        offline_max: Some(PATIENCE),
+        offline_max: Some(OFFLINE_MAX),
         on_notice: Some(Box::new(move |notice| {
             if let Notice::LeasesLost { leases, .. } = notice {
                 for lease in leases {
