@@ -233,9 +233,16 @@ impl Brain {
             return;
         }
         self.leave(first);
-        let has_until = self.messages.rare(first).is_some_and(|rare| rare.until != Time(0));
-        let until =
-            if has_until { std::mem::take(&mut self.messages.rare_mut(first).until) } else { Time(0) };
+        let mut until = Time(0);
+        if let Some((waited_until, due)) = self.messages.rare(first).map(|rare| (rare.until, rare.due)) {
+            if waited_until != Time(0) {
+                self.messages.rare_mut(first).until = Time(0);
+            }
+            // The wall clock may have gone back since that was timed.
+            let early_ms = due.0.saturating_sub(turn.now.wall.0);
+            let still = if early_ms == 0 { Time(0) } else { Time(turn.now.time.0.saturating_add(early_ms)) };
+            until = waited_until.max(still);
+        }
         if until > turn.now.time {
             self.place_scheduled(first, until);
         } else {

@@ -374,3 +374,23 @@ fn a_namespace_with_a_backlog_leaves_room_for_the_others() {
     assert_eq!(count(&effects, cold), 20);
     assert!(count(&effects, hot) > 60);
 }
+
+#[test]
+fn a_wall_clock_that_went_back_is_waited_for_behind_a_key_too() {
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    let due = world.now.wall.0 + 5_000;
+    world.publish_message(conn, "jobs", &ordered("first", "a"));
+    world.publish_message(conn, "jobs", &proto::Message { due_unix_ms: due, ..ordered("due", "a") });
+    world.subscribe(conn, 1, "jobs", 10);
+    let taken = take(&mut world, conn);
+    assert_eq!(payloads(&taken), ["first"]);
+    world.advance(Duration::from_secs(6));
+    world.now.wall = Wall(due - 3_000);
+    world.settle(conn, &[taken[0].1], Settlement::Ack);
+    assert!(take(&mut world, conn).is_empty());
+    world.advance(Duration::from_millis(2_999));
+    assert!(take(&mut world, conn).is_empty());
+    world.advance(Duration::from_millis(1));
+    assert_eq!(payloads(&take(&mut world, conn)), ["due"]);
+}
