@@ -100,6 +100,11 @@ impl Campaign {
                 self.sum.sent_away += outcome.sent_away;
                 self.sum.starts += outcome.starts;
                 self.sum.troubles += outcome.troubles;
+                self.sum.firings += outcome.firings;
+                self.sum.copies += outcome.copies;
+                self.sum.duplicates += outcome.duplicates;
+                self.sum.ordered += outcome.ordered;
+                self.sum.overflowed += outcome.overflowed;
                 self.sum.virtual_us += outcome.virtual_us;
             }
             Err(why) => self.failures.push((seed, why)),
@@ -118,11 +123,16 @@ impl Campaign {
             sent_away,
             starts,
             troubles,
+            firings,
+            copies,
+            duplicates,
+            ordered,
+            overflowed,
             virtual_us,
             ..
         } = self.sum;
         println!(
-            "{} seeds in {:.1} s: {messages} messages, {deliveries} deliveries, {in_parts} of them in parts, {broadcasts} broadcasts delivered, {sent_away} clients sent away by {drains} drains of a share, {troubles} troubles, {starts} starts of \
+            "{} seeds in {:.1} s: {messages} messages, {deliveries} deliveries, {in_parts} of them in parts, {broadcasts} broadcasts delivered, {sent_away} clients sent away by {drains} drains of a share, {firings} messages of schedules, {copies} copies by bindings, {duplicates} publishes of known deduplication ids, {ordered} deliveries in order of a key, {overflowed} messages that died for others, {troubles} troubles, {starts} starts of \
              the server, {events} events, {} hours of virtual time",
             self.seeds,
             self.took.as_secs_f64(),
@@ -131,6 +141,8 @@ impl Campaign {
         assert!(self.seeds < 100 || in_parts > 0, "no message was delivered in parts");
         assert!(self.seeds < 100 || broadcasts > 0, "no broadcast was delivered");
         assert!(self.seeds < 100 || (drains > 0 && sent_away > 0), "no share of the sessions was drained");
+        let later = [firings, copies, duplicates, ordered, overflowed];
+        assert!(self.seeds < 100 || !later.contains(&0), "of {later:?} nothing happened once");
         self.failures.sort();
         for (seed, why) in &self.failures {
             println!("seed {seed} FAILED: {why}");

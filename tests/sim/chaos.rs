@@ -123,7 +123,7 @@ impl World {
                 let client = self.random.usize(0..self.clients.len());
                 self.clients[client].reads_again_at = self.scheduler.now + self.some_while();
             }
-            Trouble::ClockSet => self.wall_offset += self.random.i64(-5000..5000),
+            Trouble::ClockSet => self.wall_offset += self.clock_jump(),
         }
         self.plan_trouble();
     }
@@ -151,6 +151,11 @@ impl World {
                 self.client_readable(conn);
             }
         }
+    }
+
+    fn clock_jump(&mut self) -> i64 {
+        let far = self.plan.later.clock_jump_ms;
+        if far == 0 { self.random.i64(-5000..5000) } else { self.later_random.i64(-far..far) }
     }
 
     fn some_while(&mut self) -> Micros {

@@ -60,7 +60,7 @@ impl World {
         let phase = self.phase;
         match phase {
             Phase::Troubled => Phase::Calming,
-            Phase::Calming if self.are_clients_quiet() => Phase::Draining,
+            Phase::Calming if self.is_later_over() && self.are_clients_quiet() => Phase::Draining,
             Phase::Draining if !self.operator.is_waiting() => {
                 if self.are_queues_empty() {
                     Phase::Listing
@@ -88,6 +88,7 @@ impl World {
         match self.phase {
             Phase::Calming => {
                 self.end_troubles();
+                self.end_later();
                 self.revive_clients();
             }
             Phase::Draining => {
@@ -163,7 +164,7 @@ impl World {
         for (_, key, row) in &self.operator.shown {
             let is_acked_late = self.ledger.is_ack_sent(*key);
             assert!(
-                after.contains(&row.id) || is_acked_late,
+                after.contains(&row.id) || is_acked_late || self.plan.later.dead_ttl.is_some(),
                 "a start lost the dead letter of message {key}"
             );
         }

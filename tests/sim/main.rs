@@ -22,7 +22,9 @@ mod chaos;
 mod finale;
 mod network;
 mod plan;
+mod plan_later;
 mod planted;
+mod planted_later;
 mod scheduler;
 mod server;
 mod shadow;
@@ -173,6 +175,66 @@ fn drains_of_more_than_their_share_are_found() {
 #[test]
 fn drains_that_stop_are_found() {
     is_found(Flaw::DrainsStop, &["only"]);
+}
+
+#[test]
+fn ignored_deduplication_ids_are_found() {
+    is_found(Flaw::IdsIgnored, &["kept twice within its window"]);
+}
+
+#[test]
+fn ignored_ordering_keys_are_found() {
+    is_found(Flaw::KeysIgnored, &["has the same ordering key"]);
+}
+
+#[test]
+fn bindings_that_take_too_little_are_found() {
+    is_found(Flaw::BindingsNarrowed, &["is lost"]);
+}
+
+#[test]
+fn bindings_that_take_too_much_are_found() {
+    is_found(Flaw::FiltersIgnored, &["no binding took it there"]);
+}
+
+#[test]
+fn bindings_that_do_not_end_are_found() {
+    is_found(Flaw::UnbindsIgnored, &["no binding took it there"]);
+}
+
+#[test]
+fn missed_times_that_are_made_up_for_are_found() {
+    is_found(Flaw::MisfiresMadeUp, &["missed from", "skips what it missed"]);
+}
+
+#[test]
+fn missed_times_that_are_passed_over_are_found() {
+    is_found(Flaw::MissedForgotten, &["makes up for every missed time"]);
+}
+
+#[test]
+fn invented_times_are_found() {
+    is_found(Flaw::TimesInvented, &["which is no time of"]);
+}
+
+#[test]
+fn dead_letters_that_are_kept_too_long_are_found() {
+    is_found(Flaw::DeadKeptLong, &["kept for"]);
+}
+
+#[test]
+fn dead_letters_that_go_too_early_are_found() {
+    is_found(Flaw::DeadKeptShort, &["and nobody took it"]);
+}
+
+#[test]
+fn redrives_of_more_than_was_selected_are_found() {
+    is_found(Flaw::SelectionsIgnored, &["was rejected for good", "may be tried"]);
+}
+
+#[test]
+fn younger_messages_that_make_room_are_found() {
+    is_found(Flaw::YoungestDies, &["was ready all the time, but the younger"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use relaymesh::session::ResumeKey;
 
 use crate::chaos::Trouble;
 use crate::network::NetworkPlan;
+use crate::plan_later::Later;
 use crate::scheduler::{MS, Micros, SECOND};
 
 /// One world's character.
@@ -55,6 +56,7 @@ pub(crate) struct Plan {
     pub(crate) troubles: Vec<Trouble>,
     /// Average time from one trouble to the next.
     pub(crate) trouble_every: Micros,
+    pub(crate) later: Later,
 }
 
 /// What producers do.
@@ -127,6 +129,7 @@ impl Plan {
             duration: random.u64(5..40) * SECOND,
             troubles: troubles(random),
             trouble_every: random.u64(300..6000) * MS,
+            later: Later::default(),
         };
         if workers_publish {
             plan.crowd(&mut aside);

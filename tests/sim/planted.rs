@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use relaymesh::ids::{ClientId, QueueName};
 use relaymesh::log::Durability;
-use relaymesh::mail::{Command, CommandBatch, DrainOrder, Settlement, WHOLE_PPM};
+use relaymesh::mail::{Command, CommandBatch, DrainOrder, Effect, Settlement, WHOLE_PPM};
 
 use crate::plan::Plan;
+use crate::planted_later;
 use crate::scheduler::{MS, SECOND};
 use crate::storage::Lie;
 
@@ -48,6 +49,30 @@ pub(crate) enum Flaw {
     DrainsGrow,
     /// A loop takes a drain of a share for the end of one.
     DrainsStop,
+    /// Deduplication ids are not looked at.
+    IdsIgnored,
+    /// Nor are ordering keys.
+    KeysIgnored,
+    /// Bindings take less than they were asked to.
+    BindingsNarrowed,
+    /// They take everything.
+    FiltersIgnored,
+    /// They do not end.
+    UnbindsIgnored,
+    /// Missed times that are to be passed over are made up for.
+    MisfiresMadeUp,
+    /// Those that are to be made up for are passed over.
+    MissedForgotten,
+    /// Schedules publish for more times than they have.
+    TimesInvented,
+    /// Dead letters are kept too long.
+    DeadKeptLong,
+    /// Or not long enough.
+    DeadKeptShort,
+    /// All are redriven, whichever were meant.
+    SelectionsIgnored,
+    /// Of a full queue younger messages die than the oldest.
+    YoungestDies,
 }
 
 /// The flaw at work.
@@ -62,6 +87,15 @@ pub(crate) struct Planted {
 impl Planted {
     pub(crate) fn new(flaw: Flaw) -> Self {
         Self { flaw, troubles: 0, seen: 0 }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.flaw == Flaw::None
+    }
+
+    pub(crate) fn tamper_with_reply(&self, mut effect: Effect) -> Effect {
+        planted_later::tamper_with_reply(self.flaw, &mut effect);
+        effect
     }
 
     pub(crate) fn lie(&self) -> Option<Lie> {
@@ -99,6 +133,7 @@ impl Planted {
         if matches!(self.flaw, Flaw::DrainsGrow | Flaw::DrainsStop) {
             plan.share_drain_every = Some(2 * SECOND);
         }
+        planted_later::adapt(self.flaw, &mut plan);
         plan
     }
 
@@ -138,6 +173,7 @@ impl Planted {
                 }
             }
         }
+        planted_later::tamper(self.flaw, batch);
         for command in &mut batch.commands {
             self.tamper_with(command);
         }

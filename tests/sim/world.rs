@@ -80,6 +80,8 @@ pub(crate) enum Event {
         client: usize,
     },
     OperatorTurn,
+    /// The operator looks after bindings and schedules.
+    LaterTurn,
     /// A share of the sessions is to be sent away.
     ShareDrain,
     /// All of it must have been told.
@@ -127,6 +129,8 @@ pub(crate) struct World {
     pub(crate) wall_offset: i64,
     pub(crate) slow_disk_until: Micros,
     pub(crate) next_key: u64,
+    /// For what worlds learned later.
+    pub(crate) later_random: fastrand::Rng,
 }
 
 /// What a world that ended well has to tell.
@@ -142,6 +146,13 @@ pub(crate) struct Outcome {
     pub(crate) sent_away: u64,
     pub(crate) starts: u32,
     pub(crate) troubles: u64,
+    /// Messages that schedules published, copies that topics' queues got, publishes whose deduplication id was known,
+    /// messages with ordering keys, and dead letters that made room.
+    pub(crate) firings: u64,
+    pub(crate) copies: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) ordered: u64,
+    pub(crate) overflowed: u64,
     pub(crate) virtual_us: Micros,
     /// Lines of the event log and the hash over them.
     pub(crate) digest: (u64, u64),
@@ -150,7 +161,11 @@ pub(crate) struct Outcome {
 impl World {
     pub(crate) fn new(seed: u64, tracing: Tracing, planted: Planted) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let plan = planted.adapt(Plan::of(&mut random));
+        let mut plan = Plan::of(&mut random);
+        if planted.is_none() {
+            plan.add_later(seed);
+        }
+        let plan = planted.adapt(plan);
         let mut trace = Trace::new(seed, tracing);
         if trace.is_on() {
             trace.line(0, format_args!("{plan:?}"));
@@ -171,6 +186,7 @@ impl World {
             wall_offset: 0,
             slow_disk_until: 0,
             next_key: 1,
+            later_random: fastrand::Rng::with_seed(plan.later.seed.unwrap_or(0)),
             trace,
             plan,
             random,
@@ -185,6 +201,7 @@ impl World {
         self.begin_troubles();
         self.scheduler.after(500 * MS, Event::OperatorTurn);
         self.plan_share_drain();
+        self.plan_later();
         let mut events = 0;
         while self.phase != Phase::Over {
             let event = self.scheduler.next().expect("a check is always waiting");
@@ -202,6 +219,11 @@ impl World {
             sent_away: self.drains.told,
             starts: self.life,
             troubles: self.planted.troubles,
+            firings: self.ledger.timed.firings(),
+            copies: self.ledger.copies(),
+            duplicates: self.ledger.duplicates(),
+            ordered: self.watch.ordered(),
+            overflowed: self.ledger.overflowed(),
             virtual_us: self.scheduler.now,
             digest: self.trace.digest(),
         }
@@ -237,6 +259,7 @@ impl World {
             Event::Work { client, incarnation, lease, key } => self.work(client, incarnation, lease, key),
             Event::Reborn { client } => self.rebear(client),
             Event::OperatorTurn => self.operator_turn(),
+            Event::LaterTurn => self.later_turn(),
             Event::ShareDrain => self.begin_share_drain(),
             Event::ShareDrainTold { order } => self.check_share_drain_told(order),
             Event::ShareDrainLeft { order } => self.check_share_drain_left(order),

@@ -1,6 +1,7 @@
 //! Those who use the server: producers, workers and devices, each a real SDK session, and an operator.
 
 mod client;
+mod later;
 mod operator;
 mod producer;
 mod worker;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use relaymesh::clock::Now;
 use relaymesh::ids::{ConnKey, LoopId, MessageId, Namespace, QueueName};
 use relaymesh::limits;
 use relaymesh::mail::{
@@ -21,12 +22,16 @@ pub(crate) type FullName = (Namespace, QueueName);
 
 /// What was asked, as far as the answer needs it.
 #[derive(Debug)]
-enum Asked {
+pub(super) enum Asked {
     Publish(u64),
     Stats(Namespace),
-    Dead(FullName),
+    /// Whether it is the first page.
+    Dead(FullName, bool),
     Show(FullName),
     Change,
+    /// To be or to end: the binding of this number, the schedule with this key.
+    Binding(usize),
+    Schedule(u64),
 }
 
 /// The operator.
@@ -57,11 +62,15 @@ impl Operator {
         }
     }
 
-    fn ask(&mut self, asked: Asked, request: OperatorRequest) {
+    pub(super) fn ask(&mut self, asked: Asked, request: OperatorRequest) {
         let conn = ConnKey { loop_id: LoopId::OPERATOR, slot: self.next, generation: 0 };
         self.asked.insert(self.next, asked);
         self.next += 1;
         self.batch.commands.push(Command::Operator { conn, request: Box::new(request) });
+    }
+
+    pub(super) fn asked_count(&self) -> usize {
+        self.asked.len()
     }
 
     pub(crate) fn is_waiting(&self) -> bool {
@@ -81,6 +90,7 @@ impl Operator {
             }
         }
         self.batch.clear();
+        ledger.unanswered();
     }
 
     pub(crate) fn ask_stats(&mut self, namespace: &Namespace) {
@@ -101,7 +111,7 @@ impl Operator {
         let full = full.clone();
         let (namespace, queue) = full.clone();
         self.ask(
-            Asked::Dead(full),
+            Asked::Dead(full, after.is_none()),
             OperatorRequest::DeadList {
                 namespace,
                 queue: Some(queue),
@@ -125,7 +135,7 @@ impl Operator {
     }
 
     /// One with a rate goes on after its answer; it soon ends.
-    fn ask_redrive(
+    pub(super) fn ask_redrive(
         &mut self,
         from: &FullName,
         selection: DeadSelection,
@@ -137,7 +147,7 @@ impl Operator {
     }
 
     /// The shard answers.
-    pub(crate) fn answered(&mut self, effect: Effect, ledger: &mut Ledger) {
+    pub(crate) fn answered(&mut self, effect: Effect, ledger: &mut Ledger, now: Now) {
         let Effect::Operator { conn, reply } = effect else {
             panic!("the operator was sent {effect:?}");
         };
@@ -155,7 +165,8 @@ impl Operator {
                 ledger.refused(&[key]);
             }
             (Asked::Stats(namespace), OperatorReply::Queues(rows)) => self.stats.push((namespace, rows)),
-            (Asked::Dead(queue), OperatorReply::DeadPage { rows, next }) => {
+            (Asked::Dead(queue, is_first), OperatorReply::DeadPage { rows, next }) => {
+                ledger.dead_listed(&queue, &rows, is_first && next.is_none(), now);
                 if next.is_some() {
                     self.ask_dead_after(&queue, next);
                 }
@@ -167,12 +178,19 @@ impl Operator {
             (Asked::Show(queue), OperatorReply::Dead(mut rows)) => {
                 assert!(rows.len() <= 1, "one dead letter was asked for");
                 if let Some(row) = rows.pop() {
-                    let key = key_of(row.body.as_deref().expect("a dead letter that is shown has its body"));
+                    let body = row.body.as_deref().expect("a dead letter that is shown has its body");
+                    let key = ledger.key_in(&queue, key_of(body), body);
                     ledger.dead_shown(key, &queue, &row);
                     self.shown.push((queue, key, row));
                 }
             }
             (Asked::Change, OperatorReply::Changed(count)) => self.changed += count,
+            (Asked::Binding(number), OperatorReply::Bindings(_) | OperatorReply::Changed(_)) => {
+                ledger.bound.answered(number);
+            }
+            (Asked::Schedule(key), OperatorReply::Schedules(_) | OperatorReply::Changed(_)) => {
+                ledger.timed.answered(key);
+            }
             (Asked::Change, OperatorReply::Refused(_) | OperatorReply::Jobs(_)) => {}
             (asked, reply) => panic!("the operator asked {asked:?} and was answered {reply:?}"),
         }
@@ -214,15 +232,18 @@ impl World {
             4 => self.operator_publishes(queue),
             5 => {
                 let to = self.operator.random.bool().then(|| self.work_queue(0));
-                let to = to.filter(|_| queue.1.mailbox_owner().is_none());
-                self.ledger.redriving(&queue, None);
+                let to = to.filter(|_| queue.1.mailbox_owner().is_none() && !self.plan.later.is_bound());
+                if self.plan.later.oldest_dies {
+                    return;
+                }
+                self.ledger.redriving(&queue, &DeadSelection::All);
                 let per_s = known.filter(|(_, id)| id % 2 == 0).map(|_| 500);
                 self.operator.ask_redrive(&queue, DeadSelection::All, to, per_s);
             }
             6 => {
-                if let Some((queue, id)) = known {
-                    self.ledger.redriving(&queue, Some(id));
+                if let Some((queue, id)) = known.filter(|_| !self.plan.later.oldest_dies) {
                     let one = DeadSelection::One(MessageId(id));
+                    self.ledger.redriving(&queue, &one);
                     self.operator.ask_redrive(&queue, one, None, None);
                 }
             }
@@ -244,7 +265,7 @@ impl World {
     }
 
     fn operator_publishes(&mut self, (namespace, queue): FullName) {
-        let (facts, body) = self.some_message(&namespace, &queue);
+        let (facts, body) = self.some_message(&namespace, &queue, false);
         let key = facts.key;
         self.ledger.published(facts);
         let header: MessageHeader =

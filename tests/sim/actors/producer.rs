@@ -36,9 +36,13 @@ impl World {
         if self.plan.topics > 0 && self.random.u8(0..3) == 0 {
             return self.broadcast(index, incarnation);
         }
+        if self.plan.later.is_bound() && self.later_random.u8(0..3) == 0 {
+            return self.publish_bound(index, incarnation);
+        }
         let queue = self.some_queue(&namespace);
-        let count = self.random.usize(1..=self.plan.load.batch_max);
-        let messages: Vec<_> = (0..count).map(|_| self.some_message(&namespace, &queue)).collect();
+        let has_id = self.later_random.u32(0..100) < self.plan.later.dedup_ids;
+        let count = if has_id { 1 } else { self.random.usize(1..=self.plan.load.batch_max) };
+        let messages: Vec<_> = (0..count).map(|_| self.some_message(&namespace, &queue, has_id)).collect();
         let (facts, bodies): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
         match self.clients[index].session.publish_batch(&queue, bodies) {
             Ok(sequence) => {
@@ -53,7 +57,7 @@ impl World {
         self.published(index, incarnation);
     }
 
-    fn published(&mut self, index: usize, incarnation: u32) {
+    pub(super) fn published(&mut self, index: usize, incarnation: u32) {
         let after = self.until_next_publish();
         self.scheduler.after(after, Event::Publish { client: index, incarnation });
         self.step_client(index);
@@ -100,7 +104,12 @@ impl World {
     }
 
     /// A message and what the shadow model has to know of it.
-    pub(super) fn some_message(&mut self, namespace: &Namespace, queue: &QueueName) -> (Facts, Vec<u8>) {
+    pub(super) fn some_message(
+        &mut self,
+        namespace: &Namespace,
+        queue: &QueueName,
+        has_id: bool,
+    ) -> (Facts, Vec<u8>) {
         let key = self.next_key;
         self.next_key += 1;
         let wall = self.wall();
@@ -133,6 +142,11 @@ impl World {
         if is_bounded {
             message = message.attempts(random.u32(1..4));
         }
+        if has_id {
+            message = message.dedup_id(format!("order-{}", self.later_random.u8(0..12)));
+        } else if self.later_random.u32(0..100) < self.plan.later.order_keys {
+            message = message.order_key(["x", "y", "z"][self.later_random.usize(0..3)]);
+        }
         let rules = if queue.mailbox_owner().is_some() {
             &self.plan.queue.mailbox
         } else {
@@ -144,6 +158,8 @@ impl World {
             queue: (namespace.clone(), queue.clone()),
             attempts_max: if fields.attempts_max == 0 { rules.attempts_max } else { fields.attempts_max },
             can_expire: fields.ttl_ms > 0,
+            dedup: has_id.then(|| fields.dedup_id.clone()),
+            is_plain: !(is_delayed || is_due || expires || has_id) && fields.order_key.is_empty(),
         };
         let body = message.encode(limits::MESSAGE_BYTES_MAX).expect("all its fields are within their limits");
         (facts, body)

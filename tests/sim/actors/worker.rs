@@ -58,6 +58,8 @@ impl World {
             let queue =
                 queue.unwrap_or_else(|| panic!("client {index} has no subscription {subscription:?}"));
             let queue = (client.namespace.clone(), queue.clone());
+            let key = self.ledger.key_in(&queue, key, &body);
+            let client = &self.clients[index];
             self.ledger.delivered(key, &queue, lease);
             let incarnation = client.incarnation;
             let takes = self.work_takes(lease_ms);
@@ -109,7 +111,7 @@ impl World {
         }
         let namespace = self.clients[index].namespace.clone();
         let queue = self.some_queue(&namespace);
-        let (facts, body) = self.some_message(&namespace, &queue);
+        let (facts, body) = self.some_message(&namespace, &queue, false);
         let client = &mut self.clients[index];
         let Ok(sequence) = client.session.ack_and_publish(&[lease], &queue, vec![body]) else { return false };
         note!(self, "client {index} passes {key} on as {sequence}: {facts:?}");

@@ -113,6 +113,8 @@ impl World {
         note!(self, "server {life} starts: {:?} at {:?}, {:?}", started.boot, started.time, started.recovery);
         shard.check_invariants();
         self.watch.server_started(started.boot, started.time);
+        self.ledger.server_started();
+        self.ledger.timed.server_up(wall.0);
         let loops = (0..self.plan.loops).map(|id| self.new_loop(LoopId(id))).collect();
         self.server = Some(Server {
             life,
@@ -176,6 +178,7 @@ impl World {
         }
         self.disk.crash(crash, server.committing.take(), server.chore.take());
         self.operator.server_gone(&mut self.ledger);
+        self.ledger.timed.server_down(self.wall().0);
         self.scheduler.after(down, Event::ServerStart);
     }
 

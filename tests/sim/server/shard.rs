@@ -2,7 +2,7 @@
 
 use relaymesh::ids::LoopId;
 use relaymesh::log::{Batch, Durability};
-use relaymesh::mail::CommandBatch;
+use relaymesh::mail::{CommandBatch, Effect};
 
 use super::Server;
 use crate::scheduler::{MS, Micros};
@@ -137,6 +137,7 @@ impl World {
     fn let_effects_go(&mut self, server: &mut Server) {
         let now = server.shard_now(self.scheduler.now, self.wall());
         self.watch.turn(now);
+        self.ledger.timed.look(now.wall.0);
         for index in 0..server.loops.len() {
             if let Some(mut batch) = server.shard.effects(LoopId(index as u16)) {
                 if self.trace.is_on() {
@@ -145,6 +146,11 @@ impl World {
                     }
                 }
                 self.watch.effects(now, &batch);
+                for effect in &batch.effects {
+                    if let Effect::Deliver(deliver) = effect {
+                        self.ledger.leased(deliver.lease.message.0);
+                    }
+                }
                 server.loops[index].waiting.append(&mut batch);
             }
             let own = &mut server.loops[index];
@@ -160,7 +166,8 @@ impl World {
         if let Some(batch) = server.shard.effects(LoopId::OPERATOR) {
             for effect in batch.effects {
                 note!(self, "shard {} says {effect:?}", now.time.0);
-                self.operator.answered(effect, &mut self.ledger);
+                let effect = if self.is_troubled() { self.planted.tamper_with_reply(effect) } else { effect };
+                self.operator.answered(effect, &mut self.ledger, now);
             }
             // It may ask for the next page.
             self.scheduler.after(MS, Event::ShardPoke { life: server.life });

@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use relaymesh::client::Settlement;
 use relaymesh::ids::{LeaseId, MessageId};
-use relaymesh::mail::DeadLetter;
+use relaymesh::mail::{DeadLetter, DeadSelection};
 
+use super::bound::{Attributes, Bound};
+use super::deaths::Deaths;
+use super::timed::Timed;
 use crate::actors::Operator;
 use crate::plan::Plan;
 
-type FullName = (relaymesh::ids::Namespace, relaymesh::ids::QueueName);
+pub(super) type FullName = (relaymesh::ids::Namespace, relaymesh::ids::QueueName);
+
+/// The first key of what has none of its own: copies for queues of a topic, messages of schedules.
+const OWN_KEYS: u64 = 1 << 48;
 
 /// What is known of a message when it is published.
 #[derive(Debug, Clone)]
@@ -19,10 +25,14 @@ pub(crate) struct Facts {
     pub(crate) queue: FullName,
     pub(crate) attempts_max: u32,
     pub(crate) can_expire: bool,
+    /// Its deduplication id.
+    pub(crate) dedup: Option<String>,
+    /// Ready at once, for as long as it takes, whoever else is there.
+    pub(crate) is_plain: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     /// Nobody knows yet.
     Unanswered,
     /// On disk, as the server said.
@@ -34,22 +44,22 @@ enum Fate {
 }
 
 #[derive(Debug)]
-struct Entry {
-    facts: Facts,
-    fate: Fate,
-    id: Option<MessageId>,
+pub(super) struct Entry {
+    pub(super) facts: Facts,
+    pub(super) fate: Fate,
+    pub(super) id: Option<MessageId>,
     delivered: bool,
     /// Acked, as the server said: by this lease.
     acked: Option<LeaseId>,
     /// Acked, whether or not an answer came.
-    ack_sent: bool,
+    pub(super) ack_sent: bool,
     /// Nacked, as the server said: by these attempts.
     nacked: BTreeSet<(u32, u32)>,
     rejected: Option<(u32, u32)>,
-    reject_sent: bool,
+    pub(super) reject_sent: bool,
     /// A redrive that may have caught it.
-    redriven: u32,
-    purged: bool,
+    pub(super) redriven: u32,
+    pub(super) purged: bool,
     in_dead_letters: bool,
 }
 
@@ -67,8 +77,16 @@ enum Claim {
 /// All messages.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    entries: BTreeMap<u64, Entry>,
-    keys: BTreeMap<u64, u64>,
+    pub(super) entries: BTreeMap<u64, Entry>,
+    /// Whose each id is: of those with one deduplication id, the one that was seen.
+    pub(super) keys: BTreeMap<u64, u64>,
+    seen: BTreeMap<u64, u64>,
+    pub(crate) bound: Bound,
+    pub(crate) timed: Timed,
+    pub(super) deaths: Deaths,
+    next_own: u64,
+    /// Attempts at messages of a work queue and of a mailbox.
+    attempts: (u32, u32),
     /// What was said since the first write that is not synced.
     claims: Vec<Claim>,
     pub(crate) deliveries: u64,
@@ -85,8 +103,16 @@ fn rank(lease: LeaseId) -> (u32, u32) {
 
 impl Ledger {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let dead_max = plan.queue.work_queue.messages_max.min(plan.queue.mailbox.messages_max);
+        let (work_queue, mailbox) = (&plan.queue.work_queue, &plan.queue.mailbox);
+        let dead_max = work_queue.dead_messages_max.unwrap_or(work_queue.messages_max);
+        let dead_max = dead_max.min(mailbox.dead_messages_max.unwrap_or(mailbox.messages_max));
         Self {
+            seen: BTreeMap::new(),
+            bound: Bound::default(),
+            timed: Timed::default(),
+            deaths: Deaths::new(plan),
+            next_own: OWN_KEYS,
+            attempts: (work_queue.attempts_max, mailbox.attempts_max),
             entries: BTreeMap::new(),
             keys: BTreeMap::new(),
             claims: Vec::new(),
@@ -94,6 +120,22 @@ impl Ledger {
             in_parts: 0,
             dead_max,
         }
+    }
+
+    /// Copies of topics' messages that were delivered.
+    pub(crate) fn copies(&self) -> u64 {
+        self.bound.copies.values().filter(|copy| self.entries[copy].delivered).count() as u64
+    }
+
+    /// Publishes that were answered with another's id.
+    pub(crate) fn duplicates(&self) -> u64 {
+        let is_anothers =
+            |(key, entry): &(&u64, &Entry)| entry.id.is_some_and(|id| self.keys.get(&id.0) != Some(key));
+        self.entries.iter().filter(is_anothers).count() as u64
+    }
+
+    pub(crate) fn overflowed(&self) -> u64 {
+        self.deaths.overflowed.len() as u64
     }
 
     pub(crate) fn messages(&self) -> u64 {
@@ -117,6 +159,99 @@ impl Ledger {
                 Claim::Rejected(key) => self.entry(key).rejected = None,
             }
         }
+        self.bound.take_back();
+        self.timed.take_back();
+        self.forget_deaths();
+    }
+
+    /// The server died with all questions that it was asked.
+    pub(crate) fn unanswered(&mut self) {
+        self.bound.bindings.iter_mut().for_each(|binding| binding.stage.unanswered());
+        self.timed.all.values_mut().for_each(|schedule| schedule.stage.unanswered());
+    }
+
+    /// A producer hands a message over that is for whoever is bound to a topic.
+    pub(crate) fn handed_over(
+        &mut self,
+        key: u64,
+        namespace: &relaymesh::ids::Namespace,
+        topic: usize,
+        attributes: Attributes,
+    ) {
+        for queue in self.bound.handed_over(key, namespace, topic, attributes) {
+            self.copy(key, (namespace.clone(), queue), Fate::Unanswered);
+        }
+    }
+
+    /// A binding is asked for.
+    pub(crate) fn binding(&mut self, number: usize) {
+        let namespace = self.bound.bindings[number].namespace.clone();
+        for (key, queue, is_abandoned) in self.bound.asking(number) {
+            let fate = if is_abandoned { Fate::Abandoned } else { Fate::Unanswered };
+            self.copy(key, (namespace.clone(), queue), fate);
+        }
+    }
+
+    /// A queue may get a message of a topic.
+    fn copy(&mut self, key: u64, queue: FullName, fate: Fate) {
+        let place = (key, queue.1.clone());
+        if self.bound.copies.contains_key(&place) {
+            return;
+        }
+        let own = self.make_own(queue, fate);
+        self.bound.copies.insert(place, own);
+    }
+
+    fn make_own(&mut self, queue: FullName, fate: Fate) -> u64 {
+        let key = self.next_own;
+        self.next_own += 1;
+        let is_mailbox = queue.1.mailbox_owner().is_some();
+        let attempts_max = if is_mailbox { self.attempts.1 } else { self.attempts.0 };
+        let (dedup, is_plain) = (None, false);
+        self.published(Facts { key, queue, attempts_max, can_expire: false, dedup, is_plain });
+        self.entry(key).fate = fate;
+        key
+    }
+
+    /// What becomes of a publish to a topic is known. Whether it is one.
+    fn decide(&mut self, key: u64, fate: Fate) -> bool {
+        let Some(fanout) = self.bound.fanouts.get_mut(&key) else { return false };
+        fanout.is_abandoned = fate == Fate::Abandoned;
+        fanout.is_decided = !fanout.is_abandoned;
+        for (copy, must_be) in self.bound.copies_of(key) {
+            let entry = self.entry(copy);
+            assert!(
+                fate != Fate::Refused || !entry.delivered,
+                "message {key} was delivered from {:?} and its publish to a topic refused",
+                entry.facts.queue
+            );
+            entry.fate = if fate == Fate::Answered && !must_be { Fate::Abandoned } else { fate };
+            if entry.fate == Fate::Answered {
+                self.claims.push(Claim::Answered(copy));
+            }
+        }
+        true
+    }
+
+    /// The key of what came from a queue with `key` in its payload: a copy of a topic's message and a message of a schedule
+    /// have others.
+    pub(crate) fn key_in(&mut self, queue: &FullName, key: u64, body: &[u8]) -> u64 {
+        if self.bound.fanouts.contains_key(&key) {
+            let copy = self.bound.copies.get(&(key, queue.1.clone())).copied();
+            return copy.unwrap_or_else(|| {
+                panic!("message {key} of a topic came to {queue:?}, and no binding took it there")
+            });
+        }
+        let Some(schedule) = self.timed.all.get(&key) else { return key };
+        let home = (schedule.namespace.clone(), schedule.queue.clone());
+        let message = <relaymesh::wire::proto::Message as prost::Message>::decode(body);
+        let message = message.expect("it was decoded before");
+        let (own, is_new) = self.timed.fired(key, &message, self.next_own);
+        if is_new {
+            let made = self.make_own(home, Fate::Abandoned);
+            assert_eq!(made, own, "keys are given one by one");
+        }
+        own
     }
 
     fn entry(&mut self, key: u64) -> &mut Entry {
@@ -156,16 +291,22 @@ impl Ledger {
     /// The publish is on disk, says the server: the messages have ids from `first_id` on.
     pub(crate) fn answered(&mut self, keys: &[u64], first_id: MessageId) {
         for (&key, id) in keys.iter().zip(first_id.0..) {
+            if self.decide(key, Fate::Answered) {
+                continue;
+            }
             let entry = self.entry(key);
             assert_eq!(entry.fate, Fate::Unanswered, "message {key} was answered twice");
             entry.fate = Fate::Answered;
             self.claims.push(Claim::Answered(key));
-            self.identify(key, MessageId(id));
+            self.identify(key, MessageId(id), false);
         }
     }
 
     pub(crate) fn refused(&mut self, keys: &[u64]) {
         for &key in keys {
+            if self.decide(key, Fate::Refused) {
+                continue;
+            }
             let entry = self.entry(key);
             assert!(!entry.delivered, "message {key} was delivered and its publish refused");
             entry.fate = Fate::Refused;
@@ -173,11 +314,15 @@ impl Ledger {
     }
 
     pub(crate) fn abandoned(&mut self, keys: &[u64]) {
-        keys.iter().for_each(|&key| self.entry(key).fate = Fate::Abandoned);
+        for &key in keys {
+            if !self.decide(key, Fate::Abandoned) {
+                self.entry(key).fate = Fate::Abandoned;
+            }
+        }
     }
 
-    /// The server gave the message this id, once.
-    fn identify(&mut self, key: u64, id: MessageId) {
+    /// The server gave the message this id, once; or, as an answer, the id of another one with its deduplication id.
+    fn identify(&mut self, key: u64, id: MessageId, is_seen: bool) {
         let entry = self.entry(key);
         if entry.id.is_none() {
             self.claims.push(Claim::Identified(key));
@@ -186,13 +331,21 @@ impl Ledger {
         let known = *entry.id.get_or_insert(id);
         assert_eq!(known, id, "message {key} is in the queue twice: a re-send was doubled");
         let owner = *self.keys.entry(id.0).or_insert(key);
-        assert_eq!(owner, key, "messages {owner} and {key} have the same id {id}");
+        let (one, other) = (&self.entries[&owner].facts, &self.entries[&key].facts);
+        let is_same =
+            owner == key || (one.dedup.is_some() && (&one.dedup, &one.queue) == (&other.dedup, &other.queue));
+        assert!(is_same, "messages {owner} and {key} have the same id {id}");
+        if is_seen {
+            let first = *self.seen.entry(id.0).or_insert(key);
+            assert_eq!(first, key, "{id} is message {first}, and then message {key}");
+            self.keys.insert(id.0, key);
+        }
     }
 
     /// A message reached a consumer.
     pub(crate) fn delivered(&mut self, key: u64, queue: &FullName, lease: LeaseId) {
         self.deliveries += 1;
-        self.identify(key, lease.message);
+        self.identify(key, lease.message, true);
         let entry = self.entry(key);
         assert_ne!(entry.fate, Fate::Refused, "message {key} was refused and then delivered");
         assert_eq!(entry.facts.queue.0, queue.0, "message {key} left its namespace");
@@ -274,17 +427,29 @@ impl Ledger {
         }
     }
 
-    /// An operator redrives: whatever dies in this queue may have another life.
-    pub(crate) fn redriving(&mut self, queue: &FullName, id: Option<u64>) {
+    /// An operator redrives: whatever dies in this queue and is selected may have another life.
+    pub(crate) fn redriving(&mut self, queue: &FullName, selection: &DeadSelection) {
+        self.deaths.any_redriven = true;
         for entry in self.entries.values_mut() {
             // One that was redriven elsewhere before may be anywhere.
             let is_there = entry.facts.queue == *queue || entry.redriven > 0;
-            let is_meant = id.is_none_or(|id| entry.id.is_none_or(|own| own.0 == id));
+            let is_one = |ids: &[MessageId]| entry.id.is_none_or(|own| ids.contains(&own));
+            let is_meant = match selection {
+                DeadSelection::All => true,
+                DeadSelection::One(id) => is_one(&[*id]),
+                DeadSelection::Ids(ids) => is_one(ids),
+                DeadSelection::Matching(filter) => match filter.reason.as_deref() {
+                    Some("rejected") => entry.reject_sent,
+                    Some("expired") => entry.facts.can_expire,
+                    _ => true,
+                },
+            };
             entry.redriven += u32::from(is_there && is_meant);
         }
     }
 
     pub(crate) fn purging(&mut self, id: u64) {
+        self.deaths.any_purged = true;
         if let Some(&key) = self.keys.get(&id) {
             self.entry(key).purged = true;
         } else {
@@ -298,12 +463,16 @@ impl Ledger {
     pub(crate) fn dead_seen(&mut self, queue: &FullName, row: &DeadLetter) {
         assert_eq!(row.queue, queue.1.as_str(), "a dead letter of another queue");
         let Some(&key) = self.keys.get(&row.id) else { return };
+        if self.entries[&key].facts.dedup.is_some() && !self.seen.contains_key(&row.id) {
+            // It may be another one with its deduplication id.
+            return;
+        }
         self.check_dead(key, row);
     }
 
     /// And its body.
     pub(crate) fn dead_shown(&mut self, key: u64, queue: &FullName, row: &DeadLetter) {
-        self.identify(key, MessageId(row.id));
+        self.identify(key, MessageId(row.id), true);
         assert_eq!(self.entry(key).facts.queue.0, queue.0, "dead letter {key} left its namespace");
         self.check_dead(key, row);
     }
@@ -326,6 +495,7 @@ impl Ledger {
             }
             "expired" => assert!(entry.facts.can_expire, "message {key} expired and has no time to live"),
             "rejected" => assert!(entry.reject_sent, "nobody rejected message {key}"),
+            "overflow" if self.deaths.oldest_dies => _ = self.deaths.overflowed.insert(row.id),
             other => panic!("message {key} died of {other}, which no queue here does"),
         }
     }
@@ -338,11 +508,16 @@ impl Ledger {
             self.entry(*key).in_dead_letters = true;
         }
         let forgets = self.forgetful_queues();
+        self.timed.check(self.is_wall_steady(), forgets.is_empty() && !self.deaths.any_purged);
         for (key, entry) in &self.entries {
             match entry.fate {
                 Fate::Unanswered => panic!("the publish of message {key} was never answered"),
                 Fate::Answered => {
-                    let may_be_forgotten = forgets.contains(&entry.facts.queue);
+                    // One whose deduplication id was known is another one.
+                    let owner = entry.id.and_then(|id| self.keys.get(&id.0)).unwrap_or(key);
+                    let entry = &self.entries[owner];
+                    let is_kept_no_longer = self.deaths.ttl_ms.is_some() && self.may_have_died(*owner);
+                    let may_be_forgotten = forgets.contains(&entry.facts.queue) || is_kept_no_longer;
                     let is_accounted_for =
                         entry.ack_sent || entry.in_dead_letters || entry.purged || may_be_forgotten;
                     assert!(is_accounted_for, "message {key} is lost: {entry:?}");
@@ -353,7 +528,7 @@ impl Ledger {
     }
 
     /// Queues that had so many messages, each of which may have died, that the oldest dead letters were forgotten.
-    fn forgetful_queues(&self) -> BTreeSet<FullName> {
+    pub(super) fn forgetful_queues(&self) -> BTreeSet<FullName> {
         let mut mortal: BTreeMap<FullName, u64> = BTreeMap::new();
         let any_redriven = self.entries.values().any(|entry| entry.redriven > 0);
         for entry in self.entries.values() {

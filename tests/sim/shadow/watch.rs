@@ -5,14 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prost::Message as _;
 use relaymesh::clock::{Now, Time, Wall};
 use relaymesh::ids::{Boot, ClientId, ConnKey, Epoch, LeaseId, Namespace, QueueName, SubscriptionId};
 use relaymesh::mail::{
     Attach, Command, CommandBatch, Deliver, Effect, EffectBatch, MessageHeader, Publish, Settle, Settled,
     Settlement,
 };
+use relaymesh::wire::proto;
 
 use super::Broadcasts;
+use super::ids::Ids;
+use super::keys::Keys;
 use super::watch_leases::Holding;
 use crate::plan::Plan;
 
@@ -93,6 +97,14 @@ pub(crate) struct Watch {
     answered_lately: Vec<Key>,
     done_lately: Vec<u64>,
     pub(crate) broadcasts: Broadcasts,
+    ids: Ids,
+    keys: Keys,
+    /// Of a work queue and of a mailbox.
+    attempts_max: (u32, u32),
+    /// Their place in the order of service is not their own: another one's id, or others of their key before them.
+    displaced: BTreeSet<Key>,
+    /// Messages of a queue that is full make room by dying.
+    oldest_dies: bool,
 }
 
 fn plain(conn: ConnKey) -> Conn {
@@ -123,6 +135,11 @@ impl Watch {
             answered_lately: Vec::new(),
             done_lately: Vec::new(),
             broadcasts: Broadcasts::default(),
+            ids: Ids::new(plan.later.dedup_window.as_millis() as u64),
+            keys: Keys::default(),
+            attempts_max: (plan.queue.work_queue.attempts_max, plan.queue.mailbox.attempts_max),
+            displaced: BTreeSet::new(),
+            oldest_dies: plan.later.oldest_dies,
         }
     }
 
@@ -142,6 +159,8 @@ impl Watch {
         for id in self.done_lately.drain(..) {
             self.done.remove(&id);
         }
+        self.ids.take_back();
+        self.keys.disturb();
     }
 
     /// A shard has recovered: what was on its way before is gone.
@@ -154,6 +173,7 @@ impl Watch {
         self.requests.clear();
         self.credits.clear();
         self.holdings.clear();
+        self.keys.started();
         self.disturb();
     }
 
@@ -166,6 +186,11 @@ impl Watch {
     pub(crate) fn turn(&mut self, now: Now) {
         self.turn += 1;
         self.wall_max = self.wall_max.max(now.wall);
+    }
+
+    /// Messages with ordering keys that were sent.
+    pub(crate) fn ordered(&self) -> u64 {
+        self.keys.sent
     }
 
     /// From here on nothing is known of the order in which these messages are served.
@@ -241,6 +266,7 @@ impl Watch {
                 Command::Operator { request, .. } => {
                     if let relaymesh::mail::OperatorRequest::DeadRedrive { .. } = **request {
                         self.messages.values_mut().for_each(|message| message.is_redriven = true);
+                        self.keys.disturb();
                     }
                 }
             }
@@ -303,12 +329,52 @@ impl Watch {
             });
             // After a crash that lost it, shard time may begin before it.
             message.applied = message.applied.min(now.time);
+            let queue = message.queue.clone();
+            self.take_options(now, key, queue, header, body);
         }
         key
     }
 
+    /// What few messages say of themselves.
+    fn take_options(
+        &mut self,
+        now: Now,
+        key: Key,
+        (namespace, queue): (Namespace, QueueName),
+        header: MessageHeader,
+        body: &[u8],
+    ) {
+        if !header.has_options {
+            return;
+        }
+        let message = proto::Message::decode(body).expect("its key was read");
+        if !message.dedup_id.is_empty() || !message.order_key.is_empty() {
+            self.displaced.insert(key);
+        }
+        if !message.dedup_id.is_empty() {
+            self.ids.applied(key, (namespace, queue, message.dedup_id), now.time);
+        } else if !message.order_key.is_empty()
+            && self.is_order_checked
+            && !self.oldest_dies
+            && (header.delay_ms, header.due, header.ttl_ms) == (0, Wall(0), 0)
+        {
+            let of_queue =
+                if queue.mailbox_owner().is_some() { self.attempts_max.1 } else { self.attempts_max.0 };
+            let attempts_max = if header.attempts_max == 0 { of_queue } else { header.attempts_max };
+            self.keys.applied(key, (namespace, queue, message.order_key), attempts_max);
+        }
+    }
+
     fn settle(&mut self, now: Now, settle: &Settle, leases: &[LeaseId]) {
         for lease in leases {
+            let may_end = match &settle.settlement {
+                Settlement::Ack => true,
+                Settlement::Nack { reject, .. } => *reject,
+                Settlement::Extend { .. } => false,
+            };
+            if may_end {
+                self.keys.ended(lease.message.0);
+            }
             if let Some(holding) = self.holding(*lease) {
                 match settle.settlement {
                     Settlement::Extend { lease_ms } => {
@@ -326,6 +392,7 @@ impl Watch {
     /// A publish acks these, at some time from now on.
     fn acked_with(&mut self, now: Now, leases: &[LeaseId]) {
         for lease in leases {
+            self.keys.ended(lease.message.0);
             if let Some(holding) = self.holding(*lease) {
                 holding.ends_by(now.time);
             }
@@ -428,15 +495,28 @@ impl Watch {
 
     fn published(&mut self, now: Now, key: Key, id: u64) {
         let turn = self.turn;
+        self.ids.seen(key, id, now.time);
+        self.keys.kept(key, id);
+        let has_own_place = !self.oldest_dies && !self.displaced.contains(&key);
+        let is_deduplicated = self.ids.has(key);
         let Some(message) = self.messages.get_mut(&key) else { return };
         if message.answered.is_none() {
             self.answered_lately.push(key);
+        }
+        if is_deduplicated {
+            // An answer that nobody heard may have been another one's.
+            message.id = Some(id);
         }
         message.id.get_or_insert(id);
         assert_eq!(message.id, Some(id), "message {key} was answered with two ids");
         let header = message.header;
         message.answered.get_or_insert((now.time, turn));
-        if !message.is_disturbed && header.delay_ms == 0 && header.due == Wall(0) && header.ttl_ms == 0 {
+        if has_own_place
+            && !message.is_disturbed
+            && header.delay_ms == 0
+            && header.due == Wall(0)
+            && header.ttl_ms == 0
+        {
             let rank = (9 - header.priority, id, key);
             self.waiting.entry(message.queue.clone()).or_default().insert(rank);
         }
@@ -489,6 +569,8 @@ impl Watch {
         let credit = self.credits.entry((plain(conn), subscription)).or_default();
         *credit -= 1;
         assert!(*credit >= 0, "{conn:?} is sent more than its credit on {subscription:?}");
+        self.ids.seen(key, id, now.time);
+        self.keys.sent(key, id);
         let granted_from = self.check_message(now, key, lease);
         if self.current.get(&client) != Some(&plain(conn)) {
             self.check_replaced(conn, key);
