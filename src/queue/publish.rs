@@ -54,7 +54,7 @@ impl Brain {
         if !digests.is_empty() && self.is_known(&asked, &digests, turn) {
             return;
         }
-        let Some(acked) = self.acked_with(&asked, turn) else { return };
+        let Some(mut acked) = self.acked_with(&asked, turn) else { return };
         if publish.producer.is_some_and(|producer| self.follows_turned_away(client, producer)) {
             let refused = self.nowhere_to_park();
             return self.refuse(publish.conn, publish.seq, messages.len(), bodies.len(), refused, turn);
@@ -65,7 +65,12 @@ impl Brain {
             self.freed_by(self.queues.find(namespace, publish.queue.as_str()), &acked)
         };
         let asking = Asking { producer: publish.producer, may_wait: freed.of_queue.0 == 0, freed };
-        match self.judge(namespace, publish.queue.as_str(), asking, messages, turn) {
+        let ids: Vec<u64> = acked.iter().map(|&slot| self.messages.at(slot).id).collect();
+        let judged = self.judge(namespace, publish.queue.as_str(), asking, messages, turn);
+        // Whoever made room may have pushed a dead letter out whose ack comes late.
+        let mut ids = ids.into_iter();
+        acked.retain(|&slot| ids.next().and_then(|id| self.messages.find(MessageId(id))) == Some(slot));
+        match judged {
             Ok((_, false)) if self.turns_away(client) => {
                 if let Some(producer) = publish.producer {
                     self.turn_away(client, producer);

@@ -546,3 +546,27 @@ fn of_a_batch_all_messages_appear_or_none() {
         assert!(crate::queue::record::decode(&record[..end]).is_err(), "{end} of {} bytes", record.len());
     }
 }
+
+/// A message that makes room is one dead letter more, and the one too many may be what is acked.
+#[test]
+fn a_dead_letter_that_is_forgotten_for_a_publish_which_acks_it_late_is_done_once() {
+    let mut world = World::new();
+    world.set(
+        "jobs",
+        &[("messages_max", "1"), ("dead_messages_max", "1"), ("when_full", "dead_letter_oldest")],
+    );
+    let conn = world.attach("worker");
+    world.publish(conn, "jobs", &["dead"]);
+    let leases = lease_all(&mut world, conn, "jobs");
+    let reject = Settlement::Nack { delay_ms: None, error: "".into(), reject: true };
+    world.settle(conn, &leases, reject);
+    let seq = world.seq();
+    world.command(Command::Unsubscribe { conn, seq, subscription: SubscriptionId(1) });
+    world.publish(conn, "jobs", &["makes room"]);
+    world.publish_acking(conn, "jobs", None, &leases, &[(PLAIN, b"next")]);
+    assert_eq!(acked(&world.commit()).len(), 2);
+    assert_eq!((world.stats("jobs").ready, world.stats("jobs").dead), (1, 1));
+    world.compact(100);
+    world.restart(0, Duration::ZERO);
+    assert_eq!((world.stats("jobs").ready, world.stats("jobs").dead), (1, 1));
+}
