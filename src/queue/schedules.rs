@@ -315,6 +315,8 @@ impl Brain {
         let known = self.schedules.find(namespace, spec.name.as_str());
         let old = known.map(|slot| &self.schedules.slab[slot as usize]);
         if let (Some(slot), Some(true)) = (known, old.map(|old| old.is_as(spec))) {
+            // A commit without a record never comes, and the answer waits for one.
+            self.append_schedule(slot, turn);
             return Ok(slot);
         }
         let share = self.schedules.shares.get(&namespace).copied().unwrap_or_default();
@@ -387,10 +389,11 @@ impl Brain {
         if schedule.is_paused != is_paused {
             schedule.is_paused = is_paused;
             schedule.since = turn.now.wall;
-            self.append_schedule(slot, turn);
             self.time_schedule(slot);
             self.set_schedules_timer(turn);
         }
+        // Also where nothing changed: the answer waits for a commit, and one without a record never comes.
+        self.append_schedule(slot, turn);
         let row = self.schedules.slab[slot as usize].row();
         turn.push_durable(Effect::Operator { conn, reply: Box::new(OperatorReply::Schedules(vec![row])) });
     }

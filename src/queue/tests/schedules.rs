@@ -641,3 +641,18 @@ fn through_jumps_restarts_and_compactions_each_time_comes_once() {
         }
     }
 }
+
+/// What was asked before may not be durable yet, and an answer that waits must have something to wait for.
+#[test]
+fn what_changes_nothing_is_answered_as_well() {
+    let mut world = World::new();
+    for _ in 0..2 {
+        assert_eq!(add(&mut world, spec("s", "@hourly", Misfire::Once)).name, "s");
+    }
+    for is_paused in [true, true, false, false] {
+        pause(&mut world, is_paused);
+    }
+    assert_eq!(rows(&mut world).len(), 1);
+    world.restart(0, Duration::ZERO);
+    assert!(!row(&mut world).paused);
+}
