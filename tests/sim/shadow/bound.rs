@@ -13,8 +13,11 @@ use super::asked::Stage;
 /// Topics that are bound, without their prefix.
 pub(crate) const TOPICS: [&str; 3] = ["e.a", "e.b", "e.a.x"];
 
-/// Patterns and what they take.
-pub(crate) const PATTERNS: [(&str, fn(&str) -> bool); 5] = [
+/// A pattern and what it takes.
+pub(crate) type Pattern = (&'static str, fn(&str) -> bool);
+
+/// Those that bindings have.
+pub(crate) const PATTERNS: [Pattern; 5] = [
     ("e.a", |topic| topic == "e.a"),
     ("e.*", |topic| topic.matches('.').count() == 1),
     ("e.>", |_| true),
@@ -29,8 +32,11 @@ pub(crate) struct Attributes {
     pub(crate) n: u8,
 }
 
-/// Filters and what they take.
-pub(crate) const FILTERS: [(&str, fn(Attributes) -> bool); 5] = [
+/// A filter and what it takes.
+pub(crate) type Filter = (&'static str, fn(Attributes) -> bool);
+
+/// Those that bindings have.
+pub(crate) const FILTERS: [Filter; 5] = [
     ("", |_| true),
     ("n < 5", |of| of.n < 5),
     ("kind = 'left' and n >= 3", |of| of.kind == Some("left") && of.n >= 3),
