@@ -10,6 +10,7 @@ mod model;
 mod operator;
 mod outbox;
 mod records;
+mod reference;
 mod scenarios;
 mod schedules;
 mod settings;
