@@ -211,6 +211,17 @@ impl Brain {
         freed
     }
 
+    /// Whether a publish gives back of the namespace what it takes, its messages and, unless there is room for them, its bytes.
+    pub(super) fn is_covered(&self, queue: u32, (messages, bytes): (u64, u64), freed: Freed) -> bool {
+        let freed = freed.of_all;
+        if freed.0 == 0 || messages > freed.0 {
+            return false;
+        }
+        let tenant = self.queues.tenant(self.queues.at(queue).namespace);
+        let bytes_max = tenant.quota.rules.bytes_max.unwrap_or(u64::MAX);
+        bytes <= freed.1 || (tenant.bytes - freed.1).saturating_add(bytes) <= bytes_max
+    }
+
     /// Whether a parked publish gives back what it takes of the namespace, and fits its queue: it need not wait for those
     /// that wait for the namespace.
     pub(super) fn parked_goes_free(&mut self, parked: u32, now: Time) -> bool {

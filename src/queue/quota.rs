@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 
 use crate::clock::Time;
 use crate::mail::{RefusalCode, Refused};
-use crate::queue::ack_and_publish::Freed;
 use crate::queue::config::NamespaceRules;
 use crate::queue::messages::NIL;
 use crate::queue::queues::NamespaceId;
@@ -198,17 +197,6 @@ impl Brain {
         }
         self.may_go_first(queue)?;
         self.publish_rate_met(queue, messages, 0, now).map_or(Ok(()), Err)
-    }
-
-    /// Whether a publish gives back of the namespace what it takes, its messages and, unless there is room for them, its bytes.
-    pub(super) fn is_covered(&self, queue: u32, (messages, bytes): (u64, u64), freed: Freed) -> bool {
-        let freed = freed.of_all;
-        if freed.0 == 0 || messages > freed.0 {
-            return false;
-        }
-        let tenant = self.queues.tenant(self.queues.at(queue).namespace);
-        let bytes_max = tenant.quota.rules.bytes_max.unwrap_or(u64::MAX);
-        bytes <= freed.1 || (tenant.bytes - freed.1).saturating_add(bytes) <= bytes_max
     }
 
     /// Whether a publish that gives back what it takes of the namespace may go in now: only those that wait for room in
