@@ -121,7 +121,8 @@ impl Brain {
     #[must_use]
     pub fn shard_time(&self, wall: Wall) -> Time {
         let (time, last) = self.clock;
-        Time(time.0 + wall.0.saturating_sub(last.0))
+        // Something may have died after the newest clock of the log, and what dies from now on died later.
+        Time(time.0 + wall.0.saturating_sub(last.0)).max(self.last_death())
     }
 
     /// Ends the replay: tells the log what is still needed, counts this boot durably, makes leased messages ready and
@@ -333,6 +334,9 @@ impl Brain {
     }
 
     fn replay_clock(&mut self, time: Time, wall: Wall) {
+        if self.clock.1 == Wall(0) {
+            self.time_first_deaths(time, wall);
+        }
         if time >= self.clock.0 {
             self.clock = (time, wall);
         }
@@ -477,8 +481,10 @@ impl Brain {
             self.keep_failure(slot, FailureKept { attempt, wall, client, error, lasted_ms });
         }
         self.place_again(slot, snapshot.standing, snapshot.died);
-        if let Some(time) = snapshot.died_time {
-            self.messages.rare_mut(slot).died = time;
+        if matches!(snapshot.standing, Standing::Dead(_) | Standing::Holding(_)) {
+            // It may have died long before the record was written.
+            let guess = self.time_at(snapshot.died).min(self.time_of_death(snapshot.died));
+            self.messages.rare_mut(slot).died = snapshot.died_time.unwrap_or(guess);
         }
     }
 

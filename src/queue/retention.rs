@@ -77,14 +77,33 @@ impl Brain {
         self.messages.rare(slot).map_or(Time(0), |rare| rare.died)
     }
 
-    /// What shard time was when a record says that the wall clock stood so. Right to a second for a record that stands
-    /// where the replay is; its wall clock may have been put forward or back since.
+    /// What shard time was when a record that stands where the replay is says that the wall clock stood so. Right to a
+    /// second: when it was written the newest clock was no older, whatever the wall clock was set to since. 0 while the log
+    /// has told of no clock, which [`Brain::time_first_deaths`] makes up for.
     pub(super) fn time_of_death(&self, wall: Wall) -> Time {
         let (time, at) = self.clock;
-        match wall.0.checked_sub(at.0) {
-            Some(later) => Time(time.0.saturating_add(later.min(CLOCK_INTERVAL_MS))),
-            None => Time(time.0.saturating_sub(at.0 - wall.0)),
+        if at == Wall(0) {
+            return Time(0);
         }
+        Time(time.0.saturating_add(wall.0.saturating_sub(at.0).min(CLOCK_INTERVAL_MS)))
+    }
+
+    /// This is the first clock that is left in the log: what died before it went by one whose segment is free by now.
+    pub(super) fn time_first_deaths(&mut self, time: Time, wall: Wall) {
+        let slots: Vec<u32> =
+            self.queues.slab.iter().flat_map(|(_, queue)| queue.dead.values().copied()).collect();
+        for slot in slots {
+            let rare = self.messages.rare_mut(slot);
+            if let (Some((_, died)), Time(0)) = (rare.dead, rare.died) {
+                rare.died = Time(time.0.saturating_sub(wall.0.saturating_sub(died.0)));
+            }
+        }
+    }
+
+    /// The latest time at which one of the dead letters died.
+    pub(super) fn last_death(&self) -> Time {
+        let slots = self.queues.slab.iter().flat_map(|(_, queue)| queue.dead.values());
+        slots.map(|&slot| self.died(slot)).max().unwrap_or_default()
     }
 
     /// Sets the time at which the dead letters of a queue are looked at next, for they, or its settings, changed.

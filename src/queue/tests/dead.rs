@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::{event_message, message_attributes};
+use crate::queue::record;
 
 fn history(world: &mut World, queue: &str) -> Vec<FailedAttempt> {
     world.dead(queue).remove(0).history
@@ -197,6 +198,87 @@ fn a_jump_of_the_wall_clock_forgets_no_dead_letter() {
     world.restart(0, Duration::ZERO);
     assert_eq!(world.stats("jobs").dead, 1);
     world.advance(Duration::from_secs(2));
+    assert_eq!(world.stats("jobs").dead, 0);
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Leases one message of a queue, which has to have one.
+fn lease_one(world: &mut World, conn: ConnKey, queue: &str) -> LeaseId {
+    world.subscribe(conn, 1, queue, 1);
+    deliveries(&world.commit())[0].0.lease
+}
+
+/// The newest clock of the log may be a second older than the newest death.
+#[test]
+fn who_dies_after_a_restart_died_later_also_where_the_wall_clock_went_back() {
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    world.publish(conn, "jobs", &["a", "b"]);
+    let lease = lease_one(&mut world, conn, "jobs");
+    world.advance(Duration::from_millis(900));
+    world.settle(conn, &[lease], reject("no"));
+    world.commit();
+    let died = world.now.time;
+    world.now.wall.0 -= HOUR_MS;
+    world.restart(0, Duration::ZERO);
+    assert_eq!(world.now.time, died);
+    let conn = world.attach("worker");
+    let second = lease_one(&mut world, conn, "jobs");
+    world.settle(conn, &[second], reject("no"));
+    world.set("jobs", &[("dead_messages_max", "1")]);
+    world.advance(Duration::ZERO);
+    assert_eq!(ids(&world.dead("jobs")), [second.message.0]);
+}
+
+/// Between the newest clock of the log and the death.
+#[test]
+fn a_wall_clock_set_right_before_a_death_moves_it_by_a_second_at_most() {
+    for by_ms in [-(HOUR_MS as i64), HOUR_MS as i64] {
+        let mut world = World::new();
+        world.set("jobs", &[("dead_ttl", "10m")]);
+        let conn = world.attach("worker");
+        world.publish(conn, "jobs", &["a"]);
+        let lease = lease_one(&mut world, conn, "jobs");
+        world.now.wall.0 = world.now.wall.0.saturating_add_signed(by_ms);
+        world.settle(conn, &[lease], reject("no"));
+        // The log says so before it is restarted.
+        world.advance(Duration::from_secs(1));
+        world.publish(conn, "other", &["x"]);
+        world.commit();
+        world.restart(0, Duration::ZERO);
+        world.advance(Duration::from_millis(598_999));
+        assert_eq!(world.stats("jobs").dead, 1, "set by {by_ms} ms");
+        world.advance(Duration::from_millis(1001));
+        assert_eq!(world.stats("jobs").dead, 0, "set by {by_ms} ms");
+    }
+}
+
+/// The clock that a death was written after goes first when the log frees its oldest segment.
+#[test]
+fn a_death_at_the_beginning_of_the_log_keeps_its_time() {
+    let mut world = World::new();
+    world.set("jobs", &[("dead_ttl", "10s")]);
+    let conn = world.attach("worker");
+    world.publish(conn, "jobs", &["a"]);
+    let lease = lease_one(&mut world, conn, "jobs");
+    let count = world.journal.records.len();
+    world.compact(count);
+    world.settle(conn, &[lease], reject("no"));
+    let died = world.now.time;
+    world.advance(Duration::from_secs(2));
+    world.publish(conn, "other", &["x"]);
+    world.commit();
+    // What is left begins with the message, as it was moved.
+    let is_snapshot = |record: &[u8]| matches!(record::decode(record), Ok(record::Record::Snapshot(_)));
+    let before = world.journal.records.values().position(|(_, record)| is_snapshot(record)).unwrap();
+    world.compact(before);
+    world.restart(0, Duration::ZERO);
+    let slot = world.brain.messages.find(lease.message).unwrap();
+    assert_eq!(world.brain.died(slot), died);
+    world.advance(Duration::from_millis(7999));
+    assert_eq!(world.stats("jobs").dead, 1);
+    world.advance(Duration::from_millis(1));
     assert_eq!(world.stats("jobs").dead, 0);
 }
 
