@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Time, Wall};
+use crate::clock::{Now, Time, Wall};
 use crate::limits::HISTORY_MAX;
 use crate::log::Ticket;
 use crate::message::RetryOptions;
@@ -86,21 +86,21 @@ impl Brain {
 
     /// Sees whether the wall clock jumped forward while messages wait for it: those whose time came are ready then. That it
     /// jumped back is noticed when they would be due.
-    pub(super) fn look_at_wall(&mut self, turn: &mut Turn<'_>) {
-        self.wall_looked = turn.now.time;
-        let ahead_ms = turn.now.wall.0.wrapping_sub(turn.now.time.0) as i64;
-        let jumped_ms = ahead_ms.saturating_sub(self.wall_ahead_ms);
+    pub(super) fn look_at_wall(&mut self, now: Now) {
+        self.wall_looked = now.time;
+        let ahead_ms = now.wall.0.wrapping_sub(now.time.0) as i64;
+        let jumped_ms = self.wall_ahead_ms.map_or(i64::MAX, |known| ahead_ms.saturating_sub(known));
         if (0..WALL_DRIFT_MS).contains(&jumped_ms) {
             return;
         }
-        self.wall_ahead_ms = ahead_ms;
+        self.wall_ahead_ms = Some(ahead_ms);
         if jumped_ms < 0 {
             return;
         }
         for slot in self.messages.waiting_for_wall() {
             let Some(rare) = self.messages.rare(slot) else { continue };
-            let wait_ms = rare.due.0.saturating_sub(turn.now.wall.0);
-            let until = Time(turn.now.time.0.saturating_add(wait_ms)).max(rare.no_sooner);
+            let wait_ms = rare.due.0.saturating_sub(now.wall.0);
+            let until = Time(now.time.0.saturating_add(wait_ms)).max(rare.no_sooner);
             let message = self.messages.at(slot);
             match message.state {
                 State::Blocked => self.messages.rare_mut(slot).until = until,

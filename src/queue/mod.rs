@@ -209,9 +209,10 @@ pub struct Brain {
     /// Epochs given in this boot.
     epochs: u32,
     next_id: u64,
-    /// When the wall clock was last looked at for messages that wait for it, and how far ahead of the shard's it was.
+    /// When the wall clock was last looked at for messages that wait for it, and how far ahead of the shard's it was; `None`
+    /// before the first look, for what was replayed was timed by other clocks.
     wall_looked: Time,
-    wall_ahead_ms: i64,
+    wall_ahead_ms: Option<i64>,
     /// The newest clock known to be in the log.
     clock: (Time, Wall),
     clock_held: Held,
@@ -275,7 +276,7 @@ impl Brain {
             epochs: 0,
             next_id: 1,
             wall_looked: Time(0),
-            wall_ahead_ms: 0,
+            wall_ahead_ms: None,
             clock: (Time(0), Wall(0)),
             clock_held: Held::default(),
             uncommitted: VecDeque::new(),
@@ -361,7 +362,7 @@ impl Brain {
     pub fn expire(&mut self, turn: &mut Turn<'_>) {
         self.begin(turn);
         if self.messages.dues() > 0 {
-            self.look_at_wall(turn);
+            self.look_at_wall(turn.now);
         }
         while let Some((_, key)) = self.wheel.pop_expired(turn.now.time) {
             match Timer::of(key) {

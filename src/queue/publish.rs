@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::{Time, Wall};
+use crate::clock::{Now, Time, Wall};
 use crate::ids::{Boot, ConnKey, LeaseId, MessageId, ProducerId};
 use crate::log::{Position, Room};
 use crate::mail::{
@@ -422,6 +422,10 @@ impl Brain {
     ) -> Option<Time> {
         let mut wait_ms = header.delay_ms;
         if header.due > wall {
+            if self.is_started {
+                // It is timed by the wall clock as it goes now, whichever way it jumped since the last look.
+                self.look_at_wall(Now { time, wall });
+            }
             wait_ms = wait_ms.max(header.due.0 - wall.0);
             self.messages.set_due(slot, header.due);
             self.messages.rare_mut(slot).no_sooner = Time(time.0.saturating_add(header.delay_ms));

@@ -29,8 +29,9 @@
 //!  9 redriven  v message, v time, text queue; version 2: [v order], its place among the messages of its ordering key
 //! 10 snapshot  v message, v published wall, v attempt, v boot, v spent, v attempts max, u8 priority,
 //!              u8 state (0 ready, 1 scheduled, 2 attempt open, 3 dead, 4 dead and holds its ordering key; 128 with an
-//!              order), v argument (time or reason), [v order], v died wall, [version 2: v died time (0: not dead)],
-//!              v expires (0: never), v due wall (0: none),
+//!              order), v argument (time or reason), [v order], v died wall, [version 2: v time (0: none) when it
+//!              died, or before which a message with a due wall is not ready], v expires (0: never),
+//!              v due wall (0: none),
 //!              v failures × (v attempt, v wall, text client, text error [version 2: v lasted + 1]),
 //!              text namespace, text queue, v body length, body
 //! 11 mark      text namespace, u64le producer, v unanswered from, v count, count × (v sequence, v first id, v count)
@@ -80,7 +81,7 @@ const VERSION_WITH_PARTS: u8 = 2;
 const VERSION_WITH_ORDER: u8 = 2;
 /// In a snapshot's state: it has an order.
 const HAS_ORDER: u8 = 0x80;
-/// Of what tells how long attempts lasted, and by shard time when a message died.
+/// Of what tells how long attempts lasted, and by shard time when a message died or may be ready.
 const VERSION_WITH_TIMES: u8 = 2;
 /// Of attempts that say in which boot they were begun.
 const VERSION_WITH_BOOT: u8 = 2;
@@ -462,8 +463,9 @@ pub struct SnapshotRecord<'a> {
     pub standing: Standing,
     /// When it died; 0 unless dead.
     pub died: Wall,
-    /// The same in shard time, where the record says it.
-    pub died_time: Option<Time>,
+    /// The same in shard time, where the record says it; of a message that waits for the wall clock, the time before which it
+    /// is not ready although that came.
+    pub time: Option<Time>,
     /// When it expires; 0 for never.
     pub expires: Time,
     /// The wall clock it waits for; 0 for none.

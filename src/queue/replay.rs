@@ -1,5 +1,7 @@
 //! From the log back to where the shard stood: replay, start, and the writing anew of what an old segment holds.
 
+use std::time::Duration;
+
 use crate::clock::{Now, Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::log::Position;
@@ -277,7 +279,10 @@ impl Brain {
             priority: message.priority,
             standing,
             died: dead.map_or(Wall(0), |(_, wall)| wall),
-            died_time: dead.and(rare).map(|rare| rare.died),
+            time: rare.and_then(|rare| match dead {
+                Some(_) => Some(rare.died),
+                None => (rare.due != Wall(0)).then_some(rare.no_sooner),
+            }),
             expires: message.expires,
             due: rare.map_or(Wall(0), |rare| rare.due),
             order: rare.map_or(0, |rare| rare.order),
@@ -466,10 +471,11 @@ impl Brain {
         message.spent = u16::try_from(snapshot.spent).unwrap_or(u16::MAX);
         message.expires = snapshot.expires;
         if snapshot.due != Wall(0) {
-            // It may have asked for a delay as well, which the message itself still says.
+            // It may have asked for a delay as well. An older record leaves that to the message itself.
             let delay_ms =
-                message_header(snapshot.body, snapshot.body.len()).map_or(0, |header| header.delay_ms);
-            self.messages.rare_mut(slot).no_sooner = Time(placed.time.0.saturating_add(delay_ms));
+                || message_header(snapshot.body, snapshot.body.len()).map_or(0, |header| header.delay_ms);
+            let no_sooner = snapshot.time.unwrap_or_else(|| placed.time + Duration::from_millis(delay_ms()));
+            self.messages.rare_mut(slot).no_sooner = no_sooner;
             self.messages.set_due(slot, snapshot.due);
         }
         if snapshot.order != 0 {
@@ -484,7 +490,7 @@ impl Brain {
         if matches!(snapshot.standing, Standing::Dead(_) | Standing::Holding(_)) {
             // It may have died long before the record was written.
             let guess = self.time_at(snapshot.died).min(self.time_of_death(snapshot.died));
-            self.messages.rare_mut(slot).died = snapshot.died_time.unwrap_or(guess);
+            self.messages.rare_mut(slot).died = snapshot.time.unwrap_or(guess);
         }
     }
 

@@ -344,7 +344,7 @@ impl<'a> Reader<'a> {
             return Err(RecordError::Value);
         }
         let died = Wall(self.v()?);
-        let died_time = if version == VERSION { 0 } else { self.v()? };
+        let time = if version == VERSION { 0 } else { self.v()? };
         let (expires, due) = (Time(self.v()?), Wall(self.v()?));
         let failures = self.list(4, |reader| {
             let (attempt, wall) = (reader.u32()?, Wall(reader.v()?));
@@ -363,7 +363,7 @@ impl<'a> Reader<'a> {
             priority,
             standing,
             died,
-            died_time: (died_time > 0).then_some(Time(died_time)),
+            time: (time > 0).then_some(Time(time)),
             expires,
             due,
             order,

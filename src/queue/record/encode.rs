@@ -255,8 +255,8 @@ fn put_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
     if snapshot.order != 0 {
         put(out, snapshot.order);
     }
-    let died_time = snapshot.died_time.unwrap_or_default().0;
-    let numbers = [snapshot.died.0, died_time, snapshot.expires.0, snapshot.due.0];
+    let time = snapshot.time.unwrap_or_default().0;
+    let numbers = [snapshot.died.0, time, snapshot.expires.0, snapshot.due.0];
     numbers.into_iter().for_each(|number| put(out, number));
     put(out, snapshot.failures.len() as u64);
     for failure in &snapshot.failures {

@@ -114,7 +114,7 @@ proptest! {
             priority,
             standing,
             died: Wall(numbers[2]),
-            died_time: Some(Time(numbers[1] / 2)).filter(|time| time.0 > 0),
+            time: Some(Time(numbers[1] / 2)).filter(|time| time.0 > 0),
             expires: Time(numbers[3]),
             due: Wall(numbers[0] / 3),
             order: numbers[1] % 3,
@@ -239,7 +239,7 @@ fn the_first_version_of_failures_is_still_read() {
     ];
     let Ok(Record::Snapshot(decoded)) = record::decode(&snapshot) else { panic!("not a snapshot") };
     assert_eq!(
-        (decoded.died, decoded.died_time, decoded.standing),
+        (decoded.died, decoded.time, decoded.standing),
         (Wall(9), None, Standing::Dead(Reason::Rejected))
     );
     let failure = Failure { attempt: 2, wall: Wall(9), client: "c", error: "no", lasted_ms: None };

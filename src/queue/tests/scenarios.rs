@@ -5,6 +5,7 @@ use crate::limits;
 use crate::queue::WhenFull;
 use crate::queue::directory::Lease;
 use crate::queue::messages::Message;
+use crate::queue::record;
 
 fn attempt_of(deliveries: &[(Deliver, String)]) -> Vec<(u32, &str)> {
     deliveries.iter().map(|(deliver, body)| (deliver.lease.attempt, body.as_str())).collect()
@@ -984,4 +985,63 @@ fn what_is_due_by_the_wall_clock_follows_its_jumps() {
     jump(&mut world, -(TEN_YEARS_MS as i64));
     world.advance(Duration::from_secs(2));
     assert_eq!(world.stats("jobs").scheduled, 0, "a retry waits for its backoff alone");
+    // Back while nothing waits, and forward again.
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    due_in(&mut world, conn, 1_000);
+    world.advance(Duration::from_secs(1));
+    jump(&mut world, -(HOUR_MS as i64));
+    due_in(&mut world, conn, 5_000);
+    jump(&mut world, HOUR_MS as i64);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.stats("jobs").ready, 2);
+    // The same between two looks, while another one waits.
+    due_in(&mut world, conn, 10 * HOUR_MS);
+    world.now.wall.0 -= HOUR_MS;
+    due_in(&mut world, conn, 5_000);
+    world.now.wall.0 += HOUR_MS;
+    world.advance(Duration::from_secs(1));
+    assert_eq!((world.stats("jobs").ready, world.stats("jobs").scheduled), (3, 1));
+}
+
+/// What was timed by the clocks of another life is looked at anew after a start.
+#[test]
+fn a_due_time_that_came_has_come_after_a_restart_too() {
+    // The wall clock shows what the shard's does then, as on the first day of a server.
+    let mut world = World::new();
+    world.advance(Duration::from_millis(2 * HOUR_MS));
+    world.now.wall = Wall(world.now.time.0 - HOUR_MS);
+    let conn = world.attach("c");
+    let due = MessageHeader { due: Wall(world.now.wall.0 + HOUR_MS), ..Default::default() };
+    world.publish_with(conn, "jobs", None, &[(due, b"x")]);
+    jump(&mut world, HOUR_MS as i64);
+    world.advance(Duration::from_secs(2));
+    assert_eq!(world.stats("jobs").ready, 1);
+    world.publish(conn, "other", &["x"]);
+    world.commit();
+    world.restart(0, Duration::ZERO);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.stats("jobs").ready, 1);
+}
+
+/// It is moved when the wall clock has just been set forward, and the newest clock of the log is from before.
+#[test]
+fn a_message_that_is_moved_still_waits_for_its_due_time_alone() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    let due = MessageHeader { due: Wall(world.now.wall.0 + 5_000), ..Default::default() };
+    world.publish_with(conn, "jobs", None, &[(due, b"x")]);
+    jump(&mut world, -(HOUR_MS as i64));
+    world.advance(Duration::from_secs(6));
+    let count = world.journal.records.len();
+    let is_publish = |record: &[u8]| matches!(record::decode(record), Ok(record::Record::Publish(_)));
+    let before = world.journal.records.values().position(|(_, record)| is_publish(record)).unwrap();
+    world.compact(before);
+    world.now.wall.0 += HOUR_MS;
+    world.compact(count - before);
+    world.publish(conn, "other", &["x"]);
+    world.commit();
+    world.restart(0, Duration::ZERO);
+    world.advance(Duration::from_secs(1));
+    assert_eq!((world.stats("jobs").ready, world.stats("jobs").scheduled), (1, 0));
 }
