@@ -75,6 +75,15 @@ impl Ledger {
             || leases + self.deaths.starts >= entry.facts.attempts_max
     }
 
+    /// The same of a message that no client and no operator saw: it may have been leased all the same, and each start counts
+    /// an attempt that it cut short.
+    pub(super) fn may_unseen_have_died(&self) -> bool {
+        let unseen = self.deaths.leases.iter().filter(|(id, _)| !self.seen.contains_key(id));
+        let leases = unseen.map(|(_, &leases)| leases).max().unwrap_or(0);
+        let attempts_max = self.attempts.0.min(self.attempts.1);
+        self.deaths.oldest_dies || self.deaths.reads_bodies || leases + self.deaths.starts >= attempts_max
+    }
+
     /// The dead letters of a queue were listed; `is_all` when these are all of them.
     pub(crate) fn dead_listed(&mut self, queue: &FullName, rows: &[DeadLetter], is_all: bool, now: Now) {
         if let Some(ttl_ms) = self.deaths.ttl_ms.filter(|_| self.deaths.is_steady) {

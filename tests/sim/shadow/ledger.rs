@@ -80,13 +80,13 @@ pub(crate) struct Ledger {
     pub(super) entries: BTreeMap<u64, Entry>,
     /// Whose each id is: of those with one deduplication id, the one that was seen.
     pub(super) keys: BTreeMap<u64, u64>,
-    seen: BTreeMap<u64, u64>,
+    pub(super) seen: BTreeMap<u64, u64>,
     pub(crate) bound: Bound,
     pub(crate) timed: Timed,
     pub(super) deaths: Deaths,
     next_own: u64,
     /// Attempts at messages of a work queue and of a mailbox.
-    attempts: (u32, u32),
+    pub(super) attempts: (u32, u32),
     /// What was said since the first write that is not synced.
     claims: Vec<Claim>,
     pub(crate) deliveries: u64,
@@ -508,7 +508,9 @@ impl Ledger {
             self.entry(*key).in_dead_letters = true;
         }
         let forgets = self.forgetful_queues();
-        self.timed.check(self.is_wall_steady(), forgets.is_empty() && !self.deaths.any_purged);
+        let any_forgotten = self.deaths.ttl_ms.is_some() && self.may_unseen_have_died();
+        let is_complete = forgets.is_empty() && !self.deaths.any_purged && !any_forgotten;
+        self.timed.check(self.is_wall_steady(), is_complete);
         for (key, entry) in &self.entries {
             match entry.fate {
                 Fate::Unanswered => panic!("the publish of message {key} was never answered"),
