@@ -341,6 +341,12 @@ impl Brain {
     fn replay_clock(&mut self, time: Time, wall: Wall) {
         if self.clock.1 == Wall(0) {
             self.time_first_deaths(time, wall);
+            // And when they were published, which is there as the wall clock stood.
+            for slot in self.messages.slots() {
+                let message = self.messages.at_mut(slot);
+                let ago_ms = wall.0.saturating_sub(message.published.0);
+                message.published = Time(time.0.saturating_sub(ago_ms));
+            }
         }
         if time >= self.clock.0 {
             self.clock = (time, wall);
