@@ -328,3 +328,45 @@ fn on_threads_a_failed_write_is_told_and_ends_the_shard() {
     assert!(matches!(running.engine.stop(), Ended::Failed(_)));
     assert!(!std::iter::from_fn(|| running.effects.next_batch()).any(|batch| has_ack(&batch.effects)));
 }
+
+/// Publishes one after the other, each once the one before is answered: nothing comes while a commit is under way.
+fn publish_calmly(running: &Running, seqs: std::ops::RangeInclusive<u64>) {
+    for seq in seqs {
+        running.commands.send(publish(seq)).unwrap();
+        assert!(running.next(|effect| matches!(effect, Effect::PublishAcked(_))).is_some(), "{seq}");
+    }
+}
+
+#[test]
+fn on_threads_what_the_brains_own_thread_writes_is_there_after_a_restart() {
+    let storage = SimStorage::new(1);
+    let running = run(&storage);
+    running.commands.send(attach()).unwrap();
+    publish_calmly(&running, 1..=20);
+    storage.power_loss();
+    running.engine.stop();
+
+    let running = run(&storage);
+    running.commands.send(attach()).unwrap();
+    running.commands.send(publish(1)).unwrap();
+    let acked = running.next(|effect| matches!(effect, Effect::PublishAcked(_)));
+    assert!(
+        matches!(acked, Some(Effect::PublishAcked(acked)) if acked.first_id == MessageId(21)),
+        "{acked:?}"
+    );
+    running.engine.stop();
+}
+
+#[test]
+fn on_threads_a_failed_write_of_the_brains_own_thread_is_told_and_ends_the_shard() {
+    let storage = SimStorage::new(1);
+    let running = run(&storage);
+    running.commands.send(attach()).unwrap();
+    publish_calmly(&running, 1..=20);
+    storage.fail(Fault::FailWrite, 0);
+    running.commands.send(publish(21)).unwrap();
+    let reason = running.failures.recv_timeout(PATIENCE).unwrap();
+    assert!(!reason.is_empty());
+    assert!(matches!(running.engine.stop(), Ended::Failed(_)));
+    assert!(!std::iter::from_fn(|| running.effects.next_batch()).any(|batch| has_ack(&batch.effects)));
+}

@@ -2,7 +2,9 @@
 //!
 //! The brain's thread owns the shard. It sleeps until its bell rings or a deadline comes, and then does one turn:
 //! take what the committer and the housekeeper finished, apply the mail, fire timers, hand the committer the next
-//! batch, let effects go. Commits need no timer: whatever arrived while one batch was being written is the next.
+//! batch, let effects go. Commits need no timer: whatever arrived while one batch was being written is the next. Where
+//! nothing arrives meanwhile, commit after commit, because all who publish wait for their answers, there is nothing to do
+//! beside the writing, and the brain's thread does that itself.
 
 use std::io;
 use std::sync::Arc;
@@ -21,6 +23,11 @@ use crate::telemetry::ShardMetrics;
 
 /// Batches of commands applied in one turn before effects are let go.
 const BATCHES_PER_TURN_MAX: usize = 64;
+
+/// After so many short commits during which no mail came, the brain's thread writes the next one itself.
+const CALM_COMMITS_MIN: u32 = 4;
+/// What counts as short, in microseconds: nothing else is done while the brain's thread writes.
+const CALM_COMMIT_US_MAX: u64 = 1000;
 
 /// The shard's ends of its lanes.
 #[derive(Debug)]
@@ -173,6 +180,10 @@ struct BrainThread {
     committer: Worker<Batch, Written>,
     /// When the batch being written was handed over, in microseconds.
     commit_started_us: u64,
+    /// Mail came while it was being written.
+    has_come: bool,
+    /// Short commits in a row during which none came.
+    calm_commits: u32,
     housekeeper: Worker<Chore, ChoreDone>,
     /// Touches memory for the first time, which takes longer than all else in a publish.
     provider: Worker<usize, io::Result<Block>>,
@@ -219,6 +230,8 @@ impl BrainThread {
             stop,
             committer,
             commit_started_us: 0,
+            has_come: false,
+            calm_commits: 0,
             housekeeper,
             provider,
         })
@@ -229,7 +242,7 @@ impl BrainThread {
             let mut worked = self.take_finished()?;
             worked |= self.apply_mail();
             worked |= self.fire_timers();
-            self.give_work();
+            worked |= self.give_work()?;
             self.send_effects();
             if worked {
                 continue;
@@ -249,17 +262,9 @@ impl BrainThread {
     /// Takes what the committer and the housekeeper finished.
     fn take_finished(&mut self) -> Result<bool, LogError> {
         let mut worked = false;
-        if let Some(Written { batch, result }) = self.committer.take() {
+        if let Some(written) = self.committer.take() {
             worked = true;
-            if let Err(error) = result {
-                self.shard.batch_failed(batch);
-                return Err(error);
-            }
-            let took_us = self.clock.micros() - self.commit_started_us;
-            let latency =
-                if batch.is_sync() { &self.metrics.sync_latency_us } else { &self.metrics.commit_latency_us };
-            latency.record(took_us);
-            self.shard.batch_done(self.clock.now(), batch);
+            self.commit_done(written)?;
         }
         if let Some(done) = self.housekeeper.take() {
             worked = true;
@@ -276,12 +281,28 @@ impl BrainThread {
         Ok(worked)
     }
 
+    fn commit_done(&mut self, Written { batch, result }: Written) -> Result<(), LogError> {
+        if let Err(error) = result {
+            self.shard.batch_failed(batch);
+            return Err(error);
+        }
+        let took_us = self.clock.micros() - self.commit_started_us;
+        let latency =
+            if batch.is_sync() { &self.metrics.sync_latency_us } else { &self.metrics.commit_latency_us };
+        latency.record(took_us);
+        let is_calm = !self.has_come && took_us < CALM_COMMIT_US_MAX;
+        self.calm_commits = if is_calm { self.calm_commits.saturating_add(1) } else { 0 };
+        self.shard.batch_done(self.clock.now(), batch);
+        Ok(())
+    }
+
     fn apply_mail(&mut self) -> bool {
         for applied in 0..BATCHES_PER_TURN_MAX {
             if self.shard.is_congested() {
                 return applied > 0;
             }
             let Some((_, mut batch)) = self.commands.next_batch() else { return applied > 0 };
+            self.has_come = true;
             self.shard.apply(self.clock.now(), &mut batch);
         }
         true
@@ -296,7 +317,9 @@ impl BrainThread {
         due
     }
 
-    fn give_work(&mut self) {
+    /// Whether a batch was written at once.
+    fn give_work(&mut self) -> Result<bool, LogError> {
+        let mut is_written = false;
         if !self.committer.busy
             && let Some(batch) = self.shard.seal()
         {
@@ -306,7 +329,17 @@ impl BrainThread {
                 self.metrics.log_written_bytes.add(batch.bytes() as u64);
             }
             self.commit_started_us = self.clock.micros();
-            self.committer.give(batch);
+            self.has_come = false;
+            if self.calm_commits < CALM_COMMITS_MIN || batch.is_sync() {
+                self.committer.give(batch);
+            } else {
+                // Everybody waits for this commit: to hand it to another thread and be woken again would only make it longer.
+                self.send_effects();
+                let result = batch.write();
+                self.has_come = !self.commands.is_empty();
+                self.commit_done(Written { batch, result })?;
+                is_written = true;
+            }
         }
         if !self.housekeeper.busy
             && let Some(chore) = self.shard.next_chore()
@@ -318,6 +351,7 @@ impl BrainThread {
         {
             self.provider.give(bytes);
         }
+        Ok(is_written)
     }
 
     fn send_effects(&mut self) {
