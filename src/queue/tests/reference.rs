@@ -660,7 +660,7 @@ impl Run {
         if verdict == Verdict::New {
             // Room is made before anything is acked.
             self.let_doomed_die(0, "pass on");
-            self.forget_most_dead();
+            self.forget_most_dead(Some(lease.message.0));
             self.plain.rows.remove(&lease.message.0);
             let row = self.row(to, &header);
             self.wanted.push((to, body, row));
@@ -893,7 +893,7 @@ impl Run {
     fn compare(&mut self, step: usize, what: &str) {
         self.let_doomed_die(step, what);
         self.match_new(step, what);
-        self.forget_most_dead();
+        self.forget_most_dead(None);
         let there: BTreeMap<u64, String> = self
             .world
             .brain
@@ -994,8 +994,9 @@ impl Run {
         assert!(new.is_empty(), "step {step} ({what}): nobody published {new:?}");
     }
 
-    /// Dead letters beyond their bound go, those first that died first. Who of those that died at once is up to the queue.
-    fn forget_most_dead(&mut self) {
+    /// Dead letters beyond their bound go, those first that died first. Who of those that died at once is up to the queue;
+    /// that one which is acked is not there any more does not say that it was this one.
+    fn forget_most_dead(&mut self, acked: Option<u64>) {
         for queue in QUEUES {
             let dead = self.plain.rows.iter().filter_map(|(&id, row)| match row.is {
                 Is::Dead(_, died) if row.queue == queue => Some((died, id)),
@@ -1007,7 +1008,7 @@ impl Run {
                 continue;
             }
             let is_there = |id: u64| self.world.brain.messages.find(MessageId(id)).is_some();
-            dead.sort_unstable_by_key(|&(died, id)| (died, is_there(id)));
+            dead.sort_unstable_by_key(|&(died, id)| (died, is_there(id), acked == Some(id)));
             dead.iter().take(over).for_each(|(_, id)| _ = self.plain.rows.remove(id));
         }
     }
