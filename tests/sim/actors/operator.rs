@@ -179,7 +179,7 @@ impl Operator {
                 assert!(rows.len() <= 1, "one dead letter was asked for");
                 if let Some(row) = rows.pop() {
                     let body = row.body.as_deref().expect("a dead letter that is shown has its body");
-                    let key = ledger.key_in(&queue, key_of(body), body);
+                    let key = ledger.key_in(&queue, key_of(body), MessageId(row.id), body);
                     ledger.dead_shown(key, &queue, &row);
                     self.shown.push((queue, key, row));
                 }

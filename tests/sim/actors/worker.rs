@@ -58,7 +58,7 @@ impl World {
             let queue =
                 queue.unwrap_or_else(|| panic!("client {index} has no subscription {subscription:?}"));
             let queue = (client.namespace.clone(), queue.clone());
-            let key = self.ledger.key_in(&queue, key, &body);
+            let key = self.ledger.key_in(&queue, key, lease.message, &body);
             let client = &self.clients[index];
             self.ledger.delivered(key, &queue, lease);
             let incarnation = client.incarnation;

@@ -63,6 +63,26 @@ pub(super) struct Entry {
     in_dead_letters: bool,
 }
 
+impl Entry {
+    /// What is selected of the dead letters of a queue is redriven; this message has that id, if any is known.
+    fn redriving(&mut self, id: Option<MessageId>, queue: &FullName, selection: &DeadSelection) {
+        // One that was redriven elsewhere before may be anywhere.
+        let is_there = self.facts.queue == *queue || self.redriven > 0;
+        let is_one = |ids: &[MessageId]| id.is_none_or(|own| ids.contains(&own));
+        let is_meant = match selection {
+            DeadSelection::All => true,
+            DeadSelection::One(id) => is_one(&[*id]),
+            DeadSelection::Ids(ids) => is_one(ids),
+            DeadSelection::Matching(filter) => match filter.reason.as_deref() {
+                Some("rejected") => self.reject_sent,
+                Some("expired") => self.facts.can_expire,
+                _ => true,
+            },
+        };
+        self.redriven += u32::from(is_there && is_meant);
+    }
+}
+
 /// Something the server said that a power loss may undo, where it says so before it syncs.
 #[derive(Debug, Clone, Copy)]
 enum Claim {
@@ -85,6 +105,8 @@ pub(crate) struct Ledger {
     pub(crate) timed: Timed,
     pub(super) deaths: Deaths,
     next_own: u64,
+    /// What operators redrove, and the latest that the wall clock had shown.
+    redrives: Vec<(u64, FullName, DeadSelection)>,
     /// Attempts at messages of a work queue and of a mailbox.
     pub(super) attempts: (u32, u32),
     /// What was said since the first write that is not synced.
@@ -112,6 +134,7 @@ impl Ledger {
             timed: Timed::default(),
             deaths: Deaths::new(plan),
             next_own: OWN_KEYS,
+            redrives: Vec::new(),
             attempts: (work_queue.attempts_max, mailbox.attempts_max),
             entries: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -235,7 +258,7 @@ impl Ledger {
 
     /// The key of what came from a queue with `key` in its payload: a copy of a topic's message and a message of a schedule
     /// have others.
-    pub(crate) fn key_in(&mut self, queue: &FullName, key: u64, body: &[u8]) -> u64 {
+    pub(crate) fn key_in(&mut self, queue: &FullName, key: u64, id: MessageId, body: &[u8]) -> u64 {
         if self.bound.fanouts.contains_key(&key) {
             let copy = self.bound.copies.get(&(key, queue.1.clone())).copied();
             return copy.unwrap_or_else(|| {
@@ -246,10 +269,16 @@ impl Ledger {
         let home = (schedule.namespace.clone(), schedule.queue.clone());
         let message = <relaymesh::wire::proto::Message as prost::Message>::decode(body);
         let message = message.expect("it was decoded before");
-        let (own, is_new) = self.timed.fired(key, &message, self.next_own);
-        if is_new {
+        let (own, new_for) = self.timed.fired(key, &message, self.next_own);
+        if let Some(time) = new_for {
             let made = self.make_own(home, Fate::Abandoned);
             assert_eq!(made, own, "keys are given one by one");
+            // It may have died, and been redriven, before anyone saw it.
+            let redrives = std::mem::take(&mut self.redrives);
+            for (_, from, selection) in redrives.iter().filter(|(until, ..)| time <= *until) {
+                self.entry(own).redriving(Some(id), from, selection);
+            }
+            self.redrives = redrives;
         }
         own
     }
@@ -430,22 +459,8 @@ impl Ledger {
     /// An operator redrives: whatever dies in this queue and is selected may have another life.
     pub(crate) fn redriving(&mut self, queue: &FullName, selection: &DeadSelection) {
         self.deaths.any_redriven = true;
-        for entry in self.entries.values_mut() {
-            // One that was redriven elsewhere before may be anywhere.
-            let is_there = entry.facts.queue == *queue || entry.redriven > 0;
-            let is_one = |ids: &[MessageId]| entry.id.is_none_or(|own| ids.contains(&own));
-            let is_meant = match selection {
-                DeadSelection::All => true,
-                DeadSelection::One(id) => is_one(&[*id]),
-                DeadSelection::Ids(ids) => is_one(ids),
-                DeadSelection::Matching(filter) => match filter.reason.as_deref() {
-                    Some("rejected") => entry.reject_sent,
-                    Some("expired") => entry.facts.can_expire,
-                    _ => true,
-                },
-            };
-            entry.redriven += u32::from(is_there && is_meant);
-        }
+        self.entries.values_mut().for_each(|entry| entry.redriving(entry.id, queue, selection));
+        self.redrives.push((self.timed.wall_max, queue.clone(), selection.clone()));
     }
 
     pub(crate) fn purging(&mut self, id: u64) {

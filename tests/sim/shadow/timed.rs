@@ -34,7 +34,7 @@ pub(crate) struct Schedule {
 pub(crate) struct Timed {
     pub(crate) all: BTreeMap<u64, Schedule>,
     wall: u64,
-    wall_max: u64,
+    pub(super) wall_max: u64,
     /// From when to when the server was down, by a wall clock that was not set.
     downs: Vec<(u64, u64)>,
     down_since: Option<u64>,
@@ -102,8 +102,8 @@ impl Timed {
         }
     }
 
-    /// A message of a schedule was seen. Returns its key, and whether it was not known; `new` is a free one.
-    pub(super) fn fired(&mut self, number: u64, message: &proto::Message, new: u64) -> (u64, bool) {
+    /// A message of a schedule was seen. Returns its key, and the time it is for if it was not known; `new` is a free one.
+    pub(super) fn fired(&mut self, number: u64, message: &proto::Message, new: u64) -> (u64, Option<u64>) {
         let schedule = self.all.get_mut(&number).expect("the caller found it");
         let name = &schedule.name;
         let told = |attribute: &str| message.attributes.get(attribute).cloned().unwrap_or_default();
@@ -119,8 +119,8 @@ impl Timed {
         );
         assert!(time <= self.wall_max, "{name} published for {text} before that came");
         assert!(time > schedule.since, "{name} published for {text}, before it was set");
-        let is_new = !schedule.fired.contains_key(&time);
-        (*schedule.fired.entry(time).or_insert(new), is_new)
+        let new_for = (!schedule.fired.contains_key(&time)).then_some(time);
+        (*schedule.fired.entry(time).or_insert(new), new_for)
     }
 
     /// All messages were seen that there are. `is_steady` when nobody set the wall clock, `is_complete` when none was
