@@ -37,7 +37,7 @@ pub trait Journal {
     fn append(&mut self, parts: &[&[u8]]) -> Position;
 
     /// The batch that the next [`Journal::append`] joins, and that the last ones of this turn joined: it changes only
-    /// between turns. A batch to which nothing is appended is never committed.
+    /// between turns. A batch to which nothing is appended may never be committed.
     fn open_ticket(&self) -> Ticket;
 
     /// Everything up to this ticket is committed: durable, or, where the log's durability is an interval, written and

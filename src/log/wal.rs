@@ -144,7 +144,8 @@ impl Log {
     }
 
     /// The next batch to be written. All that was appended up to the first call of a round gets one ticket; it may
-    /// need several calls. `None` when nothing waits, when no prepared segment is there, or after a failure.
+    /// need several calls. One without records only says which segments are not needed any more. `None` when nothing
+    /// waits, when no prepared segment is there, or after a failure.
     pub fn seal(&mut self) -> Option<Batch> {
         if self.failed {
             return None;
@@ -154,7 +155,10 @@ impl Log {
         }
         if self.closed.is_empty() {
             if self.open.is_empty() {
-                return None;
+                if !self.owes_word() {
+                    return None;
+                }
+                self.start_piece(0);
             }
             self.close_offset();
             std::mem::swap(&mut self.closed, &mut self.open);

@@ -191,3 +191,50 @@ fn a_full_disk_opens_again_when_segments_die() {
     quiet(&mut log, &storage);
     assert_eq!(log.room(), Room::Open);
 }
+
+#[test]
+fn segments_that_die_while_nothing_is_written_are_freed() {
+    let storage = SimStorage::new(1);
+    let (mut log, mut records) = filled(&storage, 60, 5000);
+    let (last, value) = records.pop().unwrap();
+    assert!(log.stats().segments > 8, "{:?}", log.stats());
+    // As when ids lapse on a server with nothing else to do: nothing is appended from here on.
+    for (position, record) in &records {
+        log.release(*position, record.len() as u32);
+    }
+    commit(&mut log);
+    quiet(&mut log, &storage);
+    assert!(log.stats().segments <= SPARE_SEGMENTS_MAX as u64, "{:?}", log.stats());
+    assert!(log.seal().is_none(), "it is said once");
+    drop(log);
+    storage.power_loss();
+    let (mut log, _, found) = open(&storage).unwrap();
+    assert!(found.len() < 10 && found.contains(&(last, value)), "{} records", found.len());
+    log.retain(last, 5000);
+    log.append(&[b"goes on"]);
+    commit(&mut log);
+    assert_eq!(
+        open(&storage.fork(1)).unwrap().2.last().map(|(_, record)| &record[..]),
+        Some(&b"goes on"[..])
+    );
+}
+
+#[test]
+fn a_full_disk_opens_again_when_segments_die_and_nothing_is_written() {
+    let storage = SimStorage::new(1);
+    let (mut log, _) = filled(&storage, 1, 100);
+    storage.set_capacity(5 * CONFIG.segment_bytes);
+    let mut positions = Vec::new();
+    while log.room() == Room::Open {
+        positions.push(log.append(&[&[1; 5000]]));
+        commit(&mut log);
+        quiet(&mut log, &storage);
+    }
+    log.release(Position(CONFIG.segment_bytes + 4096 + 80), 100);
+    for position in positions {
+        log.release(position, 5000);
+    }
+    commit(&mut log);
+    quiet(&mut log, &storage);
+    assert_eq!(log.room(), Room::Open);
+}

@@ -39,6 +39,14 @@ impl Log {
         }
     }
 
+    /// The oldest segments hold nothing that is needed, and no batch says so: what freed them was released and nothing
+    /// written since. They stay until one does, on an idle server for ever. Where the log is beyond its bound, or the
+    /// disk is full, a batch without records is worth its write.
+    pub(super) fn owes_word(&self) -> bool {
+        let is_wanted = self.blocked || self.segments_total() > self.segments_allowed();
+        is_wanted && self.book.oldest_needed(self.writing) > self.last.oldest_segment
+    }
+
     pub(super) fn next_scan(&mut self) -> Option<Work> {
         let oldest = self.book.oldest();
         let segment = self.book.of(oldest)?;
