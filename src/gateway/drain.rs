@@ -85,7 +85,9 @@ impl Gateway {
     fn start_drain(&mut self, now: Time, is_end: bool, share_ppm: u32, over: Duration) {
         // What is left of a client after the whole ones is told by chance, so that small shares of many loops add up.
         let due_ppm = self.random.u32(..WHOLE_PPM);
-        let sessions = if is_end { self.table.len() as u64 } else { self.metrics.connections_live.value() };
+        let there = if is_end { self.table.len() as u64 } else { self.metrics.connections_live.value() };
+        // Those that an earlier drain told and that are still there are not told again.
+        let sessions = there - self.leaving;
         let wanted = (sessions * u64::from(share_ppm) + u64::from(due_ppm)) / u64::from(WHOLE_PPM);
         self.drain = Some(Drain {
             is_end,

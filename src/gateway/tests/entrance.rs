@@ -299,6 +299,31 @@ fn a_drain_of_a_share_is_ended_and_begun_anew() {
 }
 
 #[test]
+fn a_share_is_of_those_that_were_not_told_before() {
+    let mut rig = Rig::new(config());
+    for n in 0..4 {
+        let key = rig.live(&format!("busy{n}"));
+        // Unanswered, so that its client stays when it is told.
+        rig.receive(key, &publish(1, "jobs", &[b"a"]));
+    }
+    let metrics = Arc::clone(&rig.metrics);
+    let seen = || [&metrics.drain_wanted, &metrics.drain_told, &metrics.drain_leaving].map(Gauge::value);
+    rig.gateway.drain_share(rig.now, order(1, 1_000_000, 0));
+    rig.turn();
+    assert_eq!(seen(), [4, 4, 4]);
+    for n in 0..4 {
+        rig.live(&format!("d{n}"));
+    }
+    rig.gateway.drain_share(rig.now, order(2, 500_000, 1000));
+    rig.turn();
+    assert_eq!(seen()[0], 2, "half of those that stayed");
+    rig.wait(1000);
+    assert_eq!((seen(), metrics.drain_running.value()), ([2, 2, 4], 0));
+    rig.gateway.begin_drain(rig.now, Duration::from_secs(1));
+    assert_eq!(seen()[0], 2, "those that nobody told");
+}
+
+#[test]
 fn who_comes_to_a_server_that_ends_is_asked_back_once_it_has() {
     let mut rig = Rig::new(config());
     for n in 0..20 {

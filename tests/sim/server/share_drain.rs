@@ -7,7 +7,7 @@ use std::time::Duration;
 use relaymesh::limits::{DRAIN_WAVE, LEAVE_DEADLINE};
 use relaymesh::mail::{DrainOrder, WHOLE_PPM};
 
-use super::Server;
+use super::{Loop, Server};
 use crate::scheduler::{MS, Micros, SECOND};
 use crate::trace::note;
 use crate::world::{Event, World};
@@ -34,7 +34,7 @@ pub(crate) struct ShareDrains {
 struct Asked {
     life: u32,
     order: DrainOrder,
-    /// Of each loop: its sessions, and the connections it had ended.
+    /// Of each loop: its sessions that were not told to go, and the connections it had ended.
     began: Vec<(u64, u64)>,
 }
 
@@ -74,8 +74,9 @@ impl World {
         self.drains.orders += 1;
         self.drains.has_drained = true;
         let order = DrainOrder { number: self.drains.orders, share_ppm, over };
-        let began =
-            server.loops.iter().map(|own| (own.metrics.connections_live.value(), own.ended)).collect();
+        // Those that the last one told and that are still there are not told again.
+        let sessions = |own: &Loop| own.metrics.connections_live.value() - own.metrics.drain_leaving.value();
+        let began = server.loops.iter().map(|own| (sessions(own), own.ended)).collect();
         let time = server.loop_time(self.scheduler.now);
         for (index, own) in server.loops.iter_mut().enumerate() {
             let order = DrainOrder::unpack(order.pack()).expect("it has a number");
