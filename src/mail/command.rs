@@ -229,7 +229,7 @@ pub struct Settle {
     pub settlement: Settlement,
     /// How many of the batch's leases.
     pub leases: u32,
-    /// Give the credit of these deliveries back to their subscriptions.
+    /// Give the credit of these deliveries back to their subscriptions, as far as their leases count.
     pub replenish: bool,
 }
 

@@ -96,7 +96,7 @@ impl Brain {
         for &lease in asked.acks {
             let Some(slot) = self.slot_under(asked.client, lease) else { continue };
             if asked.publish.replenish {
-                self.replenish_settled(slot, turn);
+                self.replenish_settled(asked.client, slot, turn);
             }
             self.metrics.acks.inc();
             self.finish_message(slot, turn);

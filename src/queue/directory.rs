@@ -11,7 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::clock::Time;
 use crate::ids::{ConnKey, LoopId, ProducerId, SubscriptionId};
 use crate::paged::{Paged, PagedSlab};
-use crate::queue::messages::NIL;
+use crate::queue::messages::{NIL, Taken};
 use crate::queue::name::Name;
 use crate::queue::queues::NamespaceId;
 use crate::wheel::TimerId;
@@ -144,6 +144,13 @@ pub(super) struct Lease {
     /// Neighbours in the client's list.
     pub(super) next: u32,
     pub(super) prev: u32,
+}
+
+impl Lease {
+    /// Whose credit its delivery used.
+    pub(super) fn taken(&self) -> Taken {
+        Taken { client: self.client, epoch: self.epoch, subscription: self.subscription }
+    }
 }
 
 /// Clients by name and by connection.

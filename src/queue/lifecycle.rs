@@ -58,6 +58,7 @@ impl Brain {
         match message.state {
             State::Leased => {
                 self.metrics.leases_expired.inc();
+                self.keep_taken(slot);
                 self.fail(slot, "lease expired", Retry::Backoff, turn);
             }
             State::Ready | State::Scheduled | State::Blocked if is_expired => {

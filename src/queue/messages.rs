@@ -9,7 +9,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 
 use crate::clock::{Time, Wall};
-use crate::ids::{Boot, LeaseId, MessageId};
+use crate::ids::{Boot, LeaseId, MessageId, SubscriptionId};
 use crate::log::Position;
 use crate::message::RetryOptions;
 use crate::paged::PagedSlab;
@@ -131,6 +131,17 @@ pub(super) struct Rare {
     pub(super) retry: RetryOptions,
     /// How long its leases last, if it does not leave that to its queue.
     pub(super) lease: Option<Duration>,
+    /// An attempt whose lease ran out while it was out with a consumer, and whose credit it still uses.
+    pub(super) late: Option<(u32, Taken)>,
+}
+
+/// What a delivery used credit of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) client: u32,
+    /// Counter of the epoch that took it; credit goes back to subscriptions of the same one only.
+    pub(super) epoch: u32,
+    pub(super) subscription: SubscriptionId,
 }
 
 /// A failed attempt.

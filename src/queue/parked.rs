@@ -246,7 +246,7 @@ impl Brain {
         }
         let Some(acked) = self.acked_with(&asked, turn) else { return };
         if publish.replenish {
-            acked.iter().for_each(|&slot| self.replenish_settled(slot, turn));
+            acked.iter().for_each(|&slot| self.replenish_settled(*client, slot, turn));
         }
         let first_id = self.admit(*queue, publish.producer, &acked, messages, bodies, turn);
         turn.push_durable(answer(publish.conn, publish.seq, first_id.0, publish.messages, bodies.len()));

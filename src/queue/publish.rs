@@ -80,7 +80,7 @@ impl Brain {
             }
             Ok((queue, true)) => {
                 if publish.replenish {
-                    acked.iter().for_each(|&slot| self.replenish_settled(slot, turn));
+                    acked.iter().for_each(|&slot| self.replenish_settled(client, slot, turn));
                 }
                 let first_id = self.admit(queue, publish.producer, &acked, messages, bodies, turn);
                 let count = publish.messages;

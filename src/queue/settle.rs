@@ -7,7 +7,7 @@ use crate::log::Ticket;
 use crate::mail::{Effect, Settle, Settled, Settlement};
 use crate::queue::directory::Client;
 use crate::queue::lifecycle::{End, Retry};
-use crate::queue::messages::{NIL, State};
+use crate::queue::messages::{NIL, State, Taken};
 use crate::queue::{Brain, Reading, Replenish, Turn, record};
 
 impl Brain {
@@ -37,8 +37,13 @@ impl Brain {
         let Some(slot) = self.slot_under(client, lease) else { return false };
         let message = self.messages.at(slot);
         let (is_leased, was_open) = (message.state == State::Leased, message.attempt_open);
-        if settle.replenish && !matches!(settle.settlement, Settlement::Extend { .. }) {
-            self.replenish_settled(slot, turn);
+        let ends_it = match settle.settlement {
+            Settlement::Ack => true,
+            Settlement::Nack { .. } => is_leased || was_open,
+            Settlement::Extend { .. } => false,
+        };
+        if settle.replenish && ends_it {
+            self.replenish_settled(client, slot, turn);
         }
         match &settle.settlement {
             Settlement::Ack => {
@@ -81,17 +86,42 @@ impl Brain {
         (is_own && !is_others).then_some(slot)
     }
 
-    /// The credit of a message that is settled now comes back with the answer, if it is leased.
+    /// The credit of a message that `client` settles now comes back with the answer, if it was delivered to it.
     #[inline]
-    pub(super) fn replenish_settled(&mut self, slot: u32, turn: &mut Turn<'_>) {
+    pub(super) fn replenish_settled(&mut self, client: u32, slot: u32, turn: &mut Turn<'_>) {
         let message = self.messages.at(slot);
-        if message.state != State::Leased {
+        let body_len = message.body_len;
+        let taken = if message.state == State::Leased {
+            self.leases[message.next as usize].taken()
+        } else if let Some(taken) = self.take_late(client, slot) {
+            taken
+        } else {
+            return;
+        };
+        self.replenish_after(turn.journal.open_ticket(), taken, body_len);
+    }
+
+    /// The lease of a message runs out. Its consumer may be at work on it still, so its credit stays used until that says
+    /// that it is done.
+    pub(super) fn keep_taken(&mut self, slot: u32) {
+        if self.abandon_read(slot) {
             return;
         }
-        let (body_len, held) = (message.body_len, &self.leases[message.next as usize]);
-        let (client, subscription, epoch) = (held.client, held.subscription, held.epoch);
-        let after = turn.journal.open_ticket();
-        self.replenish_after(after, client, subscription, epoch, body_len);
+        let message = self.messages.at(slot);
+        let (attempt, taken) = (message.attempt, self.leases[message.next as usize].taken());
+        self.messages.rare_mut(slot).late = Some((attempt, taken));
+    }
+
+    /// The credit that the newest attempt still uses, its lease being over, if `client` took it; once.
+    #[cold]
+    fn take_late(&mut self, client: u32, slot: u32) -> Option<Taken> {
+        let attempt = self.messages.at(slot).attempt;
+        let (late, taken) = self.messages.rare(slot)?.late?;
+        if late != attempt || taken.client != client {
+            return None;
+        }
+        self.messages.rare_mut(slot).late = None;
+        Some(taken)
     }
 
     /// Deliveries that the connection would not take: ready again at the front, the attempt not counted.
@@ -103,10 +133,17 @@ impl Brain {
         for &lease in leases.iter().rev() {
             let Some(slot) = self.messages.find(lease.message) else { continue };
             let message = self.messages.at(slot);
-            if message.state != State::Leased || !message.is_newest(lease) {
+            if !message.is_newest(lease) {
                 continue;
             }
             let body_len = message.body_len;
+            if message.state != State::Leased {
+                // It ran out on its way: nobody else can give its credit back.
+                if let Some(Taken { client, subscription, epoch }) = self.take_late(client, slot) {
+                    self.replenish(client, subscription, epoch, body_len);
+                }
+                continue;
+            }
             let held = &self.leases[message.next as usize];
             if held.client != client {
                 continue;
@@ -134,35 +171,29 @@ impl Brain {
     }
 
     /// A lease ends. If its body is still being read, it was never delivered: the read is for nothing, also because the
-    /// next lease may have the same id, and nobody but us can give the credit back.
-    pub(super) fn abandon_read(&mut self, slot: u32) {
+    /// next lease may have the same id, and nobody but us can give the credit back. Whether that is so.
+    pub(super) fn abandon_read(&mut self, slot: u32) -> bool {
         let message = self.messages.at(slot);
         if self.reads.is_empty() || message.state != State::Leased {
-            return;
+            return false;
         }
         let (ended, body_len) = (message.lease(), message.body_len);
-        let held = &self.leases[message.next as usize];
-        let (client, subscription, epoch) = (held.client, held.subscription, held.epoch);
+        let Taken { client, subscription, epoch } = self.leases[message.next as usize].taken();
         let is_for_it =
             |reading: &&mut Reading| matches!(reading, Reading::Delivery { lease } if *lease == ended);
         if let Some(reading) = self.reads.values_mut().find(is_for_it) {
             *reading = Reading::Abandoned;
             self.end_read(ended);
             self.replenish(client, subscription, epoch, body_len);
+            return true;
         }
+        false
     }
 
     /// Gives a delivery's credit back with the answer that the client waits for: what it can have unanswered stays
     /// within its credit, and the next delivery shares the answer's write.
-    fn replenish_after(
-        &mut self,
-        after: Ticket,
-        client: u32,
-        subscription: SubscriptionId,
-        epoch: u32,
-        bytes: u32,
-    ) {
-        let bytes = u64::from(bytes);
+    fn replenish_after(&mut self, after: Ticket, taken: Taken, bytes: u32) {
+        let (Taken { client, subscription, epoch }, bytes) = (taken, u64::from(bytes));
         if let Some(last) = self.replenishing.back_mut()
             && (last.after, last.client, last.subscription, last.epoch)
                 == (after, client, subscription, epoch)

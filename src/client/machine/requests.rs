@@ -239,8 +239,8 @@ impl Machine {
         encode(out, Kind::Credit, &credit);
     }
 
-    /// The work is done. `replenish` gives the deliveries' credit back to their subscriptions, with
-    /// the answer.
+    /// The work is done. `replenish` gives the deliveries' credit back to their subscriptions, with the answer; for
+    /// leases that this names as lost there is [`Machine::credit`].
     ///
     /// # Errors
     /// [`RequestError`].

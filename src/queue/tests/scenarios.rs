@@ -441,6 +441,91 @@ fn replenished_credit_comes_with_the_answer() {
 }
 
 #[test]
+fn an_ack_that_comes_late_gives_back_what_its_delivery_used() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["a", "b", "c", "d"]);
+    world.subscribe(conn, 1, "jobs", 1);
+    let work_too_long = |world: &mut World, effects: &[(Effect, Vec<u8>)], body: &str| {
+        let got = deliveries(effects);
+        assert_eq!(attempt_of(&got), [(1, body)]);
+        world.advance(Duration::from_secs(30));
+        assert_eq!(deliveries(&world.commit()).len(), 0, "{body:?} may be worked on still");
+        assert_eq!(world.stats("jobs").leased, 0);
+        got[0].0.lease
+    };
+    let effects = world.commit();
+    let lease = work_too_long(&mut world, &effects, "a");
+    world.settle(conn, &[lease], Settlement::Ack);
+    assert!(deliveries(&world.released()).is_empty(), "it comes with the answer");
+    let effects = world.commit();
+    world.settle(conn, &[lease], Settlement::Ack);
+    assert_eq!(deliveries(&world.commit()).len(), 0, "and once");
+
+    let lease = work_too_long(&mut world, &effects, "b");
+    world.settle(conn, &[lease], nack("too late"));
+    assert_eq!(deliveries(&world.commit()).len(), 0, "it is named as lost");
+    world.settle(conn, &[lease], Settlement::Ack);
+    let effects = world.commit();
+
+    let lease = work_too_long(&mut world, &effects, "c");
+    world.publish_acking(conn, "next", None, &[lease], &[(MessageHeader::default(), b"of c")]);
+    let effects = world.commit();
+
+    let lease = work_too_long(&mut world, &effects, "d");
+    let again = world.attach("c");
+    world.subscribe(again, 1, "jobs", 1);
+    world.settle(again, &[lease], Settlement::Ack);
+    world.publish(again, "jobs", &["e", "f"]);
+    world.commit();
+    assert_eq!(world.stats("jobs").leased, 1, "an older connection's credit is not the newer one's");
+}
+
+#[test]
+fn a_lease_that_ran_out_on_its_way_gives_its_credit_back() {
+    let mut world = World::new();
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["a", "b"]);
+    world.subscribe(conn, 1, "jobs", 1);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    world.advance(Duration::from_secs(30));
+    for _ in 0..2 {
+        world.apply(|batch| {
+            batch.commands.push(Command::Return { conn, leases: 1 });
+            batch.leases.push(lease);
+        });
+    }
+    world.command(Command::Resupply { conn });
+    let got = deliveries(&world.commit());
+    assert_eq!(attempt_of(&got), [(1, "b")], "nobody else can give it back");
+    world.publish(conn, "jobs", &["c"]);
+    assert_eq!(deliveries(&world.commit()).len(), 0, "once");
+}
+
+#[test]
+fn a_late_ack_gives_nothing_back_for_others() {
+    let mut world = World::new();
+    let (conn, other) = (world.attach("c"), world.attach("o"));
+    world.publish(conn, "jobs", &["a", "b", "c"]);
+    world.subscribe(conn, 1, "jobs", 1);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    world.advance(Duration::from_secs(30));
+    world.settle(other, &[lease], Settlement::Ack);
+    assert_eq!(deliveries(&world.commit()).len(), 0, "whoever took it may be at work on it still");
+
+    world.subscribe(other, 1, "jobs", 1);
+    let lease = deliveries(&world.commit())[0].0.lease;
+    world.advance(Duration::from_secs(30));
+    world.advance(Duration::from_secs(5));
+    world.subscribe(conn, 2, "jobs", 2);
+    let got = deliveries(&world.commit());
+    assert_eq!(attempt_of(&got), [(1, "c"), (2, "b")]);
+    world.publish(conn, "jobs", &["d"]);
+    world.settle(other, &[lease], Settlement::Ack);
+    assert_eq!(deliveries(&world.commit()).len(), 0, "another one has its message, and it is named as lost");
+}
+
+#[test]
 fn a_spent_budget_of_parked_publishes_stops_the_reading() {
     let mut world = World::with(crowded());
     let (conn, worker) = (world.attach("c"), world.attach("w"));
