@@ -238,6 +238,16 @@ fn younger_messages_that_make_room_are_found() {
 }
 
 #[test]
+fn times_that_a_schedule_publishes_for_twice_are_found() {
+    is_found(Flaw::TimesDoubled, &["is in the queue twice"]);
+}
+
+#[test]
+fn deduplication_ids_that_are_mixed_are_found() {
+    is_found(Flaw::IdsMixed, &["have the same id"]);
+}
+
+#[test]
 fn mixed_topics_are_found() {
     is_found(Flaw::TopicsMixed, &["came by a subscription to"]);
 }

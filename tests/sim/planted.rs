@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use relaymesh::clock::Wall;
 use relaymesh::ids::{ClientId, QueueName};
 use relaymesh::log::Durability;
 use relaymesh::mail::{Command, CommandBatch, DrainOrder, Effect, Settlement, WHOLE_PPM};
@@ -73,6 +74,10 @@ pub(crate) enum Flaw {
     SelectionsIgnored,
     /// Of a full queue younger messages die than the oldest.
     YoungestDies,
+    /// Schedules publish twice for some of their times.
+    TimesDoubled,
+    /// One deduplication id is taken for another.
+    IdsMixed,
 }
 
 /// The flaw at work.
@@ -93,9 +98,12 @@ impl Planted {
         self.flaw == Flaw::None
     }
 
-    pub(crate) fn tamper_with_reply(&self, mut effect: Effect) -> Effect {
-        planted_later::tamper_with_reply(self.flaw, &mut effect);
-        effect
+    /// What operators are told instead; `None` when they never asked.
+    pub(crate) fn tamper_with_reply(&self, mut effect: Effect, is_troubled: bool) -> Option<Effect> {
+        if is_troubled {
+            planted_later::tamper_with_reply(self.flaw, &mut effect);
+        }
+        (!planted_later::is_own(&effect)).then_some(effect)
     }
 
     pub(crate) fn lie(&self) -> Option<Lie> {
@@ -147,7 +155,7 @@ impl Planted {
     }
 
     /// Changes commands before the shard gets them.
-    pub(crate) fn tamper(&mut self, batch: &mut CommandBatch) {
+    pub(crate) fn tamper(&mut self, batch: &mut CommandBatch, wall: Wall) {
         if self.flaw == Flaw::DelaysIgnored {
             batch.messages.iter_mut().for_each(|message| message.header.delay_ms = 0);
         }
@@ -173,7 +181,7 @@ impl Planted {
                 }
             }
         }
-        planted_later::tamper(self.flaw, batch);
+        planted_later::tamper(self.flaw, batch, wall);
         for command in &mut batch.commands {
             self.tamper_with(command);
         }

@@ -61,7 +61,7 @@ impl World {
             }
         }
         self.watch.commands(now, &batch);
-        self.planted.tamper(&mut batch);
+        self.planted.tamper(&mut batch, now.wall);
         server.shard.apply(now, &mut batch);
         server.shard.check_invariants();
     }
@@ -166,8 +166,9 @@ impl World {
         if let Some(batch) = server.shard.effects(LoopId::OPERATOR) {
             for effect in batch.effects {
                 note!(self, "shard {} says {effect:?}", now.time.0);
-                let effect = if self.is_troubled() { self.planted.tamper_with_reply(effect) } else { effect };
-                self.operator.answered(effect, &mut self.ledger, now);
+                if let Some(effect) = self.planted.tamper_with_reply(effect, self.is_troubled()) {
+                    self.operator.answered(effect, &mut self.ledger, now);
+                }
             }
             // It may ask for the next page.
             self.scheduler.after(MS, Event::ShardPoke { life: server.life });
