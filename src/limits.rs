@@ -121,9 +121,6 @@ pub const WRITE_BACKLOG_BYTES_MAX: usize = WRITE_BUDGET_BYTES + 2 * FRAME_BYTES_
 
 /// The buffer all connections of a loop are read into.
 pub const READ_BUFFER_BYTES: usize = 256 * KIB;
-/// How much a connection must have sent at once for the first half of it to go to its shard ahead of the second. Less is
-/// better committed together.
-pub const EARLY_SEND_BYTES_MIN: usize = 64 * KIB;
 /// What one connection may read in one turn before it waits for the next.
 pub const READ_PER_TURN_BYTES_MAX: usize = READ_BUFFER_BYTES;
 /// Connections accepted in one turn.

@@ -465,7 +465,7 @@ impl<B: LoopBrain> EventLoop<B> {
                     taken += n;
                     let is_all = n < self.read_buffer.len() && !connection.peer_finished;
                     connection.readable = !is_all;
-                    self.hand_over(key, n);
+                    self.brain.receive(self.now, key, &self.read_buffer[..n]);
                     if is_all {
                         return taken;
                     }
@@ -487,19 +487,6 @@ impl<B: LoopBrain> EventLoop<B> {
             self.connections.queue(key.slot);
         }
         taken
-    }
-
-    /// Hands the brain what was read. Where that is much and the shards have nothing to do, they begin with the first half
-    /// while the loop is at the second, and its commit is under way when that comes.
-    fn hand_over(&mut self, key: SlotKey, len: usize) {
-        let first = if len < limits::EARLY_SEND_BYTES_MIN { len } else { len / 2 };
-        self.brain.receive(self.now, key, &self.read_buffer[..first]);
-        if first < len {
-            if self.lanes.are_empty() {
-                self.lanes.send(self.brain.commands());
-            }
-            self.brain.receive(self.now, key, &self.read_buffer[first..len]);
-        }
     }
 
     fn take_effects(&mut self) {

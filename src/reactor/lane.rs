@@ -48,11 +48,6 @@ impl Lanes {
         self.lanes.iter().any(|lane| lane.kept.is_some())
     }
 
-    /// Whether the shards have taken all that was sent to them.
-    pub(super) fn are_empty(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.kept.is_none() && lane.ends.commands.depth() == 0)
-    }
-
     /// Whether there is something to do now: effects have come, or a batch is kept and its lane has room.
     pub(super) fn has_news(&self) -> bool {
         self.lanes.iter().any(Lane::has_news)
