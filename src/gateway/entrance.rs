@@ -78,12 +78,11 @@ impl Gateway {
             && let Some((key, attach)) = self.admission.next(now)
         {
             let conn = self.table.tenant_mut(key.slot, key.generation);
-            let Some(conn) = conn.filter(|conn| conn.session.phase() == Phase::AwaitingAdmission) else {
+            let Some(shard) = conn.and_then(|conn| conn.session.admitted().then_some(conn.shard)) else {
                 self.admission.give_back();
                 continue;
             };
-            conn.session.admitted();
-            self.batches.to(conn.shard).commands.push(Command::Attach(attach));
+            self.batches.to(shard).commands.push(Command::Attach(attach));
             let early = self.take_kept(key.slot);
             match self.frames(now, key.slot, &early) {
                 Ok(()) if !self.may_read(key.slot) => {}
