@@ -30,8 +30,8 @@
 //! 10 snapshot  v message, v published wall, v attempt, v boot, v spent, v attempts max, u8 priority,
 //!              u8 state (0 ready, 1 scheduled, 2 attempt open, 3 dead, 4 dead and holds its ordering key; 128 with an
 //!              order), v argument (time or reason), [v order], v died wall, [version 2: v time (0: none) when it
-//!              died, or before which a message with a due wall is not ready], v expires (0: never),
-//!              v due wall (0: none),
+//!              died, or before which a message with a due wall is not ready], [version 3: v published time],
+//!              v expires (0: never), v due wall (0: none),
 //!              v failures × (v attempt, v wall, text client, text error [version 2: v lasted + 1]),
 //!              text namespace, text queue, v body length, body
 //! 11 mark      text namespace, u64le producer, v unanswered from, v count, count × (v sequence, v first id, v count)
@@ -44,7 +44,8 @@
 //! 15 binding   text namespace, text name, text pattern, text filter, text queue, u8 when full (0 wait, 1 drop)
 //!              takes the place of one of that name; an empty pattern ends it
 //! 16 dedup     text namespace, text queue, v count, count × (v message, v expires, 16 bytes digest of its id)
-//! 17 copies    v count, count × (all of a snapshot but its kind and its body), body       one message in several queues
+//! 17 copies    v count, count × (all of a snapshot of version 2 but its kind and its body), body
+//!              one message in several queues; version 2: of a snapshot of version 3
 //! ```
 //!
 //! A publish of version 2 is one step of several: `acks` are done with it, `schedule` fired with it, and with `targets` its
@@ -85,6 +86,10 @@ const HAS_ORDER: u8 = 0x80;
 const VERSION_WITH_TIMES: u8 = 2;
 /// Of attempts that say in which boot they were begun.
 const VERSION_WITH_BOOT: u8 = 2;
+/// Of a snapshot that says by shard time when its message was published.
+const VERSION_WITH_PUBLISHED: u8 = 3;
+/// Of copies that say it.
+const COPIES_WITH_PUBLISHED: u8 = 2;
 const KIND_MASK: u8 = 0x1f;
 const BOOT: u8 = 1;
 const CLOCK: u8 = 2;
@@ -117,10 +122,21 @@ const HAS_TTL: u8 = 0x40;
 const HAS_ATTEMPTS: u8 = 0x80;
 
 /// Whether this record has a layout that is read and not written any more; `relaymesh log upgrade` writes such ones
-/// anew. There is none yet: what needs no more than version 1 is written so.
+/// anew.
 #[must_use]
 pub fn is_older(record: &[u8]) -> bool {
-    record.first().is_some_and(|tag| tag >> 5 < VERSION)
+    record.first().is_some_and(|tag| tag >> 5 < oldest_written(tag & KIND_MASK))
+}
+
+/// The lowest version in which records of this kind are written.
+const fn oldest_written(kind: u8) -> u8 {
+    match kind {
+        LEASED => VERSION_WITH_BOOT,
+        FAILED => VERSION_WITH_TIMES,
+        SNAPSHOT => VERSION_WITH_PUBLISHED,
+        COPIES => COPIES_WITH_PUBLISHED,
+        _ => VERSION,
+    }
 }
 
 /// Why a message died.
@@ -447,8 +463,10 @@ pub struct Failure<'a> {
 pub struct SnapshotRecord<'a> {
     /// Its id.
     pub id: u64,
-    /// When it was published.
+    /// When it was published, as people read it.
     pub published: Wall,
+    /// The same in shard time, where the record says it: the wall clock may have been set since.
+    pub published_time: Option<Time>,
     /// The newest attempt.
     pub attempt: u32,
     /// The boot that began it.

@@ -272,6 +272,7 @@ impl Brain {
         SnapshotRecord {
             id: message.id,
             published: now.wall_at(message.published),
+            published_time: Some(message.published),
             attempt: message.attempt,
             boot: message.boot,
             spent: u32::from(message.spent),
@@ -341,11 +342,14 @@ impl Brain {
     fn replay_clock(&mut self, time: Time, wall: Wall) {
         if self.clock.1 == Wall(0) {
             self.time_first_deaths(time, wall);
-            // And when they were published, which is there as the wall clock stood.
+            // And when they were published, where an older record said that by the wall clock alone: nothing was
+            // published later than now, so what is later is such a one.
             for slot in self.messages.slots() {
                 let message = self.messages.at_mut(slot);
-                let ago_ms = wall.0.saturating_sub(message.published.0);
-                message.published = Time(time.0.saturating_sub(ago_ms));
+                if message.published > time {
+                    let ago_ms = wall.0.saturating_sub(message.published.0);
+                    message.published = Time(time.0.saturating_sub(ago_ms));
+                }
             }
         }
         if time >= self.clock.0 {
@@ -465,7 +469,7 @@ impl Brain {
             body_offset: (len - snapshot.body.len()) as u32,
             body_len: snapshot.body.len() as u32,
             charge: charge.unwrap_or(len as u32),
-            time: self.time_at(snapshot.published),
+            time: snapshot.published_time.unwrap_or_else(|| self.time_at(snapshot.published)),
         };
         let (priority, attempts_max) = (snapshot.priority, snapshot.attempts_max);
         // Whether the message says more is in the message.

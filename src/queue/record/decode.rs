@@ -4,12 +4,13 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
 use crate::mail::{MessageHeader, Misfire, ProducerSequence, PublishMessage, TargetFull};
 use crate::queue::record::{
-    BINDING, BOOT, BindingRecord, CLOCK, COPIES, DEDUP, DIED, DONE, DedupRecord, Digest, FAILED,
-    FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK, LEASED, MARK,
-    MORE_OPTIONS, MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PARTS, PUBLISH,
-    PublishRecord, PublishedMessage, REDRIVEN, RETIRED, RETURNED, Reason, Record, RecordError, SCHEDULE,
-    SETTINGS, SNAPSHOT, SchedulePlan, ScheduleRecord, SettingsRecord, SnapshotRecord, Standing, Target,
-    VERSION, VERSION_WITH_BOOT, VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_TIMES,
+    BINDING, BOOT, BindingRecord, CLOCK, COPIES, COPIES_WITH_PUBLISHED, DEDUP, DIED, DONE, DedupRecord,
+    Digest, FAILED, FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK,
+    LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PARTS,
+    PUBLISH, PublishRecord, PublishedMessage, REDRIVEN, RETIRED, RETURNED, Reason, Record, RecordError,
+    SCHEDULE, SETTINGS, SNAPSHOT, SchedulePlan, ScheduleRecord, SettingsRecord, SnapshotRecord, Standing,
+    Target, VERSION, VERSION_WITH_BOOT, VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_PUBLISHED,
+    VERSION_WITH_TIMES,
 };
 
 /// Takes a record apart.
@@ -44,6 +45,8 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
         | (VERSION_WITH_PARTS, PUBLISH)
         | (VERSION_WITH_ORDER, REDRIVEN)
         | (VERSION_WITH_TIMES, FAILED | SNAPSHOT)
+        | (VERSION_WITH_PUBLISHED, SNAPSHOT)
+        | (COPIES_WITH_PUBLISHED, COPIES)
         | (VERSION_WITH_BOOT, LEASED) => {}
         _ => return Err(RecordError::Version),
     }
@@ -89,7 +92,7 @@ pub fn decode_head(bytes: &[u8], len: usize) -> Result<Record<'_>, RecordError> 
             ids: reader.list(18, |reader| Ok((reader.v()?, Time(reader.v()?), reader.digest()?)))?,
         }),
         BINDING => Record::Binding(reader.binding()?),
-        COPIES => Record::Copies(reader.copies()?),
+        COPIES => Record::Copies(reader.copies(tag >> 5)?),
         _ => return Err(RecordError::Version),
     };
     if reader.at != bytes.len() || reader.absent != 0 {
@@ -305,11 +308,13 @@ impl<'a> Reader<'a> {
         Ok(BindingRecord { namespace, name, pattern, filter, queue, when_full })
     }
 
-    fn copies(&mut self) -> Result<Vec<(SnapshotRecord<'a>, u32)>, RecordError> {
+    fn copies(&mut self, version: u8) -> Result<Vec<(SnapshotRecord<'a>, u32)>, RecordError> {
+        let snapshot_version =
+            if version < COPIES_WITH_PUBLISHED { VERSION_WITH_TIMES } else { VERSION_WITH_PUBLISHED };
         let mut start = 0;
         let mut body_len = None;
         let mut copies = self.list(17, |reader| {
-            let (copy, len) = reader.snapshot_head(VERSION_WITH_TIMES)?;
+            let (copy, len) = reader.snapshot_head(snapshot_version)?;
             if *body_len.get_or_insert(len) != len {
                 return Err(RecordError::Value);
             }
@@ -344,7 +349,8 @@ impl<'a> Reader<'a> {
             return Err(RecordError::Value);
         }
         let died = Wall(self.v()?);
-        let time = if version == VERSION { 0 } else { self.v()? };
+        let time = if version < VERSION_WITH_TIMES { 0 } else { self.v()? };
+        let published_time = if version < VERSION_WITH_PUBLISHED { None } else { Some(Time(self.v()?)) };
         let (expires, due) = (Time(self.v()?), Wall(self.v()?));
         let failures = self.list(4, |reader| {
             let (attempt, wall) = (reader.u32()?, Wall(reader.v()?));
@@ -356,6 +362,7 @@ impl<'a> Reader<'a> {
         let snapshot = SnapshotRecord {
             id,
             published,
+            published_time,
             attempt,
             boot,
             spent,

@@ -4,11 +4,11 @@ use crate::clock::{Time, Wall};
 use crate::ids::{Boot, MessageId, ProducerId};
 use crate::mail::{PublishMessage, TargetFull};
 use crate::queue::record::{
-    BINDING, BOOT, BindingRecord, CLOCK, COPIES, DEDUP, DIED, DONE, Digest, FAILED, FailedRecord,
-    HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, LEASED, MARK, MORE_OPTIONS, MarkRecord, PART_ACKS,
-    PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED, RETURNED, Reason,
-    SCHEDULE, SETTINGS, SNAPSHOT, ScheduleRecord, SnapshotRecord, Standing, VERSION, VERSION_WITH_BOOT,
-    VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_TIMES,
+    BINDING, BOOT, BindingRecord, CLOCK, COPIES, COPIES_WITH_PUBLISHED, DEDUP, DIED, DONE, Digest, FAILED,
+    FailedRecord, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, LEASED, MARK, MORE_OPTIONS,
+    MarkRecord, PART_ACKS, PART_DEDUP, PART_SCHEDULE, PART_TARGETS, PUBLISH, PublishHead, REDRIVEN, RETIRED,
+    RETURNED, Reason, SCHEDULE, SETTINGS, SNAPSHOT, ScheduleRecord, SnapshotRecord, Standing, VERSION,
+    VERSION_WITH_BOOT, VERSION_WITH_ORDER, VERSION_WITH_PARTS, VERSION_WITH_PUBLISHED, VERSION_WITH_TIMES,
 };
 
 fn begin(out: &mut Vec<u8>, kind: u8) {
@@ -211,7 +211,7 @@ pub fn encode_redriven(out: &mut Vec<u8>, id: MessageId, time: Time, queue: &str
 
 /// Appends all of a snapshot record but the body, which follows as it is.
 pub fn encode_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
-    out.push(SNAPSHOT | VERSION_WITH_TIMES << 5);
+    out.push(SNAPSHOT | VERSION_WITH_PUBLISHED << 5);
     put_snapshot(out, snapshot);
 }
 
@@ -223,7 +223,7 @@ pub fn encode_copies<'a>(
     mut own: impl FnMut(u32),
 ) {
     let mut start = out.len();
-    begin(out, COPIES);
+    out.push(COPIES | COPIES_WITH_PUBLISHED << 5);
     put(out, copies.len() as u64);
     for copy in copies {
         put_snapshot(out, &copy);
@@ -255,8 +255,8 @@ fn put_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
     if snapshot.order != 0 {
         put(out, snapshot.order);
     }
-    let time = snapshot.time.unwrap_or_default().0;
-    let numbers = [snapshot.died.0, time, snapshot.expires.0, snapshot.due.0];
+    let (time, published) = (snapshot.time.unwrap_or_default(), snapshot.published_time.unwrap_or_default());
+    let numbers = [snapshot.died.0, time.0, published.0, snapshot.expires.0, snapshot.due.0];
     numbers.into_iter().for_each(|number| put(out, number));
     put(out, snapshot.failures.len() as u64);
     for failure in &snapshot.failures {

@@ -48,7 +48,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200), kind in 0..32u8) {
         let _ = record::decode(&bytes);
-        for version in 1..3u8 {
+        for version in 1..4u8 {
             let mut tagged = vec![kind | version << 5];
             tagged.extend(&bytes);
             let _ = record::decode(&tagged);
@@ -107,6 +107,7 @@ proptest! {
         let snapshot = SnapshotRecord {
             id: numbers[0],
             published: Wall(numbers[1]),
+            published_time: Some(Time(numbers[2] / 5)),
             attempt: small[0],
             boot: Boot(small[1]),
             spent: small[2],
@@ -244,6 +245,38 @@ fn the_first_version_of_failures_is_still_read() {
     );
     let failure = Failure { attempt: 2, wall: Wall(9), client: "c", error: "no", lasted_ms: None };
     assert_eq!((decoded.failures, decoded.queue, decoded.body), (vec![failure], "q", &b"x"[..]));
+}
+
+/// The same message as the versions of a snapshot say it, and the copies of one as theirs.
+#[test]
+fn older_snapshots_are_read_and_counted_as_older() {
+    let head = |published_time: &[u8]| {
+        let start = [7, 8, 2, 1, 2, 0, 4, 3, 3, 9, 5];
+        let end = [0, 0, 0, 1, b'n', 1, b'q', 1];
+        [&start[..], published_time, &end].concat()
+    };
+    let whole = |tag: &[u8], published_time: &[u8]| [tag, &head(published_time), b"x"].concat();
+    let second = whole(&[10 | 2 << 5], &[]);
+    let third = whole(&[10 | 3 << 5], &[6]);
+    let first_copies = whole(&[17 | 1 << 5, 1], &[]);
+    let second_copies = whole(&[17 | 2 << 5, 1], &[6]);
+    let snapshot = |bytes: &[u8]| match record::decode(bytes) {
+        Ok(Record::Snapshot(snapshot)) => (snapshot.published, snapshot.published_time, snapshot.time),
+        Ok(Record::Copies(copies)) => (copies[0].0.published, copies[0].0.published_time, copies[0].0.time),
+        other => panic!("{other:?}"),
+    };
+    for old in [&second, &first_copies] {
+        assert_eq!(snapshot(old), (Wall(8), None, Some(Time(5))));
+        assert!(is_older(old));
+    }
+    for new in [&third, &second_copies] {
+        assert_eq!(snapshot(new), (Wall(8), Some(Time(6)), Some(Time(5))));
+        assert!(!is_older(new));
+    }
+    // What most of the log consists of is as it always was.
+    assert!(!is_older(&[3 | 1 << 5]) && !is_older(&[3 | 2 << 5]) && !is_older(&[5 | 1 << 5]));
+    // Failures and leases have changed.
+    assert!(is_older(&[6 | 1 << 5]) && is_older(&[4 | 1 << 5]) && !is_older(&[4 | 2 << 5]));
 }
 
 #[test]

@@ -877,6 +877,8 @@ impl Run {
                 // Shard time went back with it.
                 Some(row) if now < before && row.is == Is::Ready && message.state == State::Scheduled => {
                     (row.is, row.is_fresh) = (Is::Scheduled(message.until().0), false);
+                    // The wall clock may say that it is ready before that.
+                    row.due = if row.spent == 0 { row.due_asked } else { 0 };
                 }
                 _ => {}
             }

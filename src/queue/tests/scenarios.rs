@@ -1130,3 +1130,21 @@ fn a_message_that_is_moved_still_waits_for_its_due_time_alone() {
     world.advance(Duration::from_secs(1));
     assert_eq!((world.stats("jobs").ready, world.stats("jobs").scheduled), (1, 0));
 }
+
+/// The snapshot of a message says by the wall clock when it was published, and that may have been set since.
+#[test]
+fn a_message_that_is_moved_is_as_old_as_before() {
+    for by_ms in JUMPS {
+        let mut world = World::new();
+        let conn = world.attach("c");
+        world.publish(conn, "jobs", &["x"]);
+        world.advance(Duration::from_secs(100));
+        let count = world.journal.records.len();
+        world.now.wall.0 = world.now.wall.0.saturating_add_signed(by_ms);
+        world.compact(count);
+        world.publish(conn, "other", &["x"]);
+        world.commit();
+        world.restart(0, Duration::ZERO);
+        assert_eq!(world.stats("jobs").oldest_ready_age_ms, 100_000, "a jump of {by_ms} ms");
+    }
+}
