@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use relaymesh::log::{DiskStorage, Durability, Journal, Log, LogConfig};
 use serde_json::Value;
 use support::cli::relaymesh;
 use support::process::Process;
@@ -203,4 +204,31 @@ fn an_upgrade_writes_all_that_lives_anew_however_often_it_is_killed() {
     server.terminate();
     assert!(server.wait().status.success());
     relaymesh(&["log", "verify", &data]).succeeds();
+}
+
+/// Puts a record at the end of a log, as another version of the server may have.
+fn append(home: &Home, record: &[u8]) {
+    let storage = DiskStorage::open(&home.data(), Durability::Sync).expect("nobody has it");
+    let config = LogConfig { segment_bytes: SEGMENT as u64, seed: 1, durability: Durability::Sync };
+    let (mut log, _) = Log::recover(&storage, config, &mut |_, _| {}).expect("it is sound");
+    log.append(&[record]);
+    while let Some(batch) = log.seal() {
+        batch.write().expect("the disk has room");
+        log.batch_done(batch);
+    }
+}
+
+#[test]
+fn what_an_older_version_wrote_is_written_anew() {
+    let home = worked_on();
+    let data = data(&home);
+    // A snapshot of the first version: message 100 on the queue `jobs`, whose payload is `old`.
+    let start = [10 | 1 << 5, 100, 8, 0, 1, 0, 0, 4, 0, 0, 0, 0, 0, 0];
+    let body = [10, 3, b'o', b'l', b'd'];
+    append(&home, &[&start[..], b"\x07default\x04jobs", &[body.len() as u8], &body].concat());
+    let upgraded = relaymesh(&["log", "upgrade", &data]).succeeds();
+    assert!(upgraded.contains("1 records and 0 segments of those were of an older version"), "{upgraded}");
+    assert!(relaymesh(&["log", "upgrade", &data]).succeeds().contains("nothing to do"));
+    let server = home.serve();
+    assert_eq!(take_all(&server, 3), [&b"old"[..], b"three", b"two"]);
 }
