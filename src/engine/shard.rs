@@ -216,11 +216,9 @@ impl Shard {
         let room = self.log.room();
         match self.log.chore_done(done) {
             ChoreOutcome::Quiet => {}
-            ChoreOutcome::Reads(reads) => self.turn(now, |brain, turn| {
-                for (ticket, bytes) in reads.iter() {
-                    brain.record_read(ticket, bytes, turn);
-                }
-            }),
+            ChoreOutcome::Reads(reads) => {
+                self.turn(now, |brain, turn| brain.records_read(reads.iter(), turn));
+            }
             ChoreOutcome::Relocation(slice) => {
                 self.turn(now, |brain, turn| {
                     for (position, record) in slice.records() {

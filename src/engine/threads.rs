@@ -121,7 +121,16 @@ impl<Job: Send + 'static, Done: Send + 'static> Worker<Job, Done> {
         let thread = thread::Builder::new()
             .name(name.clone())
             .spawn(move || {
-                for job in to_do {
+                loop {
+                    let job = match to_do.try_recv() {
+                        Ok(job) => job,
+                        // To wait in the channel would be to look again and again for a while.
+                        Err(TryRecvError::Empty) => {
+                            thread::park();
+                            continue;
+                        }
+                        Err(TryRecvError::Disconnected) => return,
+                    };
                     if finished.send(work(job)).is_err() {
                         return;
                     }
@@ -137,11 +146,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Worker<Job, Done> {
         if let Some(jobs) = &self.jobs {
             self.busy = jobs.send(job).is_ok();
         }
-    }
-
-    /// Takes no more jobs.
-    fn retire(&mut self) {
-        self.jobs = None;
+        self.wake();
     }
 
     fn take(&mut self) -> Option<Done> {
@@ -155,9 +160,23 @@ impl<Job: Send + 'static, Done: Send + 'static> Worker<Job, Done> {
     }
 }
 
+impl<Job, Done> Worker<Job, Done> {
+    /// Takes no more jobs.
+    fn retire(&mut self) {
+        self.jobs = None;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
 impl<Job, Done> Drop for Worker<Job, Done> {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.retire();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

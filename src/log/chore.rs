@@ -229,29 +229,32 @@ pub(super) struct ReadAhead {
 
 impl Reading {
     fn run(&mut self, storage: &dyn Storage) -> Result<Reads, LogError> {
-        let mut reads = Reads::default();
+        let bytes = self.wants.iter().map(|(want, ..)| want.len as usize).sum();
+        let mut reads =
+            Reads { bytes: Vec::with_capacity(bytes), parts: Vec::with_capacity(self.wants.len()) };
         let mut open: Option<(u64, Arc<dyn StorageFile>)> = None;
         for &(want, identity, end) in &self.wants {
-            let name = file_name(identity.segment);
             let offset = want.position.0 % identity.segment_bytes;
             let mut load = |ahead: &mut ReadAhead, bytes: u64| {
                 if ahead.covers(identity.segment, offset, bytes) {
                     return Ok(());
                 }
-                let file = match &open {
-                    Some((segment, file)) if *segment == identity.segment => Arc::clone(file),
+                let name = file_name(identity.segment);
+                let file = match open.take() {
+                    Some((segment, file)) if segment == identity.segment => file,
                     _ => storage.open(&name).map_err(LogError::io("opening", &name))?,
                 };
-                open = Some((identity.segment, Arc::clone(&file)));
                 ahead
                     .fill(&*file, identity.segment, offset, bytes, end)
-                    .map_err(LogError::io("reading", &name))
+                    .map_err(LogError::io("reading", &name))?;
+                open = Some((identity.segment, file));
+                Ok(())
             };
             load(&mut self.ahead, format::RECORD_HEADER_BYTES as u64)?;
             let record_bytes = self.ahead.record_bytes(offset);
             load(&mut self.ahead, record_bytes)?;
             let data = self.ahead.data(want, &identity, offset).ok_or_else(|| LogError::Damaged {
-                file: name.clone(),
+                file: file_name(identity.segment),
                 offset,
                 flaw: "a record read back does not match its checksum".to_owned(),
                 durable: identity.position(end),

@@ -174,7 +174,7 @@ impl Default for QueueConfig {
             parked_bytes_per_namespace_max: limits::PARKED_BYTES_PER_NAMESPACE_MAX,
             body_memory_bytes_max: limits::BODY_MEMORY_BYTES_MAX,
             ids_ahead: 0,
-            reads_max: 256,
+            reads_max: 1024,
             broadcast_bytes_max: limits::FRAME_BYTES_MAX - limits::FRAME_OVERHEAD_BYTES,
             operator_slice: limits::OPERATOR_SLICE,
             full_retry: limits::QUEUE_FULL_RETRY,

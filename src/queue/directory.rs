@@ -141,6 +141,8 @@ pub(super) struct Lease {
     pub(super) subscription: SubscriptionId,
     /// When it began; `Time(0)` for before the last restart, which nobody knows.
     pub(super) since: Time,
+    /// Its body is being read: the delivery leaves when that has arrived.
+    pub(super) is_reading: bool,
     /// Neighbours in the client's list.
     pub(super) next: u32,
     pub(super) prev: u32,

@@ -221,8 +221,18 @@ impl Brain {
 
     fn check_reads(&self) {
         let begun: u32 = self.queues.slab.iter().map(|(_, queue)| queue.ready.reading()).sum();
-        let is_delivery = |reading: &&Reading| matches!(reading, Reading::Delivery { .. });
-        assert_eq!(begun as usize, self.reads.values().filter(is_delivery).count(), "reads nobody waits for");
+        let mut deliveries = 0;
+        for reading in self.reads.values() {
+            if let Reading::Delivery { slot } = *reading {
+                let message = self.messages.at(slot);
+                assert_eq!(message.state, State::Leased, "a body is read for a lease that ended");
+                assert!(self.leases[message.next as usize].is_reading, "a body is read for nobody");
+                deliveries += 1;
+            }
+        }
+        assert_eq!(begun, deliveries, "reads nobody waits for");
+        let waiting = self.leases.iter().filter(|(_, lease)| lease.is_reading).count();
+        assert_eq!(waiting, deliveries as usize, "leases whose body nobody reads");
     }
 
     fn check_ids(&self) {

@@ -3,7 +3,7 @@
 //! Pure: no socket, file, thread or clock of its own. It owns who is attached where and with which epoch, every
 //! queue and message, leases, dead letters, producers' marks and parked publishes. It must not know connections,
 //! frames or files. Order of calls: [`Brain::new`], [`Brain::replay`] for every recovered record, [`Brain::start`],
-//! then any of [`Brain::apply`], [`Brain::expire`], [`Brain::go_on`], [`Brain::record_read`], [`Brain::relocate`] and
+//! then any of [`Brain::apply`], [`Brain::expire`], [`Brain::go_on`], [`Brain::records_read`], [`Brain::relocate`] and
 //! [`Brain::log_room_changed`]. What is to happen outside is appended to the journal and pushed to the outbox.
 
 mod ack_and_publish;
@@ -57,16 +57,17 @@ pub use outbox::Outbox;
 pub use replay::ReplayError;
 pub use schedules::{ATTRIBUTE_SCHEDULE, ATTRIBUTE_SCHEDULED_FOR};
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use slab::Slab;
 
 use crate::clock::{Now, Time, Wall};
 use crate::host::Block;
-use crate::ids::{Boot, ConnKey, LeaseId, MessageId, SubscriptionId};
+use crate::ids::{Boot, ConnKey, MessageId, SubscriptionId};
 use crate::log::{Journal, Position, ReadTicket, Room, Ticket};
 use crate::mail::{Command, CommandBatch, Effect, RefusalCode, Refused, Settled};
 use crate::telemetry::ShardMetrics;
@@ -134,8 +135,8 @@ struct Held {
 /// What a read of the journal is for.
 #[derive(Debug)]
 enum Reading {
-    /// A delivery under this lease.
-    Delivery { lease: LeaseId },
+    /// The delivery of the leased message in this slot.
+    Delivery { slot: u32 },
     /// A delivery under a lease that was given back since.
     Abandoned,
     /// A job that has to see whether this is one of the dead letters it looks for.

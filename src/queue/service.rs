@@ -1,7 +1,7 @@
 //! Who gets which message: parked publishes are let in, then ready messages go to consumers with credit in turn.
 
 use crate::clock::Time;
-use crate::ids::{ConnKey, LeaseId, LoopId, SubscriptionId};
+use crate::ids::{ConnKey, LoopId, SubscriptionId};
 use crate::limits;
 use crate::log::ReadTicket;
 use crate::mail::{Deliver, Effect};
@@ -205,7 +205,8 @@ impl Brain {
         } else {
             let message = self.messages.at(slot);
             let read = turn.journal.read(message.position, message.body_offset, body_len);
-            self.reads.insert(read, Reading::Delivery { lease });
+            self.leases[message.next as usize].is_reading = true;
+            self.reads.insert(read, Reading::Delivery { slot });
             self.queues.at_mut(queue).ready.read_begun(flow);
             self.reading_bytes += u64::from(body_len);
         }
@@ -227,6 +228,7 @@ impl Brain {
             epoch,
             subscription,
             since: turn.now.time,
+            is_reading: false,
             next: first,
             prev: NIL,
         }) as u32;
@@ -249,6 +251,7 @@ impl Brain {
 
     pub(super) fn end_lease(&mut self, lease: u32) {
         let ended = self.leases.remove(lease as usize);
+        debug_assert!(!ended.is_reading, "its read is abandoned first");
         if self.parked_acking > 0 {
             self.lease_enders.push(ended.client);
         }
@@ -297,21 +300,27 @@ impl Brain {
         self.subscriptions[index as usize].is_eager = eager;
     }
 
-    /// A read of the journal arrived.
-    pub fn record_read(&mut self, ticket: ReadTicket, bytes: &[u8], turn: &mut Turn<'_>) {
+    /// Reads of the journal arrived.
+    pub fn records_read<'a>(
+        &mut self,
+        reads: impl Iterator<Item = (ReadTicket, &'a [u8])>,
+        turn: &mut Turn<'_>,
+    ) {
         self.begin(turn);
-        let reading = self.reads.remove(&ticket);
-        if let Some(Reading::Delivery { .. } | Reading::Abandoned | Reading::Job { .. }) = reading {
-            self.reading_bytes -= bytes.len() as u64;
-        }
-        match reading {
-            Some(Reading::Delivery { lease }) => {
-                self.end_read(lease);
-                self.deliver_read(lease, bytes, turn);
+        for (ticket, bytes) in reads {
+            let reading = self.reads.remove(&ticket);
+            if let Some(Reading::Delivery { .. } | Reading::Abandoned | Reading::Job { .. }) = reading {
+                self.reading_bytes -= bytes.len() as u64;
             }
-            Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
-            Some(Reading::Job { job, message }) => self.job_read(job, message, bytes),
-            Some(Reading::Abandoned) | None => {}
+            match reading {
+                Some(Reading::Delivery { slot }) => {
+                    self.end_read(slot);
+                    self.deliver_read(slot, bytes, turn);
+                }
+                Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
+                Some(Reading::Job { job, message }) => self.job_read(job, message, bytes),
+                Some(Reading::Abandoned) | None => {}
+            }
         }
         self.finish(turn);
     }
@@ -322,22 +331,18 @@ impl Brain {
     }
 
     /// The body of a leased message is there, or not wanted any more.
-    pub(super) fn end_read(&mut self, lease: LeaseId) {
-        let Some(slot) = self.messages.find(lease.message) else { return };
+    pub(super) fn end_read(&mut self, slot: u32) {
         let message = self.messages.at(slot);
         let (queue, flow) = (message.queue, self.lanes.flow_of(message.lane));
+        self.leases[message.next as usize].is_reading = false;
         self.queues.at_mut(queue).ready.read_ended(flow);
         self.mark_dirty(queue);
     }
 
-    /// Sends a body that was read back, if its lease still stands and its connection is the one that took it.
-    fn deliver_read(&mut self, id: LeaseId, bytes: &[u8], turn: &mut Turn<'_>) {
-        let Some(slot) = self.messages.find(id.message) else { return };
+    /// Sends the body of a leased message, which was read back, if its connection is still the one that took it.
+    fn deliver_read(&mut self, slot: u32, bytes: &[u8], turn: &mut Turn<'_>) {
         let message = self.messages.at(slot);
-        if message.state != State::Leased || !message.is_newest(id) {
-            return;
-        }
-        let body_len = message.body_len;
+        let (id, body_len) = (message.lease(), message.body_len);
         let lease = &self.leases[message.next as usize];
         let (subscription, epoch, client) =
             (lease.subscription, lease.epoch, self.directory.at(lease.client));

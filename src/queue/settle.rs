@@ -174,20 +174,22 @@ impl Brain {
     /// next lease may have the same id, and nobody but us can give the credit back. Whether that is so.
     pub(super) fn abandon_read(&mut self, slot: u32) -> bool {
         let message = self.messages.at(slot);
-        if self.reads.is_empty() || message.state != State::Leased {
+        if message.state != State::Leased {
             return false;
         }
-        let (ended, body_len) = (message.lease(), message.body_len);
-        let Taken { client, subscription, epoch } = self.leases[message.next as usize].taken();
-        let is_for_it =
-            |reading: &&mut Reading| matches!(reading, Reading::Delivery { lease } if *lease == ended);
-        if let Some(reading) = self.reads.values_mut().find(is_for_it) {
-            *reading = Reading::Abandoned;
-            self.end_read(ended);
-            self.replenish(client, subscription, epoch, body_len);
-            return true;
+        let (body_len, lease) = (message.body_len, &self.leases[message.next as usize]);
+        if !lease.is_reading {
+            return false;
         }
-        false
+        let Taken { client, subscription, epoch } = lease.taken();
+        let is_its =
+            |reading: &&mut Reading| matches!(reading, Reading::Delivery { slot: of } if *of == slot);
+        if let Some(reading) = self.reads.values_mut().find(is_its) {
+            *reading = Reading::Abandoned;
+        }
+        self.end_read(slot);
+        self.replenish(client, subscription, epoch, body_len);
+        true
     }
 
     /// Gives a delivery's credit back with the answer that the client waits for: what it can have unanswered stays

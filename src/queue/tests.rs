@@ -205,8 +205,10 @@ impl World {
     }
 
     pub(super) fn serve_reads(&mut self) {
-        while let Some((ticket, bytes)) = self.journal.reads.pop_front() {
-            self.turn(|brain, turn| brain.record_read(ticket, &bytes, turn));
+        while !self.journal.reads.is_empty() {
+            let read = std::mem::take(&mut self.journal.reads);
+            let read = read.iter().map(|(ticket, bytes)| (*ticket, bytes.as_slice()));
+            self.turn(|brain, turn| brain.records_read(read, turn));
         }
     }
 

@@ -163,7 +163,12 @@ fn ignored_extensions_are_found() {
 #[test]
 fn served_rivals_are_found() {
     // What the replaced connection asks is no request any more, and yet it is answered.
-    let said = ["which a newer connection replaced", "taken over", "was answered: it is None"];
+    let said = [
+        "which a newer connection replaced",
+        "taken over",
+        "was answered: it is None",
+        "another client's mailbox",
+    ];
     is_found(Flaw::RivalsServed, &said);
 }
 
