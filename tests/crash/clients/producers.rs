@@ -109,7 +109,7 @@ fn draft(keys: &mut impl FnMut() -> Key, random: &mut fastrand::Rng) -> Draft {
             one(MORTAL, proto::Message { attempts_max: 2, delay_ms, ttl_ms, ..plain(key) }, key)
         }
         77..82 => one(LEASED, plain(key), key),
-        82 if random.bool() => one(HOARD, plain(key.large()), key.large()),
+        82..86 => one(HOARD, plain(key.large()), key.large()),
         _ => Draft::to_topic(key, random),
     }
 }
