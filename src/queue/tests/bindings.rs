@@ -898,3 +898,83 @@ fn the_answer_to_what_all_queues_have_waits_for_the_commit_of_what_they_have() {
     assert_eq!(answered.len(), 2);
     assert_eq!(answered[0].1, answered[1].1, "both say where it is");
 }
+
+#[test]
+fn a_message_that_has_a_time_to_live_keeps_it_in_every_queue() {
+    let mut world = World::new();
+    world.set("a", &[("ttl", "10s")]);
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let conn = world.attach("shop");
+    let body = encoded("1", &[]);
+    let own = MessageHeader { priority: 4, ttl_ms: 60_000, ..Default::default() };
+    world.publish_with(conn, "topic/t", None, &[(own, &body)]);
+    world.commit();
+    for is_again in [false, true] {
+        if is_again {
+            world.restart(0, Duration::ZERO);
+        }
+        world.advance(Duration::from_secs(11));
+        assert_eq!((world.stats("a").ready, world.stats("b").ready), (1, 1), "after a restart: {is_again}");
+    }
+    world.advance(Duration::from_secs(49));
+    assert_eq!((world.stats("a").dead, world.stats("b").dead), (1, 1));
+}
+
+#[test]
+fn each_queue_remembers_the_ids_of_copies_for_its_own_window() {
+    let mut world = World::new();
+    world.set("a", &[("dedup_window", "10s")]);
+    world.set("b", &[("dedup_window", "60s")]);
+    bind(&mut world, "t", "", "a");
+    bind(&mut world, "t", "", "b");
+    let mut conn = world.attach("shop");
+    publish_ids(&mut world, conn, "topic/t", &["x", "y"]);
+    for (round, id) in ["x", "y"].into_iter().enumerate() {
+        // What the record of the publish says counts, not what the queue was told since.
+        world.set("a", &[("dedup_window", "1h")]);
+        if round == 1 {
+            world.restart(0, Duration::ZERO);
+            conn = world.attach("shop");
+        }
+        world.advance(Duration::from_secs(if round == 0 { 11 } else { 1 }));
+        publish_ids(&mut world, conn, "topic/t", &[id]);
+        assert_eq!((waiting(&mut world, "a"), waiting(&mut world, "b")), (3 + round as u64, 2), "{id}");
+    }
+}
+
+/// What many attempts said of many copies is more than one record should have.
+#[test]
+fn copies_with_much_history_are_moved_in_several_records() {
+    const QUEUES: usize = 100;
+    let mut config = QueueConfig::default();
+    (config.work_queue.attempts_max, config.work_queue.backoff_jitter_percent) = (100, 0);
+    let mut world = World::with(config);
+    let names: Vec<String> = (0..QUEUES).map(|number| format!("q-{number}")).collect();
+    names.iter().for_each(|queue| _ = bind(&mut world, "t", "", queue));
+    let conn = world.attach("shop");
+    publish(&mut world, conn, "t", "1", &[]);
+    let error = "e".repeat(1000);
+    for queue in &names {
+        let conn = world.attach("worker");
+        world.subscribe(conn, 1, queue, 1);
+        for _ in 0..8 {
+            let leases: Vec<LeaseId> =
+                deliveries(&world.commit()).iter().map(|(deliver, _)| deliver.lease).collect();
+            let again = Settlement::Nack { delay_ms: Some(0), error: error.as_str().into(), reject: false };
+            world.settle(conn, &leases, again);
+        }
+        world.detach(conn, true);
+    }
+    world.commit();
+    world.compact(usize::MAX);
+    let copies: Vec<usize> = (world.journal.records.values())
+        .filter(|(_, record)| matches!(record::decode(record), Ok(Record::Copies(_))))
+        .map(|(_, record)| record.len())
+        .collect();
+    let bound = crate::limits::FANOUT_SNAPSHOT_BYTES_MAX + 1000;
+    assert!(copies.len() > 1 && copies.iter().all(|&len| len <= bound), "{copies:?}");
+    world.restart(0, Duration::ZERO);
+    let left: Vec<u64> = names.iter().map(|queue| waiting(&mut world, queue)).collect();
+    assert_eq!(left, [1; QUEUES]);
+}
