@@ -71,6 +71,12 @@ impl Clock {
         Self { origin: Instant::now(), origin_time }
     }
 
+    /// A clock that showed `origin_time` when this one was made.
+    #[must_use]
+    pub fn showing_at_origin(&self, origin_time: Time) -> Self {
+        Self { origin: self.origin, origin_time }
+    }
+
     /// The monotonic time.
     #[must_use]
     pub fn time(&self) -> Time {

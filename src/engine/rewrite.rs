@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{EngineConfig, Shard, ShardError, Started};
-use crate::clock::{Clock, Now};
 use crate::log::{Log, LogError, Storage};
 use crate::telemetry::ShardMetrics;
 
@@ -20,20 +19,20 @@ pub fn rewrite(
     on_progress: &mut dyn FnMut(u64),
 ) -> Result<Started, ShardError> {
     let metrics = Arc::new(ShardMetrics::default());
-    let (mut shard, started) = Shard::recover_to(storage, config, metrics, Clock::wall(), Log::rewrite)?;
-    let now = Now { time: started.time, wall: Clock::wall() };
+    let (mut shard, started, clock) = Shard::recover_now_to(storage, config, metrics, Log::rewrite)?;
     let mut left = u64::MAX;
     loop {
         while let Some(batch) = shard.seal() {
             batch.write()?;
-            shard.batch_done(now, batch);
+            shard.batch_done(clock.now(), batch);
         }
         if shard.left_to_rewrite() < left {
             left = shard.left_to_rewrite();
             on_progress(left);
         }
         let Some(chore) = shard.next_chore() else { break };
-        shard.chore_done(now, chore.run(storage))?;
+        let done = chore.run(storage);
+        shard.chore_done(clock.now(), done)?;
     }
     if left > 0 || !shard.is_settled() {
         let (what, file) = ("writing the log anew", format!("{left} segments of the log"));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::EngineConfig;
-use crate::clock::{Now, Time, Wall};
+use crate::clock::{Clock, Now, Time, Wall};
 use crate::host::Block;
 use crate::ids::{Boot, LoopId, ShardId};
 use crate::limits;
@@ -48,7 +48,7 @@ pub struct Started {
     pub recovery: Recovery,
     /// This start's generation; durable once the first batch is.
     pub boot: Boot,
-    /// What the shard's clock shows now.
+    /// What the shard's clock showed when the start began.
     pub time: Time,
 }
 
@@ -70,7 +70,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Reads the log and brings the queues back to where they were.
+    /// Reads the log and brings the queues back to where they were. `wall` is what the wall clock shows now, before the log
+    /// is read; the shard's clock shows [`Started::time`] at this moment, and goes on from here.
     ///
     /// # Errors
     /// [`ShardError`] when the log is damaged, foreign or newer than this version.
@@ -83,8 +84,35 @@ impl Shard {
         Self::recover_to(storage, config, metrics, wall, |_| {})
     }
 
+    /// As [`Shard::recover`], by the clocks of this machine. Returns the shard's own as well, which goes on while the log is
+    /// read: what is delayed waits meanwhile, too, and one that began afterwards would be behind all that the next start
+    /// counts from this one.
+    ///
+    /// # Errors
+    /// As [`Shard::recover`].
+    pub fn recover_now(
+        storage: &dyn Storage,
+        config: EngineConfig,
+        metrics: Arc<ShardMetrics>,
+    ) -> Result<(Self, Started, Clock), ShardError> {
+        Self::recover_now_to(storage, config, metrics, |_| {})
+    }
+
+    /// As [`Shard::recover_now`]; `begin` is handed the log before anything is appended to it.
+    pub(super) fn recover_now_to(
+        storage: &dyn Storage,
+        config: EngineConfig,
+        metrics: Arc<ShardMetrics>,
+        begin: impl FnOnce(&mut Log),
+    ) -> Result<(Self, Started, Clock), ShardError> {
+        let (since_now, wall) = (Clock::starting_at(Time(0)), Clock::wall());
+        let (shard, started) = Self::recover_to(storage, config, metrics, wall, begin)?;
+        let clock = since_now.showing_at_origin(started.time);
+        Ok((shard, started, clock))
+    }
+
     /// As [`Shard::recover`]; `begin` is handed the log before anything is appended to it.
-    pub(super) fn recover_to(
+    fn recover_to(
         storage: &dyn Storage,
         config: EngineConfig,
         metrics: Arc<ShardMetrics>,

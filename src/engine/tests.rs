@@ -1,6 +1,7 @@
 mod heads;
 mod rewrite;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::*;
 use crate::clock::{Clock, Now, Time, Wall};
 use crate::ids::{Boot, ClientId, ConnKey, LoopId, MessageId, Namespace, QueueName, SubscriptionId};
 use crate::log::sim_storage::{Fault, SimStorage};
-use crate::log::{Durability, LogConfig};
+use crate::log::{Durability, Entry, LogConfig, Storage, StorageFile};
 use crate::mail::{
     Attach, Bell, Command, CommandBatch, CommandSender, Effect, EffectReceiver, MessageHeader, Publish,
     PublishMessage, command_lanes, effect_lane,
@@ -140,6 +141,47 @@ fn each_start_has_a_boot_of_its_own_and_time_goes_on() {
     shard.check_invariants();
     assert_eq!((first.boot, second.boot), (Boot(1), Boot(2)));
     assert!(second.time.0 >= first.time.0 + 60_000, "the minute in between has passed");
+}
+
+/// A disk on which a start takes a while.
+#[derive(Debug)]
+struct SlowDisk(SimStorage);
+
+impl SlowDisk {
+    const TAKES: Duration = Duration::from_millis(50);
+}
+
+impl Storage for SlowDisk {
+    fn list(&self) -> io::Result<Vec<Entry>> {
+        std::thread::sleep(Self::TAKES);
+        self.0.list()
+    }
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
+        self.0.create(name, bytes)
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.0.open(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+    fn sync_directory(&self) -> io::Result<()> {
+        self.0.sync_directory()
+    }
+    fn is_direct(&self) -> bool {
+        self.0.is_direct()
+    }
+}
+
+/// Otherwise the next start, which counts from this one, finds what was delayed since due too early.
+#[test]
+fn the_shards_clock_goes_on_while_the_log_is_read() {
+    let disk = SlowDisk(SimStorage::new(1));
+    let (_, started, clock) = Shard::recover_now(&disk, config(), Arc::default()).unwrap();
+    assert!(clock.time() >= started.time + SlowDisk::TAKES, "{:?} after {:?}", clock.time(), started.time);
 }
 
 #[test]

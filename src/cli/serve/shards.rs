@@ -11,9 +11,9 @@ use super::server::News;
 use super::settings;
 use crate::admin::OperatorLane;
 use crate::cli::layout;
-use crate::clock::{Clock, Now, Time};
+use crate::clock::{Clock, Time};
 use crate::config::Config;
-use crate::engine::{Ended, Engine, EngineLanes, Shard, Started};
+use crate::engine::{Ended, Engine, EngineLanes, Shard};
 use crate::host::TablePlan;
 use crate::ids::{LoopId, ShardId};
 use crate::log::{DirectoryLock, DiskStorage, Durability, Storage};
@@ -60,7 +60,8 @@ fn check_number(directory: &Path, wanted: u64) -> anyhow::Result<()> {
 /// A shard that has read its log and does not run yet.
 pub(super) struct Recovered {
     shard: Shard,
-    started: Started,
+    /// The shard's own.
+    clock: Clock,
     log: Arc<DiskStorage>,
     metrics: Arc<ShardMetrics>,
 }
@@ -100,12 +101,12 @@ fn recover_one(
     metrics: &Arc<ShardMetrics>,
     plan: &TablePlan,
 ) -> anyhow::Result<Recovered> {
-    let clock = Clock::starting_at(Time(0));
+    let since_start = Clock::starting_at(Time(0));
     let settings = settings::engine(config, id, plan);
-    let (mut shard, started) = Shard::recover(&**log, settings, Arc::clone(metrics), Clock::wall())?;
+    let (mut shard, started, clock) = Shard::recover_now(&**log, settings, Arc::clone(metrics))?;
     while let Some(batch) = shard.seal() {
         batch.write()?;
-        shard.batch_done(Now { time: started.time, wall: Clock::wall() }, batch);
+        shard.batch_done(clock.now(), batch);
     }
     let recovery = &started.recovery;
     tracing::info!(
@@ -114,7 +115,7 @@ fn recover_one(
         segments = recovery.segments,
         records = recovery.records,
         checkpoints = recovery.checkpoints,
-        took_ms = clock.time().0,
+        took_ms = since_start.time().0,
         "the log is read"
     );
     if let Some(cut) = &recovery.cut {
@@ -129,7 +130,7 @@ fn recover_one(
             "the file system of the data directory takes no direct writes: commits will be slower"
         );
     }
-    Ok(Recovered { shard, started, log: Arc::clone(log), metrics: Arc::clone(metrics) })
+    Ok(Recovered { shard, clock, log: Arc::clone(log), metrics: Arc::clone(metrics) })
 }
 
 /// Shards that run.
@@ -154,12 +155,12 @@ impl Engines {
     ) -> anyhow::Result<(Self, FarEnds)> {
         let mut far = FarEnds { loops: bound.iter().map(|_| Vec::new()).collect(), operator: Vec::new() };
         let mut engines = Vec::with_capacity(recovered.len());
-        for Recovered { shard, started, log, metrics } in recovered {
+        for Recovered { shard, clock, log, metrics } in recovered {
             let failed = tell.clone();
             let engine = Engine::spawn(
                 shard,
                 log as Arc<dyn Storage>,
-                Clock::starting_at(started.time),
+                clock,
                 metrics,
                 |bell| far.lay_lanes(bell, bound, operator_bell),
                 move |error| {
