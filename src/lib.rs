@@ -70,6 +70,7 @@
 //! | commands of a loop without an answer, not parked | [`limits::COMMANDS_UNANSWERED_MAX`] | `relaymesh_buffer_items{buffer="commands_unanswered"}` | connections that add to them are not read |
 //! | lane from a loop to a shard | [`limits::COMMAND_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="command_lane_batches"}` | the loop reads nothing |
 //! | lane from a shard to a loop | [`limits::EFFECT_LANE_BATCHES`] | `relaymesh_buffer_items{buffer="effect_lane_batches"}` | the shard keeps the effects, joined |
+//! | deliveries on their way from a shard to one connection | [`limits::DELIVERY_ROOM_BYTES`] and one message | `relaymesh_buffer_items{buffer="effects_held"}`, of all connections | the shard delivers no more to it until its loop says that it has little to send |
 //! | bodies on their way from a shard to one loop | [`limits::DELIVERIES_HELD_BYTES_MAX`] and one message | `relaymesh_buffer_items{buffer="effects_held"}` | the queue delivers no more to that loop until effects have left |
 //! | other effects kept by the shard | the windows of all sessions | the same | – |
 //! | the log's open batch | twice [`limits::LOG_BATCH_BYTES_MAX`] and one turn of a loop | `relaymesh_buffer_bytes{buffer="log_open_batch"}` | the shard takes no mail |

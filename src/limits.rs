@@ -113,7 +113,12 @@ pub const SUBSCRIPTIONS_MAX: usize = 64;
 pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
 /// Output waiting for one connection beyond which nothing more is delivered to it; what is sent of a message in parts
 /// at once.
-pub const WRITE_BUDGET_BYTES: usize = 256 * KIB;
+pub const WRITE_BUDGET_BYTES: usize = 512 * KIB;
+/// Deliveries that a shard sends to one connection unasked. Before all of it is used it says so to the loop, which lets it
+/// go on once at most half of the write budget is unsent: together they never go beyond that budget.
+pub const DELIVERY_ROOM_BYTES: u32 = 256 * KIB as u32;
+/// What a delivery counts for beyond its body.
+pub const DELIVERY_OVERHEAD_BYTES: u32 = 32;
 /// Output waiting for one connection beyond which it is closed as too slow.
 pub const WRITE_BACKLOG_BYTES_MAX: usize = WRITE_BUDGET_BYTES + 2 * FRAME_BYTES_MAX;
 
@@ -478,6 +483,7 @@ const _: () = {
     assert!(POOLED_KEPT_BYTES < POOLED_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= FRAME_BYTES_MAX_CEILING);
     assert!(WRITE_BUDGET_BYTES < WRITE_BACKLOG_BYTES_MAX);
+    assert!(DELIVERY_ROOM_BYTES as usize <= WRITE_BUDGET_BYTES / 2);
     assert!(READ_PER_TURN_BYTES_MAX <= READ_PER_LOOP_TURN_BYTES_MAX);
     assert!(ACCEPTS_PER_TURN_MIN > 0 && ACCEPTS_PER_TURN_MIN <= ACCEPTS_PER_TURN_MAX);
     assert!(FRAMES_PER_TURN_MIN > 0 && FRAMES_PER_TURN_MIN <= FRAMES_PER_TURN_MAX);

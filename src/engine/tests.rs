@@ -26,7 +26,8 @@ const BODY: &[u8] = b"\x0a\x05hello";
 
 fn config() -> EngineConfig {
     let log = LogConfig { segment_bytes: 4 << 20, seed: 1, durability: Durability::Sync };
-    EngineConfig { log, queue: QueueConfig::default(), seed: 1 }
+    let queue = QueueConfig { delivery_room_bytes: u32::MAX, ..QueueConfig::default() };
+    EngineConfig { log, queue, seed: 1 }
 }
 
 fn start(storage: &SimStorage) -> (Shard, Started) {

@@ -56,6 +56,7 @@ impl Gateway {
                 let LeasesLost { conn, seq, messages, bytes, lost } = *refused;
                 self.publish_refused(now, conn, seq, (messages, bytes), leases_lost(&lost));
             }
+            Effect::RoomLow { conn } => self.room_low(conn),
             Effect::StopReading { conn } => {
                 if let Some(tenant) = self.table.tenant_mut(conn.slot, conn.generation)
                     && tenant.session.is_served()

@@ -5,6 +5,7 @@ use crate::gateway::buffers::OpenDeliver;
 use crate::gateway::ending::{Cause, Ending};
 use crate::gateway::table::{Deferred, IDLE};
 use crate::gateway::{Action, Gateway, SlotKey};
+use crate::ids::ConnKey;
 use crate::mail::{Command, Deliver};
 use crate::session::Phase;
 use crate::wire::{DeliverWriter, Kind, compressible_bytes, proto};
@@ -145,7 +146,7 @@ impl Gateway {
         if conn.is_starved && self.buffers.output_bytes < self.config.loop_output_bytes_max {
             conn.is_starved = false;
             let (shard, generation) = (conn.shard, conn.generation);
-            let conn = crate::ids::ConnKey { loop_id: self.loop_id, slot, generation };
+            let conn = ConnKey { loop_id: self.loop_id, slot, generation };
             self.batches.to(shard).commands.push(Command::Resupply { conn });
         } else if conn.is_starved {
             self.list_starved(slot);
@@ -248,6 +249,18 @@ impl Gateway {
             self.count_sent(Kind::Deliver, written);
         } else {
             self.release_buffers(slot);
+        }
+    }
+
+    /// The shard waits to be told that what was delivered is on its way.
+    pub(super) fn room_low(&mut self, conn: ConnKey) {
+        let Some(tenant) = self.table.tenant_mut(conn.slot, conn.generation) else { return };
+        if !tenant.session.is_served() {
+            return;
+        }
+        tenant.is_starved = true;
+        if self.takes_deliveries(conn.slot) {
+            self.output_drained(conn.slot);
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Conn {
     pub(super) stopped_by_crowd: bool,
     /// More came than a turn carries out.
     pub(super) deferred: Deferred,
-    /// Deliveries were handed back; the shard waits for `Resupply`.
+    /// Much was delivered, or handed back; the shard waits for `Resupply`.
     pub(super) is_starved: bool,
     /// It is in the loop's list of the starved.
     pub(super) is_listed: bool,

@@ -63,7 +63,7 @@ pub enum Command {
         /// How many of the batch's leases.
         leases: u32,
     },
-    /// A connection that returned deliveries takes deliveries again. Not answered.
+    /// A connection whose room was low, or that returned deliveries, has little to send and takes more. Not answered.
     Resupply {
         /// The connection whose output has drained.
         conn: ConnKey,

@@ -41,6 +41,12 @@ pub enum Effect {
     LeasesLost(Box<LeasesLost>),
     /// A message for a consumer. Owns the batch's next `body_len` body bytes.
     Deliver(Deliver),
+    /// Much was delivered to this connection: once it has little to send the loop says `Resupply`, and until then not much
+    /// more comes.
+    RoomLow {
+        /// The consumer's connection.
+        conn: ConnKey,
+    },
     /// Answers requests other than publishes.
     Settled(Settled),
     /// Stop reading this connection: its namespace has spent its budget of parked publishes.
@@ -230,6 +236,7 @@ impl Effect {
             Self::AttachRefused { conn, .. }
             | Self::TakenOver { conn }
             | Self::PublishRefused { conn, .. }
+            | Self::RoomLow { conn }
             | Self::StopReading { conn }
             | Self::ResumeReading { conn }
             | Self::Parked { conn, .. }

@@ -112,6 +112,8 @@ pub struct QueueConfig {
     pub ids_ahead: u64,
     /// Bodies being read back at once for deliveries.
     pub reads_max: usize,
+    /// Bytes of deliveries on their way to a connection before its loop is to say that it takes more.
+    pub delivery_room_bytes: u32,
     /// Largest encoded message of a topic, in bytes: one that is delivered in one frame.
     pub broadcast_bytes_max: usize,
     /// Dead letters that a redrive or a purge moves before others have their turn.
@@ -175,6 +177,7 @@ impl Default for QueueConfig {
             body_memory_bytes_max: limits::BODY_MEMORY_BYTES_MAX,
             ids_ahead: 0,
             reads_max: 1024,
+            delivery_room_bytes: limits::DELIVERY_ROOM_BYTES,
             broadcast_bytes_max: limits::FRAME_BYTES_MAX - limits::FRAME_OVERHEAD_BYTES,
             operator_slice: limits::OPERATOR_SLICE,
             full_retry: limits::QUEUE_FULL_RETRY,

@@ -73,9 +73,11 @@ pub(super) struct Client {
     loop_id: LoopId,
     /// The mailbox's subscription; 0 for none.
     pub(super) mailbox_subscription: u16,
+    /// Bytes of deliveries that its connection's loop is ready to take; while there are none it is stalled.
+    pub(super) room: u32,
     pub(super) is_connected: bool,
-    /// It returned deliveries and has not asked for more.
-    pub(super) is_stalled: bool,
+    /// The loop was told that little room is left, or returned deliveries, and will say when there is more.
+    pub(super) awaits_room: bool,
 }
 
 /// What only clients with work queues or parked publishes have.
@@ -94,6 +96,11 @@ pub(super) struct Rest {
 impl Client {
     pub(super) fn conn(&self) -> ConnKey {
         ConnKey { loop_id: self.loop_id, slot: self.slot, generation: self.generation }
+    }
+
+    /// Its connection's loop takes no more deliveries now.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.room == 0
     }
 
     /// Whether it may have something to ack, now or soon.
@@ -216,8 +223,9 @@ impl Directory {
             grace: None,
             loop_id: LoopId(0),
             mailbox_subscription: 0,
+            room: 0,
             is_connected: false,
-            is_stalled: false,
+            awaits_room: false,
         });
         let Self { by_name, hasher, clients, .. } = self;
         by_name.insert_unique(hasher.hash_one((namespace, name)), client, |&client| {

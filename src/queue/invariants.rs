@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::clock::Time;
 use crate::queue::bodies::Bodies;
+use crate::queue::directory::Lease;
 use crate::queue::messages::{NIL, State};
 use crate::queue::queues::Queue;
 use crate::queue::{Brain, Reading};
@@ -205,9 +206,10 @@ impl Brain {
             }
         }
         assert_eq!(listed, self.leases.len(), "leases nobody holds");
+        self.check_rooms();
         for (index, subscription) in &self.subscriptions {
             let client = self.directory.at(subscription.client);
-            let may_take = subscription.credit.is_open() && !client.is_stalled;
+            let may_take = subscription.credit.is_open() && !client.is_stalled();
             assert_eq!(subscription.is_eager, may_take, "subscription {index} and its place in the line");
             assert!(client.is_connected, "a subscription outlived its connection");
             let queue = self.queues.at(subscription.queue);
@@ -216,6 +218,17 @@ impl Brain {
                 || queue.ready.reading() > 0
                 || self.is_bounded_now(queue);
             assert!(!(may_take && queue.ready_count > 0 && !waits), "a message and a consumer do not meet");
+        }
+    }
+
+    /// Whoever has little room left was asked about more, or is when a body that is being read for it is there.
+    fn check_rooms(&self) {
+        for (index, client) in self.directory.clients.iter() {
+            assert!(client.room <= self.config.delivery_room_bytes, "more room than there is");
+            let is_low = client.is_connected && client.room < self.config.delivery_room_bytes.div_ceil(2);
+            let is_read_for = |lease: &Lease| lease.client == index && lease.is_reading;
+            let asks = client.awaits_room || self.leases.iter().any(|(_, lease)| is_read_for(lease));
+            assert!(!is_low || asks, "nobody asks for room for {}", client.name.as_str());
         }
     }
 

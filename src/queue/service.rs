@@ -150,7 +150,7 @@ impl Brain {
             owner => owner,
         };
         let client = self.directory.at(owner);
-        let may_take = client.is_connected && !client.is_stalled && client.mailbox_credit.is_open();
+        let may_take = client.is_connected && !client.is_stalled() && client.mailbox_credit.is_open();
         may_take.then_some(Consumer::Owner(owner))
     }
 
@@ -179,6 +179,7 @@ impl Brain {
                 (client, id)
             }
         };
+        self.take_room(client, body_len);
         self.leave(slot);
         let flow = self.lanes.flow_of(self.messages.at(slot).lane);
         let queue = self.messages.at(slot).queue;
@@ -202,6 +203,7 @@ impl Brain {
             let body = self.messages.body(slot).unwrap_or_default();
             let deliver = Deliver { conn, subscription, lease, lease_ms, body_len };
             turn.outbox.push(after, Effect::Deliver(deliver), body);
+            self.ask_for_room(client, after, turn);
         } else {
             let message = self.messages.at(slot);
             let read = turn.journal.read(message.position, message.body_offset, body_len);
@@ -344,8 +346,8 @@ impl Brain {
         let message = self.messages.at(slot);
         let (id, body_len) = (message.lease(), message.body_len);
         let lease = &self.leases[message.next as usize];
-        let (subscription, epoch, client) =
-            (lease.subscription, lease.epoch, self.directory.at(lease.client));
+        let (subscription, epoch, holder) = (lease.subscription, lease.epoch, lease.client);
+        let client = self.directory.at(holder);
         let conn: ConnKey = client.conn();
         if !client.is_connected || client.epoch != epoch || bytes.len() != body_len as usize {
             return;
@@ -353,6 +355,8 @@ impl Brain {
         let lease_ms = self.lease_ms(slot);
         self.set_timer(slot, Some(Time(turn.now.time.0 + u64::from(lease_ms))));
         let deliver = Deliver { conn, subscription, lease: id, lease_ms, body_len };
-        turn.outbox.push(self.ticket_of(slot), Effect::Deliver(deliver), bytes);
+        let after = self.ticket_of(slot);
+        turn.outbox.push(after, Effect::Deliver(deliver), bytes);
+        self.ask_for_room(holder, after, turn);
     }
 }

@@ -43,7 +43,8 @@ impl Brain {
         }
         let entry = self.directory.at_mut(client);
         entry.epoch = self.epochs;
-        entry.is_stalled = false;
+        entry.room = self.config.delivery_room_bytes;
+        entry.awaits_room = false;
         let session_id = entry.session_id;
         self.directory.connect(client, attach.conn);
         if let (Some(resume), true) = (&attach.resume, resumed) {
@@ -285,7 +286,7 @@ impl Brain {
         self.queues.at_mut(queue).subscriptions += 1;
         let entry = self.directory.at_mut(client);
         entry.rest_mut().subscriptions.push(index);
-        if credit.is_open() && !entry.is_stalled {
+        if credit.is_open() && !entry.is_stalled() {
             self.set_eager(index, true);
         }
         self.mark_dirty(queue);

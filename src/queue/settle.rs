@@ -2,7 +2,7 @@
 
 use crate::clock::Time;
 use crate::ids::{ConnKey, LeaseId, SubscriptionId};
-use crate::limits::{LEASE_MAX, NACK_DELAY_MAX};
+use crate::limits::{DELIVERY_OVERHEAD_BYTES, LEASE_MAX, NACK_DELAY_MAX};
 use crate::log::Ticket;
 use crate::mail::{Effect, Settle, Settled, Settlement};
 use crate::queue::directory::Client;
@@ -128,6 +128,7 @@ impl Brain {
     pub(super) fn take_back(&mut self, conn: ConnKey, leases: &[LeaseId], turn: &mut Turn<'_>) {
         let Some(client) = self.directory.of_conn(conn) else { return };
         self.stall(client);
+        self.directory.at_mut(client).awaits_room = true;
         let mut returned = Vec::with_capacity(leases.len());
         // Last delivered first, so that the first one is in front again.
         for &lease in leases.iter().rev() {
@@ -188,6 +189,9 @@ impl Brain {
             *reading = Reading::Abandoned;
         }
         self.end_read(slot);
+        if self.directory.at(client).epoch == epoch {
+            self.add_room(client, body_len.saturating_add(DELIVERY_OVERHEAD_BYTES));
+        }
         self.replenish(client, subscription, epoch, body_len);
         true
     }
@@ -251,7 +255,7 @@ impl Brain {
             }
             return;
         }
-        let is_stalled = entry.is_stalled;
+        let is_stalled = entry.is_stalled();
         let Some(index) = self.find_subscription(client, subscription) else { return };
         let entry = &mut self.subscriptions[index as usize];
         entry.credit.add(messages, bytes);
@@ -262,18 +266,47 @@ impl Brain {
         }
     }
 
+    /// A delivery takes room of the connection it goes to.
+    pub(super) fn take_room(&mut self, client: u32, body_len: u32) {
+        let entry = self.directory.at_mut(client);
+        entry.room = entry.room.saturating_sub(body_len.saturating_add(DELIVERY_OVERHEAD_BYTES));
+        if entry.is_stalled() {
+            self.stall(client);
+        }
+    }
+
+    /// Half of the room is taken by what was delivered: more of it is asked for before there is none.
+    pub(super) fn ask_for_room(&mut self, client: u32, after: Ticket, turn: &mut Turn<'_>) {
+        let half = self.config.delivery_room_bytes.div_ceil(2);
+        let entry = self.directory.at_mut(client);
+        if entry.room < half && !entry.awaits_room {
+            entry.awaits_room = true;
+            turn.outbox.push(after, Effect::RoomLow { conn: entry.conn() }, &[]);
+        }
+    }
+
     fn stall(&mut self, client: u32) {
-        self.directory.at_mut(client).is_stalled = true;
+        self.directory.at_mut(client).room = 0;
         for index in self.subscriptions_of(client) {
             self.set_eager(index, false);
         }
     }
 
-    /// The connection takes deliveries again.
+    /// The connection has taken most of what was delivered.
     pub(super) fn resupply(&mut self, conn: ConnKey) {
         let Some(client) = self.directory.of_conn(conn) else { return };
+        self.directory.at_mut(client).awaits_room = false;
+        // Not all of it: what was delivered since room was asked for may still be on its way.
+        self.add_room(client, self.config.delivery_room_bytes.div_ceil(2));
+    }
+
+    fn add_room(&mut self, client: u32, bytes: u32) {
         let entry = self.directory.at_mut(client);
-        entry.is_stalled = false;
+        let was_stalled = entry.is_stalled();
+        entry.room = entry.room.saturating_add(bytes).min(self.config.delivery_room_bytes);
+        if !was_stalled {
+            return;
+        }
         if entry.mailbox_queue != NIL {
             let queue = entry.mailbox_queue;
             self.mark_dirty(queue);

@@ -149,6 +149,11 @@ pub(super) fn tenant() -> Namespace {
     Namespace::parse(TENANT).unwrap()
 }
 
+/// Of connections that take whatever is delivered at once.
+pub(super) fn roomy() -> QueueConfig {
+    QueueConfig { delivery_room_bytes: u32::MAX, ..QueueConfig::default() }
+}
+
 impl World {
     pub(super) fn new() -> Self {
         Self::with(QueueConfig::default())

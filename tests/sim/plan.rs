@@ -277,6 +277,7 @@ fn queue(random: &mut fastrand::Rng) -> QueueConfig {
         },
         body_memory_bytes_max: [0, 2 << 10, default.body_memory_bytes_max][random.usize(0..3)],
         reads_max: random.usize(1..20),
+        delivery_room_bytes: random.u32(1..8192),
         ..default
     }
 }

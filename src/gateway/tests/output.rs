@@ -114,7 +114,7 @@ fn deliveries_beyond_the_budget_come_back_and_are_asked_for_again() {
     let mut rig = Rig::new(config());
     let key = rig.live("a");
     rig.plugged.push(key.slot);
-    let body = vec![7; 100 * 1024];
+    let body = vec![7; 200 * 1024];
     let effects = (1..=5).map(|id| delivery(key, id, body.len())).collect();
     rig.effects(effects, &body.repeat(5));
     let returned = rig.gateway.commands()[0].leases.clone();
@@ -122,12 +122,37 @@ fn deliveries_beyond_the_budget_come_back_and_are_asked_for_again() {
     let commands = rig.commands();
     assert!(matches!(&commands[..], [Command::Return { leases: 2, .. }]), "{commands:?}");
     assert!(!rig.gateway.may_read(key.slot), "its replies would only add to it");
-    rig.gateway.sent(rig.now, key.slot, 100 * 1024);
+    rig.gateway.sent(rig.now, key.slot, 200 * 1024);
     assert!(rig.commands().is_empty());
-    rig.gateway.sent(rig.now, key.slot, 100 * 1024);
+    rig.gateway.sent(rig.now, key.slot, 200 * 1024);
     let commands = rig.commands();
     assert!(matches!(&commands[..], [Command::Resupply { .. }]), "{commands:?}");
     assert!(rig.gateway.may_read(key.slot));
+    rig.turn();
+}
+
+#[test]
+fn room_is_given_once_the_output_is_small() {
+    let mut rig = Rig::new(config());
+    let key = rig.live("a");
+    let low = |key| Effect::RoomLow { conn: conn(key) };
+    rig.effects(vec![delivery(key, 1, 10), low(key)], &[7; 10]);
+    let commands = rig.commands();
+    assert!(matches!(&commands[..], [Command::Resupply { conn: c }] if *c == conn(key)), "{commands:?}");
+    let half = config().write_budget_bytes / 2;
+    rig.plugged.push(key.slot);
+    rig.effects(vec![delivery(key, 2, half + 1000), low(key)], &vec![7; half + 1000]);
+    assert!(rig.commands().is_empty());
+    rig.gateway.sent(rig.now, key.slot, 500);
+    assert!(rig.commands().is_empty(), "more than half of the budget is unsent");
+    rig.gateway.sent(rig.now, key.slot, 1000);
+    let commands = rig.commands();
+    assert!(matches!(&commands[..], [Command::Resupply { .. }]), "{commands:?}");
+    rig.gateway.sent(rig.now, key.slot, 1000);
+    assert!(rig.commands().is_empty(), "once");
+    // One that is gone is not spoken for.
+    rig.effects(vec![low(SlotKey { generation: key.generation + 1, ..key })], &[]);
+    assert!(rig.commands().is_empty());
     rig.turn();
 }
 

@@ -265,7 +265,7 @@ fn fairness_keys_take_turns_by_their_weights_whatever_waits_behind_each() {
 
 #[test]
 fn a_large_message_costs_its_fairness_key_more_turns() {
-    let mut world = World::new();
+    let mut world = World::with(roomy());
     let conn = world.attach("worker");
     let large = "l".repeat(4 * 64 * 1024 - 100);
     for _ in 0..4 {
@@ -344,7 +344,7 @@ fn a_low_priority_that_aged_is_not_starved() {
 /// As long as there is little room on the way to a loop, it goes round among the namespaces.
 #[test]
 fn a_namespace_with_a_backlog_leaves_room_for_the_others() {
-    let mut world = World::new();
+    let mut world = World::with(roomy());
     let client = |world: &mut World, namespace: &str| {
         let conn = world.conn();
         let namespace = Namespace::parse(namespace).unwrap();

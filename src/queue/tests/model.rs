@@ -77,6 +77,7 @@ fn run(seed: u64, steps: usize) {
     config.work_queue.attempts_max = 3;
     config.parked_bytes_per_namespace_max = 60;
     config.reads_max = 2;
+    config.delivery_room_bytes = 200;
     config.work_queue.ageing = random.bool().then_some(Duration::from_secs(5));
     config.work_queue.dead_head = if random.bool() { DeadHead::Release } else { DeadHead::Hold };
     (config.work_queue.dedup_window, config.work_queue.dedup_ids_max) = (DEDUP_WINDOW, 6);

@@ -207,6 +207,98 @@ fn returned_deliveries_are_first_again_and_do_not_count() {
     assert_eq!(world.brain.messages.iter().map(|(_, message)| message.spent).sum::<u16>(), 2);
 }
 
+/// Room for ten deliveries of eight bytes.
+fn room_for_ten() -> QueueConfig {
+    QueueConfig { delivery_room_bytes: 10 * (8 + limits::DELIVERY_OVERHEAD_BYTES), ..QueueConfig::default() }
+}
+
+fn asks_for_room(effects: &[(Effect, Vec<u8>)], conn: ConnKey) -> usize {
+    effects.iter().filter(|(effect, _)| matches!(effect, Effect::RoomLow { conn: of } if *of == conn)).count()
+}
+
+#[test]
+fn a_connection_is_sent_what_its_loop_has_room_for() {
+    for body_memory_bytes_max in [0, 1 << 20] {
+        let mut world = World::with(QueueConfig { body_memory_bytes_max, ..room_for_ten() });
+        let (conn, other) = (world.attach("c"), world.attach("d"));
+        let bodies: Vec<_> = (0..40).map(|at| format!("body {at:03}")).collect();
+        world.publish(conn, "jobs", &bodies.iter().map(String::as_str).collect::<Vec<_>>());
+        world.commit();
+        world.subscribe(conn, 1, "jobs", 1000);
+        let effects = world.commit();
+        assert_eq!((deliveries(&effects).len(), asks_for_room(&effects, conn)), (10, 1));
+        let asked_after = effects.iter().position(|(effect, _)| matches!(effect, Effect::RoomLow { .. }));
+        // A body that is read back took its room when it was asked for.
+        assert!(asked_after.is_some_and(|at| at < 10), "before there is none left");
+        assert!(deliveries(&world.commit()).is_empty(), "until the loop says so");
+        for _ in 0..2 {
+            world.command(Command::Resupply { conn });
+            let effects = world.commit();
+            assert_eq!(
+                (deliveries(&effects).len(), asks_for_room(&effects, conn)),
+                (5, 1),
+                "half of it at once"
+            );
+        }
+        world.subscribe(other, 1, "jobs", 15);
+        assert_eq!(deliveries(&world.commit()).len(), 10, "others have room of their own");
+        world.subscribe(other, 2, "idle", 15);
+        assert_eq!(deliveries(&world.commit()).len(), 0);
+        let back = world.attach("c");
+        world.subscribe(back, 1, "jobs", 1000);
+        assert_eq!(deliveries(&world.commit()).len(), 10, "a new connection has it whole");
+    }
+}
+
+#[test]
+fn a_subscription_begun_without_room_waits_for_it() {
+    let mut world = World::with(room_for_ten());
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["body 000"; 12]);
+    world.publish(conn, "more", &["body 000"]);
+    world.publish(conn, "device/c", &["body 000"]);
+    world.commit();
+    world.subscribe(conn, 1, "jobs", 1000);
+    assert_eq!(deliveries(&world.commit()).len(), 10);
+    world.subscribe(conn, 2, "more", 1000);
+    world.subscribe(conn, 3, "device/c", 1000);
+    world.command(Command::Credit { conn, subscription: SubscriptionId(2), messages: 5, bytes: 500 });
+    assert!(deliveries(&world.commit()).is_empty());
+    world.command(Command::Resupply { conn });
+    assert_eq!(deliveries(&world.commit()).len(), 4, "all of its subscriptions go on");
+}
+
+#[test]
+fn room_taken_for_a_body_that_is_not_wanted_any_more_is_given_back() {
+    let mut world = World::with(QueueConfig { body_memory_bytes_max: 0, ..room_for_ten() });
+    let conn = world.attach("c");
+    world.publish(conn, "jobs", &["body 000"; 10]);
+    world.commit();
+    world.subscribe(conn, 1, "jobs", 1000);
+    assert_eq!(world.brain.reads.len(), 10);
+    // The leases run out before the bodies are there, and again.
+    for _ in 0..3 {
+        world.advance(limits::LEASE);
+        world.advance(limits::BACKOFF_MAX);
+    }
+    let effects = world.commit();
+    assert_eq!((deliveries(&effects).len(), asks_for_room(&effects, conn)), (10, 1));
+}
+
+#[test]
+fn a_message_larger_than_the_room_is_delivered_and_then_nothing() {
+    let mut world = World::with(room_for_ten());
+    let conn = world.attach("c");
+    let large = "x".repeat(100_000);
+    world.publish(conn, "jobs", &[&large, &large]);
+    world.subscribe(conn, 1, "jobs", 1000);
+    for _ in 0..2 {
+        let effects = world.commit();
+        assert_eq!((deliveries(&effects).len(), asks_for_room(&effects, conn)), (1, 1));
+        world.command(Command::Resupply { conn });
+    }
+}
+
 #[test]
 fn a_newer_connection_takes_over_and_fences_the_older() {
     let mut world = World::new();
@@ -740,8 +832,7 @@ fn bodies_beyond_the_budget_are_read_back() {
 
 #[test]
 fn bodies_that_are_read_back_are_bounded_in_bytes() {
-    let config = QueueConfig { body_memory_bytes_max: 0, ..QueueConfig::default() };
-    let mut world = World::with(config);
+    let mut world = World::with(QueueConfig { body_memory_bytes_max: 0, ..roomy() });
     let conn = world.attach("c");
     let body = "x".repeat(limits::READING_BYTES_MAX as usize / 2);
     for _ in 0..5 {
@@ -887,7 +978,7 @@ fn ids_and_boots_never_repeat() {
 
 #[test]
 fn a_large_credit_is_served_as_the_outbox_drains() {
-    let mut world = World::new();
+    let mut world = World::with(roomy());
     let (producer, consumer) = (world.attach("p"), world.attach("c"));
     let body = "x".repeat(1 << 20);
     for _ in 0..10 {
@@ -912,7 +1003,7 @@ fn a_large_credit_is_served_as_the_outbox_drains() {
 
 #[test]
 fn a_queue_that_is_held_back_may_go_away() {
-    let mut world = World::new();
+    let mut world = World::with(roomy());
     let (producer, consumer) = (world.attach("p"), world.attach("c"));
     let body = "x".repeat(1 << 20);
     for _ in 0..5 {

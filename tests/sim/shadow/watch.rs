@@ -54,6 +54,8 @@ struct Message {
     /// It was leased once, or may have been without anyone seeing it.
     is_disturbed: bool,
     is_redriven: bool,
+    /// It was there when the server started: its body is read from the log after its turn came, and others come meanwhile.
+    is_read_back: bool,
 }
 
 /// A message that was sent, with its place in the order of service.
@@ -175,6 +177,7 @@ impl Watch {
         self.holdings.clear();
         self.keys.started();
         self.disturb();
+        self.messages.values_mut().for_each(|message| message.is_read_back = true);
     }
 
     /// Connections are taken from here on: the boot is durable.
@@ -326,6 +329,7 @@ impl Watch {
                 id: None,
                 is_disturbed: false,
                 is_redriven: false,
+                is_read_back: false,
             });
             // After a crash that lost it, shard time may begin before it.
             message.applied = message.applied.min(now.time);
@@ -473,6 +477,7 @@ impl Watch {
                     self.deliver(now, deliver, crate::actors::key_of(body));
                 }
                 Effect::AttachRefused { .. }
+                | Effect::RoomLow { .. }
                 | Effect::StopReading { .. }
                 | Effect::ResumeReading { .. }
                 | Effect::Parked { .. }
@@ -629,7 +634,7 @@ impl Watch {
         if let Some(waiting) = self.waiting.get_mut(&served.queue) {
             waiting.remove(&served.rank);
         }
-        if is_later.is_some() && !message.is_redriven {
+        if is_later.is_some() && !message.is_redriven && !message.is_read_back {
             self.served.push(served);
         }
         granted_from
