@@ -112,7 +112,8 @@ pub struct QueueConfig {
     pub ids_ahead: u64,
     /// Bodies being read back at once for deliveries.
     pub reads_max: usize,
-    /// Bytes of deliveries on their way to a connection before its loop is to say that it takes more.
+    /// Bytes of deliveries on their way to a connection before its loop is to say that it takes more; a mebibyte or more for
+    /// no bound.
     pub delivery_room_bytes: u32,
     /// Largest encoded message of a topic, in bytes: one that is delivered in one frame.
     pub broadcast_bytes_max: usize,

@@ -10,6 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::clock::Time;
 use crate::ids::{ConnKey, LoopId, ProducerId, SubscriptionId};
+use crate::limits;
 use crate::paged::{Paged, PagedSlab};
 use crate::queue::messages::{NIL, Taken};
 use crate::queue::name::Name;
@@ -50,6 +51,42 @@ impl Credit {
     }
 }
 
+/// What the loop of a connection is ready to take of deliveries, in units of 16 bytes, for there is one in each of a
+/// million clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Room(u16);
+
+impl Room {
+    pub(super) const NONE: Self = Self(0);
+    /// A megabyte or more is never used up.
+    const UNBOUNDED: Self = Self(u16::MAX);
+    const UNIT_BYTES: u32 = 16;
+
+    pub(super) fn of_bytes(bytes: u32) -> Self {
+        Self(u16::try_from(bytes.div_ceil(Self::UNIT_BYTES)).unwrap_or(u16::MAX))
+    }
+
+    /// What a delivery takes.
+    pub(super) fn of_delivery(body_len: u32) -> Self {
+        Self::of_bytes(body_len.saturating_add(limits::DELIVERY_OVERHEAD_BYTES))
+    }
+
+    pub(super) fn half(self) -> Self {
+        Self(self.0.div_ceil(2))
+    }
+
+    /// One that is larger takes all there is.
+    pub(super) fn take(&mut self, delivery: Self) {
+        if *self != Self::UNBOUNDED {
+            self.0 = self.0.saturating_sub(delivery.0);
+        }
+    }
+
+    pub(super) fn give(&mut self, room: Self, max: Self) {
+        self.0 = self.0.saturating_add(room.0).min(max.0);
+    }
+}
+
 /// One session. Small, for there may be a million that do nothing.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -73,8 +110,8 @@ pub(super) struct Client {
     loop_id: LoopId,
     /// The mailbox's subscription; 0 for none.
     pub(super) mailbox_subscription: u16,
-    /// Bytes of deliveries that its connection's loop is ready to take; while there are none it is stalled.
-    pub(super) room: u32,
+    /// While there is none it is stalled.
+    pub(super) room: Room,
     pub(super) is_connected: bool,
     /// The loop was told that little room is left, or returned deliveries, and will say when there is more.
     pub(super) awaits_room: bool,
@@ -100,7 +137,7 @@ impl Client {
 
     /// Its connection's loop takes no more deliveries now.
     pub(super) fn is_stalled(&self) -> bool {
-        self.room == 0
+        self.room == Room::NONE
     }
 
     /// Whether it may have something to ack, now or soon.
@@ -223,7 +260,7 @@ impl Directory {
             grace: None,
             loop_id: LoopId(0),
             mailbox_subscription: 0,
-            room: 0,
+            room: Room::NONE,
             is_connected: false,
             awaits_room: false,
         });

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::clock::Time;
 use crate::queue::bodies::Bodies;
-use crate::queue::directory::Lease;
+use crate::queue::directory::{Lease, Room};
 use crate::queue::messages::{NIL, State};
 use crate::queue::queues::Queue;
 use crate::queue::{Brain, Reading};
@@ -223,9 +223,10 @@ impl Brain {
 
     /// Whoever has little room left was asked about more, or is when a body that is being read for it is there.
     fn check_rooms(&self) {
+        let whole = Room::of_bytes(self.config.delivery_room_bytes);
         for (index, client) in self.directory.clients.iter() {
-            assert!(client.room <= self.config.delivery_room_bytes, "more room than there is");
-            let is_low = client.is_connected && client.room < self.config.delivery_room_bytes.div_ceil(2);
+            assert!(client.room <= whole, "more room than there is");
+            let is_low = client.is_connected && client.room < whole.half();
             let is_read_for = |lease: &Lease| lease.client == index && lease.is_reading;
             let asks = client.awaits_room || self.leases.iter().any(|(_, lease)| is_read_for(lease));
             assert!(!is_low || asks, "nobody asks for room for {}", client.name.as_str());

@@ -5,7 +5,7 @@ use crate::ids::{ConnKey, Epoch, MessageId, QueueName, SubscriptionId};
 use crate::limits::SUBSCRIPTIONS_MAX;
 use crate::log::Ticket;
 use crate::mail::{Attach, Attached, Detach, Effect, RefusalCode, Refused, Resume};
-use crate::queue::directory::{Credit, Subscription};
+use crate::queue::directory::{Credit, Room, Subscription};
 use crate::queue::lifecycle::Retry;
 use crate::queue::messages::{NIL, State};
 use crate::queue::queues::NamespaceId;
@@ -43,7 +43,7 @@ impl Brain {
         }
         let entry = self.directory.at_mut(client);
         entry.epoch = self.epochs;
-        entry.room = self.config.delivery_room_bytes;
+        entry.room = Room::of_bytes(self.config.delivery_room_bytes);
         entry.awaits_room = false;
         let session_id = entry.session_id;
         self.directory.connect(client, attach.conn);

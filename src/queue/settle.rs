@@ -2,10 +2,10 @@
 
 use crate::clock::Time;
 use crate::ids::{ConnKey, LeaseId, SubscriptionId};
-use crate::limits::{DELIVERY_OVERHEAD_BYTES, LEASE_MAX, NACK_DELAY_MAX};
+use crate::limits::{LEASE_MAX, NACK_DELAY_MAX};
 use crate::log::Ticket;
 use crate::mail::{Effect, Settle, Settled, Settlement};
-use crate::queue::directory::Client;
+use crate::queue::directory::{Client, Room};
 use crate::queue::lifecycle::{End, Retry};
 use crate::queue::messages::{NIL, State, Taken};
 use crate::queue::{Brain, Reading, Replenish, Turn, record};
@@ -190,7 +190,7 @@ impl Brain {
         }
         self.end_read(slot);
         if self.directory.at(client).epoch == epoch {
-            self.add_room(client, body_len.saturating_add(DELIVERY_OVERHEAD_BYTES));
+            self.add_room(client, Room::of_delivery(body_len));
         }
         self.replenish(client, subscription, epoch, body_len);
         true
@@ -269,7 +269,7 @@ impl Brain {
     /// A delivery takes room of the connection it goes to.
     pub(super) fn take_room(&mut self, client: u32, body_len: u32) {
         let entry = self.directory.at_mut(client);
-        entry.room = entry.room.saturating_sub(body_len.saturating_add(DELIVERY_OVERHEAD_BYTES));
+        entry.room.take(Room::of_delivery(body_len));
         if entry.is_stalled() {
             self.stall(client);
         }
@@ -277,7 +277,7 @@ impl Brain {
 
     /// Half of the room is taken by what was delivered: more of it is asked for before there is none.
     pub(super) fn ask_for_room(&mut self, client: u32, after: Ticket, turn: &mut Turn<'_>) {
-        let half = self.config.delivery_room_bytes.div_ceil(2);
+        let half = Room::of_bytes(self.config.delivery_room_bytes).half();
         let entry = self.directory.at_mut(client);
         if entry.room < half && !entry.awaits_room {
             entry.awaits_room = true;
@@ -286,7 +286,7 @@ impl Brain {
     }
 
     fn stall(&mut self, client: u32) {
-        self.directory.at_mut(client).room = 0;
+        self.directory.at_mut(client).room = Room::NONE;
         for index in self.subscriptions_of(client) {
             self.set_eager(index, false);
         }
@@ -297,13 +297,13 @@ impl Brain {
         let Some(client) = self.directory.of_conn(conn) else { return };
         self.directory.at_mut(client).awaits_room = false;
         // Not all of it: what was delivered since room was asked for may still be on its way.
-        self.add_room(client, self.config.delivery_room_bytes.div_ceil(2));
+        self.add_room(client, Room::of_bytes(self.config.delivery_room_bytes).half());
     }
 
-    fn add_room(&mut self, client: u32, bytes: u32) {
+    fn add_room(&mut self, client: u32, room: Room) {
         let entry = self.directory.at_mut(client);
         let was_stalled = entry.is_stalled();
-        entry.room = entry.room.saturating_add(bytes).min(self.config.delivery_room_bytes);
+        entry.room.give(room, Room::of_bytes(self.config.delivery_room_bytes));
         if !was_stalled {
             return;
         }

@@ -207,9 +207,12 @@ fn returned_deliveries_are_first_again_and_do_not_count() {
     assert_eq!(world.brain.messages.iter().map(|(_, message)| message.spent).sum::<u16>(), 2);
 }
 
-/// Room for ten deliveries of eight bytes.
+/// As a message it has 16 bytes.
+const BODY: &str = "fourteen bytes";
+
+/// Room for ten deliveries of [`BODY`].
 fn room_for_ten() -> QueueConfig {
-    QueueConfig { delivery_room_bytes: 10 * (8 + limits::DELIVERY_OVERHEAD_BYTES), ..QueueConfig::default() }
+    QueueConfig { delivery_room_bytes: 10 * (16 + limits::DELIVERY_OVERHEAD_BYTES), ..QueueConfig::default() }
 }
 
 fn asks_for_room(effects: &[(Effect, Vec<u8>)], conn: ConnKey) -> usize {
@@ -221,8 +224,7 @@ fn a_connection_is_sent_what_its_loop_has_room_for() {
     for body_memory_bytes_max in [0, 1 << 20] {
         let mut world = World::with(QueueConfig { body_memory_bytes_max, ..room_for_ten() });
         let (conn, other) = (world.attach("c"), world.attach("d"));
-        let bodies: Vec<_> = (0..40).map(|at| format!("body {at:03}")).collect();
-        world.publish(conn, "jobs", &bodies.iter().map(String::as_str).collect::<Vec<_>>());
+        world.publish(conn, "jobs", &[BODY; 40]);
         world.commit();
         world.subscribe(conn, 1, "jobs", 1000);
         let effects = world.commit();
@@ -254,9 +256,9 @@ fn a_connection_is_sent_what_its_loop_has_room_for() {
 fn a_subscription_begun_without_room_waits_for_it() {
     let mut world = World::with(room_for_ten());
     let conn = world.attach("c");
-    world.publish(conn, "jobs", &["body 000"; 12]);
-    world.publish(conn, "more", &["body 000"]);
-    world.publish(conn, "device/c", &["body 000"]);
+    world.publish(conn, "jobs", &[BODY; 12]);
+    world.publish(conn, "more", &[BODY]);
+    world.publish(conn, "device/c", &[BODY]);
     world.commit();
     world.subscribe(conn, 1, "jobs", 1000);
     assert_eq!(deliveries(&world.commit()).len(), 10);
@@ -272,7 +274,7 @@ fn a_subscription_begun_without_room_waits_for_it() {
 fn room_taken_for_a_body_that_is_not_wanted_any_more_is_given_back() {
     let mut world = World::with(QueueConfig { body_memory_bytes_max: 0, ..room_for_ten() });
     let conn = world.attach("c");
-    world.publish(conn, "jobs", &["body 000"; 10]);
+    world.publish(conn, "jobs", &[BODY; 10]);
     world.commit();
     world.subscribe(conn, 1, "jobs", 1000);
     assert_eq!(world.brain.reads.len(), 10);
