@@ -195,8 +195,9 @@ impl Brain {
         if let Some(excess) = self.excess(queue, messages, bytes, NOTHING) {
             return Err(Met::now(excess.limit));
         }
-        self.may_go_first(queue)?;
-        self.publish_rate_met(queue, messages, 0, now).map_or(Ok(()), Err)
+        // Before the namespace's line, which a queue that keeps to a rate of its own would leave when its turn comes.
+        self.publish_rate_met(queue, messages, 0, now).map_or(Ok(()), Err)?;
+        self.may_go_first(queue)
     }
 
     /// Whether a publish that gives back what it takes of the namespace may go in now: only those that wait for room in

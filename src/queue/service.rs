@@ -43,25 +43,15 @@ impl Brain {
                 }
                 continue;
             }
+            if !self.can_go_on(queue, slot, consumer, turn) {
+                break;
+            }
             if is_bounded && let Err(met) = self.may_deliver(queue, turn.now.time) {
                 self.limit_reached(queue, met.limit, "wait", turn);
                 stays_in_line = self.await_delivery(queue, met);
                 break;
             }
-            if turn.outbox.is_full(self.loop_of(consumer)) {
-                self.hold_back(queue);
-                break;
-            }
             let message = self.messages.at(slot);
-            let flow = self.lanes.flow_of(message.lane);
-            if message.body.is_memory() && self.queues.at(queue).ready.is_reading(flow) {
-                // It goes on when they are there.
-                break;
-            }
-            if !message.body.is_memory() && !self.has_room_to_read() {
-                self.starve(queue);
-                break;
-            }
             let (namespace, cost) = (self.queues.at(queue).namespace, ready::cost(message.body_len));
             if message.attempt_open {
                 self.end_cut_short(slot, turn);
@@ -96,6 +86,25 @@ impl Brain {
             self.forget_retention(queue);
             self.queues.close(queue);
         }
+    }
+
+    /// Whether nothing of the queue's own keeps it from delivering this message. Asked before its namespace's line, where
+    /// a queue that cannot go on would only wait to leave it: two such lines would pass each other their queues for ever.
+    fn can_go_on(&mut self, queue: u32, slot: u32, consumer: Consumer, turn: &Turn<'_>) -> bool {
+        if turn.outbox.is_full(self.loop_of(consumer)) {
+            self.hold_back(queue);
+            return false;
+        }
+        let message = self.messages.at(slot);
+        if message.body.is_memory() {
+            // Those that are read come first; it goes on when they are there.
+            return !self.queues.at(queue).ready.is_reading(self.lanes.flow_of(message.lane));
+        }
+        let has_room = self.has_room_to_read();
+        if !has_room {
+            self.starve(queue);
+        }
+        has_room
     }
 
     /// The message to be served next.

@@ -329,6 +329,42 @@ fn queues_share_a_namespaces_leases_and_rate_in_turn() {
 }
 
 #[test]
+fn queues_that_cannot_go_on_do_not_pass_each_other_their_turns_for_ever() {
+    let mut config = QueueConfig { body_memory_bytes_max: 0, reads_max: 1, ..QueueConfig::default() };
+    config.work_queue.publish_per_s = Some(1);
+    let mut world = World::with(config);
+    set_namespace(&mut world, &[("leased_max", "2"), ("messages_max", "5")]);
+    let (conn, worker) = (world.attach("p"), world.attach("w"));
+    for _ in 0..2 {
+        world.publish(conn, "first", &["first"]);
+        world.advance(Duration::from_secs(1));
+    }
+    world.subscribe(worker, 1, "first", 1);
+    let lease = leases(&world.commit())[0];
+    world.command(Command::Credit { conn: worker, subscription: SubscriptionId(1), messages: 1, bytes: 100 });
+    assert_eq!(world.brain.reads.len(), 1, "and no more at once");
+    // These wait for a lease; the second one to a for that queue's rate, the second ones to b and c for the namespace.
+    for (id, queue) in [(2, "a"), (3, "b"), (4, "c")] {
+        world.subscribe(worker, id, queue, 100);
+    }
+    for queue in ["a", "a", "b", "c", "b", "c"] {
+        world.publish(conn, queue, &[queue]);
+    }
+    // Now there is room for a lease and for a message, but not to read, and they keep to rates of their own.
+    let seq = world.seq();
+    world.apply(|batch| {
+        let more = Command::Credit { conn: worker, subscription: SubscriptionId(3), messages: 1, bytes: 1 };
+        let settlement = Settlement::Ack;
+        let ack = Settle { conn: worker, seq, settlement, leases: 1, replenish: false };
+        batch.commands.extend([more, Command::Settle(ack)]);
+        batch.leases.push(lease);
+    });
+    assert_eq!(bodies(&world.commit()), ["first", "a"]);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(acked(&world.commit()), 1);
+}
+
+#[test]
 fn a_namespaces_publish_rate_lets_its_queues_in_by_turns() {
     let mut world = World::new();
     set_namespace(&mut world, &[("publish_per_s", "1")]);
