@@ -113,10 +113,10 @@ pub const SUBSCRIPTIONS_MAX: usize = 64;
 pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
 /// Output waiting for one connection beyond which nothing more is delivered to it; what is sent of a message in parts
 /// at once.
-pub const WRITE_BUDGET_BYTES: usize = 512 * KIB;
+pub const WRITE_BUDGET_BYTES: usize = 1024 * KIB;
 /// Deliveries that a shard sends to one connection unasked. Before all of it is used it says so to the loop, which lets it
 /// go on once at most half of the write budget is unsent: together they never go beyond that budget.
-pub const DELIVERY_ROOM_BYTES: u32 = 256 * KIB as u32;
+pub const DELIVERY_ROOM_BYTES: u32 = 512 * KIB as u32;
 /// What a delivery counts for beyond its body.
 pub const DELIVERY_OVERHEAD_BYTES: u32 = 32;
 /// Output waiting for one connection beyond which it is closed as too slow.

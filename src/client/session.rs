@@ -44,7 +44,7 @@ pub use self::publishes::Unsendable;
 /// After GOAWAY, how long answers are waited for before the client leaves by itself.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// [`Session::transmit`] appends no further publish beyond this many bytes waiting to be written.
-const TRANSMIT_BYTES_SOFT_MAX: usize = limits::WRITE_BUDGET_BYTES;
+const TRANSMIT_BYTES_SOFT_MAX: usize = 256 << 10;
 
 /// Who the client is and how it behaves.
 #[derive(Debug, Clone)]

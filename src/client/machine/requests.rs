@@ -420,7 +420,7 @@ const BODY_FIELD_BYTES_MAX: usize = 5;
 /// Key, length and fields of one lease in a PUBLISH.
 const ACK_FIELD_BYTES_MAX: usize = 2 + 11 + 6 + 6;
 /// Most bytes of a message that go in one part: a slow connection's heartbeats wait for no more than this.
-const PART_BYTES: usize = limits::WRITE_BUDGET_BYTES;
+const PART_BYTES: usize = 256 << 10;
 
 const _: () = assert!(
     PUBLISH_FIELDS_BYTES_MAX + BODY_FIELD_BYTES_MAX + limits::QUEUE_NAME_BYTES_MAX

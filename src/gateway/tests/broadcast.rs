@@ -420,7 +420,7 @@ fn a_connection_that_reads_nothing_holds_up_nobody_else() {
         if plugged {
             rig.plugged.push(keys[5].slot);
         }
-        let body = vec![7; limits::WRITE_BUDGET_BYTES / 2];
+        let body = vec![7; limits::WRITE_BUDGET_BYTES / 4];
         news_for(&mut rig, &keys, &[&body[..]; 6]);
         let began = rig.now;
         let mut waves = 0;

@@ -114,7 +114,7 @@ fn deliveries_beyond_the_budget_come_back_and_are_asked_for_again() {
     let mut rig = Rig::new(config());
     let key = rig.live("a");
     rig.plugged.push(key.slot);
-    let body = vec![7; 200 * 1024];
+    let body = vec![7; 400 * 1024];
     let effects = (1..=5).map(|id| delivery(key, id, body.len())).collect();
     rig.effects(effects, &body.repeat(5));
     let returned = rig.gateway.commands()[0].leases.clone();
@@ -122,9 +122,9 @@ fn deliveries_beyond_the_budget_come_back_and_are_asked_for_again() {
     let commands = rig.commands();
     assert!(matches!(&commands[..], [Command::Return { leases: 2, .. }]), "{commands:?}");
     assert!(!rig.gateway.may_read(key.slot), "its replies would only add to it");
-    rig.gateway.sent(rig.now, key.slot, 200 * 1024);
+    rig.gateway.sent(rig.now, key.slot, 400 * 1024);
     assert!(rig.commands().is_empty());
-    rig.gateway.sent(rig.now, key.slot, 200 * 1024);
+    rig.gateway.sent(rig.now, key.slot, 400 * 1024);
     let commands = rig.commands();
     assert!(matches!(&commands[..], [Command::Resupply { .. }]), "{commands:?}");
     assert!(rig.gateway.may_read(key.slot));
