@@ -184,7 +184,7 @@ impl Checkpoint {
             return None;
         }
         let len = HEADER_BYTES.checked_add(usize::try_from(number(2)?).ok()?)?;
-        let end = number(3)?;
+        let end = number(3).filter(|&end| end <= identity.segment_bytes)?;
         let last = BatchHeader {
             number: number(9)?,
             durable: identity.position(end),
@@ -219,6 +219,28 @@ impl Checkpoint {
             Some((Position(identity.position(u64::from(number(0)))), head, number(4)))
         })
     }
+}
+
+/// Reads the checkpoint of the segment that it says it is of, handing position, head and length of every record to
+/// `on_record`. Takes any bytes. Whether it is whole; nothing is handed over otherwise.
+pub fn decode_checkpoint(
+    bytes: &[u8],
+    segment_bytes: u32,
+    on_record: &mut dyn FnMut(Position, &[u8], u32),
+) -> bool {
+    let number =
+        |at: usize| bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map(|b| u64::from_le_bytes(*b));
+    let (Some(segment), Some(salt)) = (number(16), number(24)) else { return false };
+    // Real ones are far below; this keeps positions within u64 for any bytes.
+    if segment > u64::from(u32::MAX) {
+        return false;
+    }
+    let identity = Identity { segment, salt, segment_bytes: u64::from(segment_bytes) };
+    let mut buffer = AlignedBuffer::with_capacity(bytes.len());
+    buffer.extend(bytes);
+    let Some(checkpoint) = Checkpoint::parse(buffer, &identity) else { return false };
+    checkpoint.records(identity).for_each(|(position, head, len)| on_record(position, head, len));
+    true
 }
 
 /// Takes away the checkpoint of a segment that is about to go.

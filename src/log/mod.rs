@@ -48,7 +48,7 @@ mod wal;
 
 pub use batch::Batch;
 pub use buffer::AlignedBuffer;
-pub use checkpoint::HeadLen;
+pub use checkpoint::{HeadLen, decode_checkpoint};
 pub use chore::{Chore, ChoreDone, ChoreOutcome, Reads, Relocation};
 pub use disk::{DirectoryLock, DiskStorage};
 pub use error::LogError;

@@ -26,15 +26,15 @@ use crate::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX};
 
 /// A filter that was understood.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Filter {
+pub struct Filter {
     root: Part,
 }
 
 /// Where a text is no filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FilterError {
+pub struct FilterError {
     /// The character it begins at, from 1.
-    pub(super) column: usize,
+    pub column: usize,
     text: String,
 }
 
@@ -89,7 +89,7 @@ impl Filter {
     ///
     /// # Errors
     /// The text is no filter, is longer than [`FILTER_BYTES_MAX`] or nested deeper than [`FILTER_DEPTH_MAX`].
-    pub(super) fn parse(text: &str) -> Result<Self, FilterError> {
+    pub fn parse(text: &str) -> Result<Self, FilterError> {
         if text.len() > FILTER_BYTES_MAX {
             let text = format!("it has {} bytes, at most {FILTER_BYTES_MAX} are allowed", text.len());
             return Err(FilterError { column: 1, text });
@@ -104,7 +104,8 @@ impl Filter {
     }
 
     /// Whether a message with these attributes is taken. Costs a look at each of them for each test.
-    pub(super) fn takes(&self, attributes: &[(&str, &str)]) -> bool {
+    #[must_use]
+    pub fn takes(&self, attributes: &[(&str, &str)]) -> bool {
         self.root.holds(attributes)
     }
 }

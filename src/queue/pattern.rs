@@ -31,7 +31,7 @@ pub(super) fn is_system(name: &str) -> bool {
 ///
 /// # Errors
 /// The text names the column, from 1, and what is wrong there.
-pub(super) fn check(pattern: &str) -> Result<(), String> {
+pub fn check(pattern: &str) -> Result<(), String> {
     let mut column = 1;
     let tokens = pattern.split('.').count();
     for (at, token) in pattern.split('.').enumerate() {
@@ -56,7 +56,7 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
 
 /// Patterns, each with the number of what it is for.
 #[derive(Debug)]
-pub(super) struct Trie {
+pub struct Trie {
     nodes: Slab<Node>,
     root: usize,
 }
@@ -92,7 +92,7 @@ impl Default for Trie {
 
 impl Trie {
     /// Adds a pattern that was checked.
-    pub(super) fn insert(&mut self, pattern: &str, number: u32) {
+    pub fn insert(&mut self, pattern: &str, number: u32) {
         let (path, is_rest) = split(pattern);
         let mut at = self.root;
         for token in path {
@@ -114,7 +114,7 @@ impl Trie {
     }
 
     /// Takes a pattern out again; nothing is left of it.
-    pub(super) fn remove(&mut self, pattern: &str, number: u32) {
+    pub fn remove(&mut self, pattern: &str, number: u32) {
         let (path, is_rest) = split(pattern);
         let mut way = vec![(self.root, "")];
         for token in path {
@@ -139,7 +139,7 @@ impl Trie {
     }
 
     /// Hands out the number of every pattern that takes `name`, in no order.
-    pub(super) fn find(&self, name: &str, mut found: impl FnMut(u32)) {
+    pub fn find(&self, name: &str, mut found: impl FnMut(u32)) {
         // No pattern but one that ends with '>' takes a name of more tokens, and it takes all alike.
         let mut nodes = vec![self.root];
         let is_own = name.starts_with('$');

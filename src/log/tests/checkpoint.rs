@@ -290,3 +290,33 @@ fn random_work_with_crashes_keeps_what_was_committed() {
     }
     assert!(used > 50, "{used} checkpoints were read");
 }
+
+/// A checkpoint of one record, written by hand: `end` is where its segment's batches end.
+fn one_record_until(end: u64) -> Vec<u8> {
+    let entry = [&4096u32.to_le_bytes()[..], &100u32.to_le_bytes(), &4u32.to_le_bytes(), b"head"].concat();
+    let mut bytes = b"RMCHECKP\x01\0\0\0\0\0\0\0".to_vec();
+    // Segment, salt, bytes of entries, end, batches, records, bytes of data, and the first and the last batch.
+    for number in [3, 77, entry.len() as u64, end, 1, 1, 100, 1, 0, 1, 3, 0] {
+        bytes.extend(u64::to_le_bytes(number));
+    }
+    bytes.resize(128, 0);
+    bytes.extend(entry);
+    let crc = crc32c::crc32c(&bytes);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_checkpoint_that_ends_behind_its_segment_is_none() {
+    let read = |end| {
+        let mut records = Vec::new();
+        let is_whole = decode_checkpoint(&one_record_until(end), 1 << 20, &mut |position, head, len| {
+            records.push((position.0, head.to_vec(), len));
+        });
+        (is_whole, records)
+    };
+    assert_eq!(read(1 << 20), (true, vec![((3 << 20) + 4096, b"head".to_vec(), 100)]));
+    for end in [(1 << 20) + 1, u64::MAX] {
+        assert_eq!(read(end), (false, vec![]));
+    }
+}
