@@ -115,7 +115,8 @@ pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
 /// at once.
 pub const WRITE_BUDGET_BYTES: usize = 1024 * KIB;
 /// Deliveries that a shard sends to one connection unasked. Before all of it is used it says so to the loop, which lets it
-/// go on once at most half of the write budget is unsent: together they never go beyond that budget.
+/// go on once at most half of the write budget is unsent. Together that is the budget: deliveries go back only beyond it, as
+/// when a message is larger, or bodies that are read back come late.
 pub const DELIVERY_ROOM_BYTES: u32 = 512 * KIB as u32;
 /// What a delivery counts for beyond its body.
 pub const DELIVERY_OVERHEAD_BYTES: u32 = 32;
