@@ -1,8 +1,7 @@
 //! Every message of the shard in one slab: small entries, lists threaded through them, and an index by id.
 //!
-//! The slab grows a chunk at a time, so that no insert ever moves what is there, and the index consists of many small
-//! tables, each of which moves its own entries alone when it grows. Rare parts (failures, a due time, how a message died)
-//! live in a side table.
+//! The slab grows a chunk at a time, so that no insert ever moves what is there. Rare parts (failures, a due time, how a
+//! message died) live in a side table.
 
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::log::Position;
 use crate::message::RetryOptions;
 use crate::paged::PagedSlab;
 use crate::queue::bodies::{Bodies, Place};
+use crate::queue::index::Index;
 use crate::queue::record::Reason;
 use crate::wheel::TimerId;
 
@@ -157,9 +157,6 @@ pub(super) struct FailureKept {
 
 const CHUNK_BITS: u32 = 12;
 const CHUNK: usize = 1 << CHUNK_BITS;
-/// Tables of the index. With ten million messages one that grows moves some forty thousand entries, not ten million
-/// while everybody waits.
-const INDEX_PARTS: usize = 256;
 
 /// The side table. Its entries stay where they are when it grows.
 #[derive(Debug, Default)]
@@ -204,8 +201,7 @@ pub(super) struct Messages {
     chunks: Vec<Vec<Message>>,
     free: u32,
     len: usize,
-    /// [`INDEX_PARTS`] tables of slots, by their messages' ids.
-    by_id: Box<[HashTable<u32>]>,
+    by_id: Index,
     rares: Rares,
     /// Messages that wait for the wall clock.
     dues: usize,
@@ -219,7 +215,7 @@ impl Messages {
             chunks: Vec::new(),
             free: NIL,
             len: 0,
-            by_id: std::iter::repeat_with(HashTable::new).take(INDEX_PARTS).collect(),
+            by_id: Index::new(),
             rares: Rares::default(),
             dues: 0,
             bodies: Bodies::new(body_bytes_max),
@@ -241,8 +237,7 @@ impl Messages {
     }
 
     pub(super) fn find(&self, id: MessageId) -> Option<u32> {
-        let hash = hash(id.0);
-        self.by_id[part(hash)].find(hash, |&slot| self.at(slot).id == id.0).copied()
+        self.by_id.get(id.0)
     }
 
     /// The slot is in no list yet. The body is kept in memory when there is room for it.
@@ -262,11 +257,7 @@ impl Messages {
             *self.at_mut(slot) = message;
             slot
         };
-        let Self { by_id, chunks, .. } = self;
-        let own = hash(id);
-        by_id[part(own)].insert_unique(own, slot, |&slot| {
-            hash(chunks[(slot >> CHUNK_BITS) as usize][slot as usize & (CHUNK - 1)].id)
-        });
+        self.by_id.insert(id, slot);
         self.len += 1;
         // A start may leave it in the log.
         if is_there {
@@ -277,10 +268,7 @@ impl Messages {
 
     /// Forgets a message that is in no list any more.
     pub(super) fn remove(&mut self, slot: u32) {
-        let hash = hash(self.at(slot).id);
-        if let Ok(entry) = self.by_id[part(hash)].find_entry(hash, |&found| found == slot) {
-            entry.remove();
-        }
+        self.by_id.remove(self.at(slot).id);
         if self.at(slot).is_rare {
             self.set_due(slot, Wall(0));
             self.rares.remove(slot);
@@ -371,18 +359,6 @@ impl Messages {
     pub(super) fn slots(&self) -> Vec<u32> {
         self.iter().map(|(slot, _)| slot).collect()
     }
-}
-
-/// 16 consecutive ids share a group of the index and so a cache line: in order of arrival a look-up is nearly free.
-fn hash(id: u64) -> u64 {
-    let group = (id >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    let tag = id.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 57;
-    (group << 4 | id & 15) & !(0x7f << 57) | tag << 57
-}
-
-/// In which part of the index a hash has its place: by bits that no part needs to find it there.
-fn part(hash: u64) -> usize {
-    (hash >> 24) as usize % INDEX_PARTS
 }
 
 /// A hash of a slot: all that is asked of it is that neighbours do not share one.

@@ -19,6 +19,7 @@ mod events;
 mod fanout;
 pub mod filter;
 mod firing;
+mod index;
 mod invariants;
 mod jobs;
 mod lanes;
