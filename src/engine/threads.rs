@@ -29,6 +29,10 @@ const CALM_COMMITS_MIN: u32 = 4;
 /// What counts as short, in microseconds: nothing else is done while the brain's thread writes.
 const CALM_COMMIT_US_MAX: u64 = 1000;
 
+/// How long mail that was announced is waited for without going to sleep, in microseconds. A loop decodes what it has read
+/// from one socket within less.
+const ANNOUNCED_WAIT_US: u64 = 50;
+
 /// The shard's ends of its lanes.
 #[derive(Debug)]
 pub struct EngineLanes {
@@ -393,7 +397,25 @@ impl BrainThread {
         self.shard.is_settled() && !self.committer.busy && !self.housekeeper.busy && self.commands.is_empty()
     }
 
+    /// Waits, awake, for mail that a loop is just gathering: to fall asleep and be woken again takes longer. Returns whether
+    /// it has come.
+    fn await_announced(&self) -> bool {
+        let until_us = self.clock.micros() + ANNOUNCED_WAIT_US;
+        while self.commands.is_empty() {
+            if self.clock.micros() >= until_us {
+                self.commands.forget_announced();
+                return false;
+            }
+            // The loop may want this very core.
+            thread::yield_now();
+        }
+        true
+    }
+
     fn sleep(&mut self) {
+        if self.commands.is_announced() && self.await_announced() && !self.shard.is_congested() {
+            return;
+        }
         self.bell.about_to_sleep();
         let mail = !self.commands.is_empty() && !self.shard.is_congested();
         let finished = !self.committer.done.is_empty() || !self.housekeeper.done.is_empty();

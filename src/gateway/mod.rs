@@ -35,7 +35,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::Time;
-use crate::ids::LoopId;
+use crate::ids::{LoopId, ShardId};
 use crate::limits;
 use crate::mail::{Attach, CommandBatch};
 use crate::session::Phase;
@@ -264,6 +264,12 @@ impl Gateway {
     #[inline]
     pub fn expect(&self, slot: u32) {
         std::hint::black_box(self.table.at(slot).is_some());
+    }
+
+    /// Which shard the commands of this connection go to.
+    #[must_use]
+    pub fn shard(&self, slot: u32) -> ShardId {
+        self.table.at(slot).map_or_else(ShardId::default, |conn| conn.shard)
     }
 
     /// Whether this connection is to be read, as far as it alone is concerned.

@@ -1,5 +1,8 @@
 //! The bounded lanes. Each has one sender and one receiver; nobody ever blocks on one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::ids::LoopId;
@@ -15,6 +18,7 @@ pub struct LaneFull<T>(pub T);
 pub struct CommandSender {
     batches: Sender<CommandBatch>,
     bell: Bell,
+    announced: Arc<AtomicBool>,
 }
 
 /// A shard's end of the lanes of all loops, drained in turn.
@@ -30,6 +34,8 @@ struct CommandLane {
     batches: Receiver<CommandBatch>,
     /// Rung when a full lane takes batches again.
     sender_bell: Bell,
+    /// A batch is about to come.
+    announced: Arc<AtomicBool>,
 }
 
 /// A shard's end of its lane to a loop.
@@ -54,8 +60,10 @@ pub fn command_lanes(loops: &[(LoopId, Bell)], bell: &Bell) -> (Vec<CommandSende
         .iter()
         .map(|(loop_id, sender_bell)| {
             let (sender, batches) = bounded(COMMAND_LANE_BATCHES);
-            let lane = CommandLane { loop_id: *loop_id, batches, sender_bell: sender_bell.clone() };
-            (CommandSender { batches: sender, bell: bell.clone() }, lane)
+            let (sender_bell, announced) = (sender_bell.clone(), Arc::new(AtomicBool::new(false)));
+            let sender =
+                CommandSender { batches: sender, bell: bell.clone(), announced: Arc::clone(&announced) };
+            (sender, CommandLane { loop_id: *loop_id, batches, sender_bell, announced })
         })
         .unzip();
     (senders, CommandReceiver { lanes, next: 0 })
@@ -83,6 +91,12 @@ impl CommandSender {
         }
     }
 
+    /// Says that a batch comes within microseconds, so that a shard that sleeps wakes up while it is still being gathered.
+    pub fn announce(&self) {
+        self.announced.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
     /// Batches on their way, for the metrics.
     #[must_use]
     pub fn depth(&self) -> usize {
@@ -97,6 +111,7 @@ impl CommandReceiver {
             let lane = &self.lanes[self.next];
             self.next = (self.next + 1) % self.lanes.len();
             if let Ok(batch) = lane.batches.try_recv() {
+                lane.announced.store(false, Ordering::Relaxed);
                 // Judged after the taking: a sender that fills the lane between a look before it and the taking
                 // would fall asleep and never be rung.
                 if lane.batches.len() + 1 >= COMMAND_LANE_BATCHES {
@@ -112,6 +127,17 @@ impl CommandReceiver {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lanes.iter().all(|lane| lane.batches.is_empty())
+    }
+
+    /// Whether a batch was announced that has not come yet.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.announced.load(Ordering::Relaxed))
+    }
+
+    /// Expects none of them any more.
+    pub fn forget_announced(&self) {
+        self.lanes.iter().for_each(|lane| lane.announced.store(false, Ordering::Relaxed));
     }
 }
 

@@ -74,6 +74,28 @@ fn nothing_sent_to_a_sleeping_thread_is_overlooked() {
 }
 
 #[test]
+fn what_is_announced_wakes_its_shard_and_is_expected_until_it_comes() {
+    let (shard_bell, rung) = counting_bell();
+    let (idle, _) = counting_bell();
+    let (senders, mut receiver) =
+        command_lanes(&[(LoopId(0), idle.clone()), (LoopId(1), idle.clone())], &shard_bell);
+    shard_bell.about_to_sleep();
+    senders[1].announce();
+    assert_eq!(rung.load(Ordering::Relaxed), 1);
+    assert!(receiver.is_announced() && receiver.is_empty());
+    senders[0].send(batch_of_one()).unwrap();
+    assert_eq!(receiver.next_batch().unwrap().0, LoopId(0));
+    assert!(receiver.is_announced(), "that was another's");
+    senders[1].send(batch_of_one()).unwrap();
+    assert_eq!(receiver.next_batch().unwrap().0, LoopId(1));
+    assert!(!receiver.is_announced());
+    // What never comes is not waited for again.
+    senders[0].announce();
+    receiver.forget_announced();
+    assert!(!receiver.is_announced());
+}
+
+#[test]
 fn a_full_lane_hands_the_batch_back_and_rings_when_it_takes_more() {
     let (shard_bell, _) = counting_bell();
     let (loop_bell, rung) = counting_bell();

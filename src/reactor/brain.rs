@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Time;
 use crate::gateway::{Action, CloseCause, Gateway, Shed, SlotKey};
+use crate::ids::ShardId;
 use crate::mail::{CommandBatch, DrainOrder, EffectBatch};
 
 /// What a loop needs of its brain. The calls of one turn come in the order of this list; `now` never goes back.
@@ -28,6 +29,11 @@ pub trait LoopBrain: Send + 'static {
 
     /// Bytes of a connection, in order. Called only while [`LoopBrain::may_read`].
     fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]);
+
+    /// Which shard the commands of this connection go to. Only a hint.
+    fn shard(&self, _slot: u32) -> ShardId {
+        ShardId::default()
+    }
 
     /// Whether this connection is to be read now.
     fn may_read(&self, slot: u32) -> bool;
@@ -101,6 +107,10 @@ impl LoopBrain for Gateway {
 
     fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]) {
         Gateway::receive(self, now, key, bytes)
+    }
+
+    fn shard(&self, slot: u32) -> ShardId {
+        Gateway::shard(self, slot)
     }
 
     fn may_read(&self, slot: u32) -> bool {

@@ -3,6 +3,7 @@
 //! Commands leave once a turn, as one batch a shard. A full lane hands the batch back: it is kept here, further commands
 //! gather in the brain, and the loop reads nothing until [`Lanes::send`] got rid of it.
 
+use crate::ids::ShardId;
 use crate::limits;
 use crate::mail::{CommandBatch, CommandSender, EffectBatch, EffectReceiver};
 
@@ -40,6 +41,13 @@ impl Lanes {
     pub(super) fn send(&mut self, gathered: &mut [CommandBatch]) {
         for (lane, gathered) in self.lanes.iter_mut().zip(gathered) {
             lane.send(gathered);
+        }
+    }
+
+    /// Wakes a shard for what is about to be sent to it in this turn.
+    pub(super) fn announce(&self, shard: ShardId) {
+        if let Some(lane) = self.lanes.get(shard.index()) {
+            lane.ends.commands.announce();
         }
     }
 
