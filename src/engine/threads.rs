@@ -29,8 +29,8 @@ const CALM_COMMITS_MIN: u32 = 4;
 /// What counts as short, in microseconds: nothing else is done while the brain's thread writes.
 const CALM_COMMIT_US_MAX: u64 = 1000;
 
-/// How long mail that was announced is waited for without going to sleep, in microseconds. A loop decodes what it has read
-/// from one socket within less.
+/// How long a commit waits for mail that was announced, and the brain's thread for it awake, in microseconds. A loop decodes
+/// what it has read from one socket within about this time.
 const ANNOUNCED_WAIT_US: u64 = 50;
 
 /// The shard's ends of its lanes.
@@ -203,6 +203,8 @@ struct BrainThread {
     committer: Worker<Batch, Written>,
     /// When the batch being written was handed over, in microseconds.
     commit_started_us: u64,
+    /// Until when mail that was announced is waited for, in microseconds; set while that is so.
+    announced_until_us: Option<u64>,
     /// Mail came while it was being written.
     has_come: bool,
     /// Short commits in a row during which none came.
@@ -253,6 +255,7 @@ impl BrainThread {
             stop,
             committer,
             commit_started_us: 0,
+            announced_until_us: None,
             has_come: false,
             calm_commits: 0,
             housekeeper,
@@ -265,6 +268,9 @@ impl BrainThread {
             let mut worked = self.take_finished()?;
             worked |= self.apply_mail();
             worked |= self.fire_timers();
+            if self.await_announced() {
+                continue;
+            }
             worked |= self.give_work()?;
             self.send_effects();
             if worked {
@@ -397,25 +403,36 @@ impl BrainThread {
         self.shard.is_settled() && !self.committer.busy && !self.housekeeper.busy && self.commands.is_empty()
     }
 
-    /// Waits, awake, for mail that a loop is just gathering: to fall asleep and be woken again takes longer. Returns whether
-    /// it has come.
-    fn await_announced(&self) -> bool {
-        let until_us = self.clock.micros() + ANNOUNCED_WAIT_US;
-        while self.commands.is_empty() {
-            if self.clock.micros() >= until_us {
-                self.commands.forget_announced();
+    /// Waits, awake, for mail that a loop is just gathering: it joins the commit that would begin now, and to fall asleep
+    /// and be woken again takes longer. Returns whether some has come.
+    fn await_announced(&mut self) -> bool {
+        if self.committer.busy || self.shard.is_congested() {
+            return false;
+        }
+        if self.announced_until_us.is_none() {
+            if !self.commands.is_announced() {
                 return false;
+            }
+            self.announced_until_us = Some(self.clock.micros() + ANNOUNCED_WAIT_US);
+            // Deliveries wait for nothing.
+            self.send_effects();
+        }
+        while self.announced_until_us.is_some_and(|until_us| self.clock.micros() < until_us) {
+            let is_more = self.commands.is_announced();
+            if !self.commands.is_empty() {
+                return true;
+            }
+            if !is_more {
+                break;
             }
             // The loop may want this very core.
             thread::yield_now();
         }
-        true
+        self.announced_until_us = None;
+        false
     }
 
     fn sleep(&mut self) {
-        if self.commands.is_announced() && self.await_announced() && !self.shard.is_congested() {
-            return;
-        }
         self.bell.about_to_sleep();
         let mail = !self.commands.is_empty() && !self.shard.is_congested();
         let finished = !self.committer.done.is_empty() || !self.housekeeper.done.is_empty();

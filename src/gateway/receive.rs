@@ -20,7 +20,7 @@ impl Gateway {
             return;
         }
         if conn.deferred != Deferred::Nothing {
-            // It should not have been read.
+            // It was read together with what was deferred.
             if let Err(ending) = self.keep(key.slot, bytes) {
                 self.end(now, key.slot, ending);
             }

@@ -91,10 +91,19 @@ impl CommandSender {
         }
     }
 
-    /// Says that a batch comes within microseconds, so that a shard that sleeps wakes up while it is still being gathered.
+    /// Says that batches come within microseconds, until [`CommandSender::announced_all`]: a shard that sleeps wakes up while
+    /// they are still being gathered.
     pub fn announce(&self) {
         self.announced.store(true, Ordering::Relaxed);
         self.bell.ring();
+    }
+
+    /// All that was announced was sent.
+    pub fn announced_all(&self) {
+        // After what was sent: a shard that sees this finds that.
+        if self.announced.load(Ordering::Relaxed) {
+            self.announced.store(false, Ordering::Release);
+        }
     }
 
     /// Batches on their way, for the metrics.
@@ -111,7 +120,6 @@ impl CommandReceiver {
             let lane = &self.lanes[self.next];
             self.next = (self.next + 1) % self.lanes.len();
             if let Ok(batch) = lane.batches.try_recv() {
-                lane.announced.store(false, Ordering::Relaxed);
                 // Judged after the taking: a sender that fills the lane between a look before it and the taking
                 // would fall asleep and never be rung.
                 if lane.batches.len() + 1 >= COMMAND_LANE_BATCHES {
@@ -129,15 +137,10 @@ impl CommandReceiver {
         self.lanes.iter().all(|lane| lane.batches.is_empty())
     }
 
-    /// Whether a batch was announced that has not come yet.
+    /// Whether a loop has announced more than it has sent. After a no, all of it is in the lanes.
     #[must_use]
     pub fn is_announced(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.announced.load(Ordering::Relaxed))
-    }
-
-    /// Expects none of them any more.
-    pub fn forget_announced(&self) {
-        self.lanes.iter().for_each(|lane| lane.announced.store(false, Ordering::Relaxed));
+        self.lanes.iter().any(|lane| lane.announced.load(Ordering::Acquire))
     }
 }
 

@@ -27,7 +27,7 @@ pub trait LoopBrain: Send + 'static {
     /// There will be something to read on this connection in the turn. Only a hint.
     fn expect(&self, _slot: u32) {}
 
-    /// Bytes of a connection, in order. Called only while [`LoopBrain::may_read`].
+    /// Bytes of a connection, in order. Called only while [`LoopBrain::may_read`], and with the rest of what was read then.
     fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]);
 
     /// Which shard the commands of this connection go to. Only a hint.

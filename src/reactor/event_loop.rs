@@ -28,9 +28,6 @@ use crate::limits;
 use crate::mail::{Bell, CommandBatch};
 use crate::telemetry::{LEAK_STATES, LoopMetrics};
 
-/// So much that came at once are commands: heartbeats are smaller.
-const ANNOUNCED_BYTES_MIN: usize = 1024;
-
 /// stdin, stdout and stderr, which every table has.
 const STANDARD: [RawFd; 3] = [0, 1, 2];
 
@@ -468,11 +465,7 @@ impl<B: LoopBrain> EventLoop<B> {
                     taken += n;
                     let is_all = n < self.read_buffer.len() && !connection.peer_finished;
                     connection.readable = !is_all;
-                    if is_all && n >= ANNOUNCED_BYTES_MIN {
-                        // Its commands take as long to decode as their shard takes to wake up.
-                        self.lanes.announce(self.brain.shard(key.slot));
-                    }
-                    self.brain.receive(self.now, key, &self.read_buffer[..n]);
+                    self.lanes.feed(&mut self.brain, self.now, key, &self.read_buffer[..n]);
                     if is_all {
                         return taken;
                     }

@@ -1,11 +1,20 @@
 //! A loop's ends of the lanes to and from the shards.
 //!
-//! Commands leave once a turn, as one batch a shard. A full lane hands the batch back: it is kept here, further commands
+//! Commands leave once a turn, as one batch a shard, or sooner where much has come and the shard waits for it. A full lane hands the batch back: it is kept here, further commands
 //! gather in the brain, and the loop reads nothing until [`Lanes::send`] got rid of it.
 
-use crate::ids::ShardId;
+use super::brain::LoopBrain;
+use crate::clock::Time;
+use crate::gateway::SlotKey;
 use crate::limits;
 use crate::mail::{CommandBatch, CommandSender, EffectBatch, EffectReceiver};
+
+/// So much that came at once are commands: heartbeats are smaller.
+const ANNOUNCED_BYTES_MIN: usize = 1024;
+/// Of what came at once, so much is decoded before its commands are sent, if their shard has nothing else to do: an eighth,
+/// and no less than this. Where one part ends and the next begins, a frame is copied.
+const PART_BYTES_MIN: usize = 8 * 1024;
+const PARTS: usize = 8;
 
 /// The lanes between one loop and one shard.
 #[derive(Debug)]
@@ -41,13 +50,25 @@ impl Lanes {
     pub(super) fn send(&mut self, gathered: &mut [CommandBatch]) {
         for (lane, gathered) in self.lanes.iter_mut().zip(gathered) {
             lane.send(gathered);
+            lane.ends.commands.announced_all();
         }
     }
 
-    /// Wakes a shard for what is about to be sent to it in this turn.
-    pub(super) fn announce(&self, shard: ShardId) {
-        if let Some(lane) = self.lanes.get(shard.index()) {
-            lane.ends.commands.announce();
+    /// Hands the brain what was read from a connection. To decode much takes about as long as its shard takes to wake up: that
+    /// is woken before, and is handed the first commands while the others are being decoded.
+    pub(super) fn feed<B: LoopBrain>(&mut self, brain: &mut B, now: Time, key: SlotKey, bytes: &[u8]) {
+        let shard = brain.shard(key.slot).index();
+        let lane = self.lanes.get_mut(shard).filter(|_| bytes.len() >= ANNOUNCED_BYTES_MIN);
+        let Some(lane) = lane else { return brain.receive(now, key, bytes) };
+        lane.ends.commands.announce();
+        for (at, part) in bytes.chunks((bytes.len() / PARTS).max(PART_BYTES_MIN)).enumerate() {
+            if at > 0
+                && lane.is_empty()
+                && let Some(gathered) = brain.commands().get_mut(shard)
+            {
+                lane.send(gathered);
+            }
+            brain.receive(now, key, part);
         }
     }
 
@@ -93,6 +114,10 @@ impl Lane {
             let roomy = with_room_of(gathered);
             self.offer(std::mem::replace(gathered, roomy));
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.kept.is_none() && self.ends.commands.depth() == 0
     }
 
     fn offer(&mut self, batch: CommandBatch) {

@@ -51,6 +51,7 @@ struct Slot {
     closing: bool,
     dirty: bool,
     stopped: bool,
+    stopped_at: Time,
     waiting: bool,
     output: Vec<u8>,
     sent: usize,
@@ -124,12 +125,18 @@ impl LoopBrain for Echo {
         Shed { farewell: TURNED_AWAY.to_vec() }
     }
 
-    fn receive(&mut self, _now: Time, key: SlotKey, bytes: &[u8]) {
+    fn receive(&mut self, now: Time, key: SlotKey, bytes: &[u8]) {
         assert!(!self.blocked, "read although the lane is full");
         assert!(!bytes.is_empty());
         let slot = &mut self.slots[key.slot as usize];
         assert!(slot.taken && slot.generation == key.generation, "bytes for another tenant");
-        assert!(!slot.stopped, "read although stopped");
+        assert!(
+            !slot.stopped || slot.stopped_at == now,
+            "read although stopped, and not with what was read before"
+        );
+        if slot.closing {
+            return;
+        }
         assert!(bytes[0] != PANIC, "as asked for");
         if self.with_commands {
             let conn = ConnKey { loop_id: self.loop_id, slot: key.slot, generation: key.generation };
@@ -151,6 +158,7 @@ impl LoopBrain for Echo {
         slot.output.extend_from_slice(bytes);
         if slot.output.len() - slot.sent > OUTPUT_MAX {
             slot.stopped = true;
+            slot.stopped_at = now;
             self.seen.stops.inc();
             self.actions.push_back(Action::StopReading(key.slot));
         }
