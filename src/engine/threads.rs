@@ -2,9 +2,9 @@
 //!
 //! The brain's thread owns the shard. It sleeps until its bell rings or a deadline comes, and then does one turn:
 //! take what the committer and the housekeeper finished, apply the mail, fire timers, hand the committer the next
-//! batch, let effects go. Commits need no timer: whatever arrived while one batch was being written is the next. Where
-//! nothing arrives meanwhile, commit after commit, because all who publish wait for their answers, there is nothing to do
-//! beside the writing, and the brain's thread does that itself.
+//! batch, let effects go. Commits need no timer: whatever arrived while one batch was being written is the next, and what a
+//! loop has announced and is still decoding joins it. Where nothing arrives meanwhile, commit after commit, because all
+//! who publish wait for their answers, there is nothing to do beside the writing, and the brain's thread does that itself.
 
 use std::io;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ const CALM_COMMITS_MIN: u32 = 4;
 /// What counts as short, in microseconds: nothing else is done while the brain's thread writes.
 const CALM_COMMIT_US_MAX: u64 = 1000;
 
-/// How long a commit waits for mail that was announced, and the brain's thread for it awake, in microseconds. A loop decodes
-/// what it has read from one socket within about this time.
-const ANNOUNCED_WAIT_US: u64 = 50;
+/// How long a commit waits for mail that was announced, and the brain's thread for it awake, in microseconds: about as long as
+/// the commit itself takes. To go without it would make two commits of one, where everybody waits for both.
+const ANNOUNCED_WAIT_US: u64 = 150;
 
 /// The shard's ends of its lanes.
 #[derive(Debug)]
