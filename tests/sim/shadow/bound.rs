@@ -125,6 +125,12 @@ impl Bound {
     pub(super) fn asking(&mut self, number: usize) -> Vec<(u64, QueueName, bool)> {
         let binding = &mut self.bindings[number];
         (binding.stage, binding.was_asked) = (Stage::Asked, true);
+        self.open_to(number)
+    }
+
+    /// The messages that the queue of a binding may get while it is there, for their fate is open, and whether that will stay
+    /// so.
+    pub(super) fn open_to(&self, number: usize) -> Vec<(u64, QueueName, bool)> {
         let binding = &self.bindings[number];
         let open = self.fanouts.iter().filter(|(_, fanout)| !fanout.is_decided);
         let open = open.filter(|(_, of)| binding.takes(&of.namespace, of.topic, of.attributes));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use relaymesh::client::Settlement;
-use relaymesh::ids::{LeaseId, MessageId};
+use relaymesh::ids::{LeaseId, MessageId, Namespace, QueueName};
 use relaymesh::mail::{DeadLetter, DeadSelection};
 
 use super::bound::{Attributes, Bound};
@@ -12,7 +12,7 @@ use super::timed::Timed;
 use crate::actors::Operator;
 use crate::plan::Plan;
 
-pub(super) type FullName = (relaymesh::ids::Namespace, relaymesh::ids::QueueName);
+pub(super) type FullName = (Namespace, QueueName);
 
 /// The first key of what has none of its own: copies for queues of a topic, messages of schedules.
 const OWN_KEYS: u64 = 1 << 48;
@@ -183,6 +183,15 @@ impl Ledger {
             }
         }
         self.bound.take_back();
+        for number in 0..self.bound.bindings.len() {
+            // Its end may be among what was lost, and what is sent again finds it there.
+            let binding = &self.bound.bindings[number];
+            if binding.was_asked {
+                let namespace = binding.namespace.clone();
+                let open = self.bound.open_to(number);
+                self.may_get(namespace, open);
+            }
+        }
         self.timed.take_back();
         self.forget_deaths();
     }
@@ -197,7 +206,7 @@ impl Ledger {
     pub(crate) fn handed_over(
         &mut self,
         key: u64,
-        namespace: &relaymesh::ids::Namespace,
+        namespace: &Namespace,
         topic: usize,
         attributes: Attributes,
     ) {
@@ -209,7 +218,12 @@ impl Ledger {
     /// A binding is asked for.
     pub(crate) fn binding(&mut self, number: usize) {
         let namespace = self.bound.bindings[number].namespace.clone();
-        for (key, queue, is_abandoned) in self.bound.asking(number) {
+        let open = self.bound.asking(number);
+        self.may_get(namespace, open);
+    }
+
+    fn may_get(&mut self, namespace: Namespace, open: Vec<(u64, QueueName, bool)>) {
+        for (key, queue, is_abandoned) in open {
             let fate = if is_abandoned { Fate::Abandoned } else { Fate::Unanswered };
             self.copy(key, (namespace.clone(), queue), fate);
         }
