@@ -414,9 +414,9 @@ impl BrainThread {
                 return false;
             }
             self.announced_until_us = Some(self.clock.micros() + ANNOUNCED_WAIT_US);
-            // Deliveries wait for nothing.
-            self.send_effects();
         }
+        // Deliveries wait for nothing.
+        self.send_effects();
         while self.announced_until_us.is_some_and(|until_us| self.clock.micros() < until_us) {
             let is_more = self.commands.is_announced();
             if !self.commands.is_empty() {

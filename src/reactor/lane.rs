@@ -1,7 +1,8 @@
 //! A loop's ends of the lanes to and from the shards.
 //!
-//! Commands leave once a turn, as one batch a shard, or sooner where much has come and the shard waits for it. A full lane hands the batch back: it is kept here, further commands
-//! gather in the brain, and the loop reads nothing until [`Lanes::send`] got rid of it.
+//! Commands leave once a turn, as one batch a shard, or sooner where much has come and the shard waits for it. A full lane
+//! hands the batch back: it is kept here, further commands gather in the brain, and the loop reads nothing until
+//! [`Lanes::send`] got rid of it.
 
 use super::brain::LoopBrain;
 use crate::clock::Time;
@@ -57,9 +58,11 @@ impl Lanes {
     /// Hands the brain what was read from a connection. To decode much takes about as long as its shard takes to wake up: that
     /// is woken before, and is handed the first commands while the others are being decoded.
     pub(super) fn feed<B: LoopBrain>(&mut self, brain: &mut B, now: Time, key: SlotKey, bytes: &[u8]) {
+        if bytes.len() < ANNOUNCED_BYTES_MIN {
+            return brain.receive(now, key, bytes);
+        }
         let shard = brain.shard(key.slot).index();
-        let lane = self.lanes.get_mut(shard).filter(|_| bytes.len() >= ANNOUNCED_BYTES_MIN);
-        let Some(lane) = lane else { return brain.receive(now, key, bytes) };
+        let Some(lane) = self.lanes.get_mut(shard) else { return brain.receive(now, key, bytes) };
         lane.ends.commands.announce();
         for (at, part) in bytes.chunks((bytes.len() / PARTS).max(PART_BYTES_MIN)).enumerate() {
             if at > 0
