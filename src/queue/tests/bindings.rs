@@ -394,6 +394,29 @@ fn what_waits_behind_in_the_same_line_is_not_waited_for_ahead_of_it() {
     assert_eq!((world.stats("a").parked, world.stats("b").parked), (0, 0));
 }
 
+#[test]
+fn a_publish_to_a_topic_waits_for_its_queues_turn_in_the_namespace() {
+    let mut world = World::new();
+    let changes = vec![("messages_max".to_owned(), Some("2".to_owned()))];
+    world.operate(OperatorRequest::NamespaceSet { namespace: tenant(), changes });
+    bind(&mut world, "t", "", "a");
+    let conn = world.attach("shop");
+    world.publish(conn, "a", &["full"]);
+    world.publish(conn, "other", &["full"]);
+    world.commit();
+    world.publish(conn, "other", &["of", "two"]);
+    let topical = world.attach("topical");
+    publish(&mut world, topical, "t", "second", &[]);
+    assert_eq!((world.stats("other").parked, world.stats("a").parked), (1, 1));
+    // There is room for one: it is kept for the two that came before.
+    drain_raw(&mut world, "a");
+    assert_eq!((world.stats("other").parked, world.stats("a").parked), (1, 1));
+    drain_raw(&mut world, "other");
+    assert_eq!((world.stats("other").parked, world.stats("a").parked), (0, 1));
+    drain_raw(&mut world, "other");
+    assert_eq!((world.stats("other").parked, world.stats("a").parked), (0, 0));
+}
+
 fn redrive(world: &mut World, from: &str, id: u64, to: &str) {
     let selection = DeadSelection::One(MessageId(id));
     let (queue, to) = (name(from), Some(name(to)));
