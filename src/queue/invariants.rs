@@ -334,10 +334,13 @@ impl Brain {
             .sum();
         assert_eq!(listed, self.parked.len(), "parked publishes of nobody");
         let acking = self.parked.iter().filter(|(_, parked)| !parked.asks.acks.is_empty());
-        assert_eq!(acking.count(), self.parked_acking, "parked publishes that ack");
+        let acking = acking.map(|(at, parked)| ((parked.queue, parked.place), at as u32)).collect();
+        assert_eq!(self.acking.of, acking, "parked publishes that ack");
         for (_, parked) in &self.parked {
             let lapsed = self.lapsed(parked.client, &parked.asks.acks);
             assert!(lapsed.is_empty(), "{:?} waits with {lapsed:?}, which are over", parked.publish);
+            let next = self.parked.get(parked.next as usize);
+            assert!(next.is_none_or(|next| next.place > parked.place), "{:?} passed another", parked.publish);
         }
         let told: u32 = self.parked_by_loop.iter().map(|own| own.publishes).sum();
         assert_eq!(told as usize, self.parked.len(), "parked publishes that loops are told of");

@@ -84,7 +84,7 @@ use lanes::Lanes;
 use lifecycle::Forgotten;
 use marks::Marks;
 use messages::Messages;
-use parked::{LoopParked, Parked};
+use parked::{Acking, LoopParked, Parked};
 use queues::Queues;
 use retention::Retention;
 use schedules::Schedules;
@@ -176,8 +176,7 @@ pub struct Brain {
     events: Events,
     leases: Slab<Lease>,
     parked: Slab<Parked>,
-    /// How many of them ack.
-    parked_acking: usize,
+    acking: Acking,
     /// Who had a lease that ended in this call, while some did.
     lease_enders: Vec<u32>,
     /// At most one a loop.
@@ -255,7 +254,7 @@ impl Brain {
             events: Events::default(),
             leases: Slab::new(),
             parked: Slab::new(),
-            parked_acking: 0,
+            acking: Acking::default(),
             lease_enders: Vec::new(),
             parked_by_loop: Vec::new(),
             marks: Marks::default(),

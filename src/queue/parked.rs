@@ -5,6 +5,8 @@
 //! room; what it publishes meanwhile is refused instead, and so are the publishes it had sent before it could know of
 //! the refusal, so that a producer that tries again keeps its order.
 
+use std::collections::BTreeMap;
+
 use crate::ids::{ConnKey, LeaseId, ProducerId};
 use crate::log::Room;
 use crate::mail::{Effect, ProducerSequence, Publish, PublishMessage};
@@ -26,6 +28,28 @@ pub(super) struct Parked {
     /// Neighbours in the queue's list.
     pub(super) next: u32,
     prev: u32,
+    /// Higher than that of all before it in any list.
+    pub(super) place: u64,
+}
+
+/// Those of the parked publishes that ack, for they may go before others of their queue.
+#[derive(Debug, Default)]
+pub(super) struct Acking {
+    /// By queue and place.
+    pub(super) of: BTreeMap<(u32, u64), u32>,
+    next_place: u64,
+}
+
+impl Acking {
+    pub(super) fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
+    /// A queue's first one from a place on, and its place.
+    pub(super) fn next_of(&self, queue: u32, from: u64) -> Option<(u64, u32)> {
+        let (&(_, place), &parked) = self.of.range((queue, from)..=(queue, u64::MAX)).next()?;
+        Some((place, parked))
+    }
 }
 
 impl Parked {
@@ -92,7 +116,7 @@ impl Brain {
         turn: &mut Turn<'_>,
     ) {
         let publish = publish.clone();
-        let parked = Parked { client, queue, publish, asks, next: NIL, prev: NIL };
+        let parked = Parked { client, queue, publish, asks, next: NIL, prev: NIL, place: 0 };
         self.insert_parked(parked, turn);
     }
 
@@ -101,8 +125,13 @@ impl Brain {
         let (client, conn, charge) = (parked.client, parked.publish.conn, parked.charge());
         let entry = self.queues.at_mut(parked.queue);
         let last = entry.parked.1;
-        self.parked_acking += usize::from(!parked.asks.acks.is_empty());
-        let parked = self.parked.insert(Parked { next: NIL, prev: last, ..parked }) as u32;
+        let (queue, acks) = (parked.queue, !parked.asks.acks.is_empty());
+        let place = self.acking.next_place;
+        self.acking.next_place += 1;
+        let parked = self.parked.insert(Parked { next: NIL, prev: last, place, ..parked }) as u32;
+        if acks {
+            self.acking.of.insert((queue, place), parked);
+        }
         entry.parked.1 = parked;
         entry.parked_count += 1;
         let namespace = entry.namespace;
@@ -211,19 +240,18 @@ impl Brain {
     /// Where the first of a queue's line waits for its namespace: lets in one that acks as much as it takes, which need not
     /// wait for that. Whether there was one.
     fn let_in_free(&mut self, queue: u32, met: Met, turn: &mut Turn<'_>) -> bool {
-        if self.parked_acking == 0 || !met.is_of_namespace() {
+        if !met.is_of_namespace() {
             return false;
         }
-        let mut at = self.queues.at(queue).parked.0;
-        while let Some(parked) = self.parked.get(at as usize) {
-            let next = parked.next;
-            if !parked.asks.acks.is_empty() && self.parked_goes_free(at, turn.now.time) {
-                let parked = self.unpark(at);
+        let mut from = 0;
+        while let Some((place, parked)) = self.acking.next_of(queue, from) {
+            if self.parked_goes_free(parked, turn.now.time) {
+                let parked = self.unpark(parked);
                 self.let_in(&parked, turn);
                 self.read_on(parked.client, turn);
                 return true;
             }
-            at = next;
+            from = place + 1;
         }
         false
     }
@@ -297,7 +325,7 @@ impl Brain {
     pub(super) fn unpark(&mut self, parked: u32) -> Parked {
         let parked_at = parked;
         let parked = self.parked.remove(parked as usize);
-        self.parked_acking -= usize::from(!parked.asks.acks.is_empty());
+        self.acking.of.remove(&(parked.queue, parked.place));
         let entry = self.queues.at_mut(parked.queue);
         entry.parked_count -= 1;
         match parked.prev {

@@ -263,7 +263,7 @@ impl Brain {
     pub(super) fn end_lease(&mut self, lease: u32) {
         let ended = self.leases.remove(lease as usize);
         debug_assert!(!ended.is_reading, "its read is abandoned first");
-        if self.parked_acking > 0 {
+        if !self.acking.is_empty() {
             self.lease_enders.push(ended.client);
         }
         match ended.prev {
