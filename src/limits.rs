@@ -343,6 +343,9 @@ pub const TOPIC_TOKENS_MAX: usize = 32;
 pub const FANOUT_QUEUES_MAX: usize = 4096;
 /// Messages that one publish to a topic becomes, in all of them together.
 pub const FANOUT_MESSAGES_MAX: usize = 65_536;
+/// Attributes that the filters of one publish to a topic, or of one event, look at: each test at each attribute of each
+/// message. One that asks for more is refused, for nobody else of the shard is served meanwhile.
+pub const FILTER_LOOKS_MAX: usize = 1 << 20;
 /// Bytes of what a record of compaction says of the copies of one message, beside the message.
 pub const FANOUT_SNAPSHOT_BYTES_MAX: usize = 512 * KIB;
 /// Limits of queues that `$sys.limits` told of in the last second; beyond it no others are told of.

@@ -10,7 +10,7 @@ use std::ops::Bound;
 use slab::Slab;
 
 use crate::ids::{ConnKey, Namespace, QueueName};
-use crate::limits;
+use crate::limits::{self, FILTER_LOOKS_MAX};
 use crate::log::Ticket;
 use crate::mail::{
     BindingRow, BindingSpec, Effect, OperatorReply, OperatorRequest, PublishMessage, RefusalCode, Refused,
@@ -46,6 +46,15 @@ enum Reads {
     Some(Filter),
     /// An earlier version understood it.
     None,
+}
+
+impl Reads {
+    fn tests(&self) -> usize {
+        match self {
+            Self::Some(filter) => filter.tests(),
+            Self::All | Self::None => 0,
+        }
+    }
 }
 
 /// A queue that messages of one publish go to.
@@ -99,24 +108,31 @@ impl Bindings {
         self.tenants.get(namespace as usize).is_some_and(|of| of.system > 0)
     }
 
+    /// The tenants of which a system topic is bound.
+    pub(super) fn with_system(&self) -> Vec<NamespaceId> {
+        let bound = self.tenants.iter().enumerate().filter(|(_, of)| of.system > 0);
+        bound.map(|(namespace, _)| namespace as NamespaceId).collect()
+    }
+
     /// The queues that messages of a topic go to, by name, each with at least one of them.
+    ///
+    /// # Errors
+    /// The filters would have to look at more than [`FILTER_LOOKS_MAX`] attributes.
     pub(super) fn wanted(
         &self,
         namespace: NamespaceId,
         topic: &str,
         messages: &[PublishMessage],
         bodies: &[u8],
-    ) -> Vec<Wanted> {
+    ) -> Result<Vec<Wanted>, Refused> {
         let Some(of) = self.tenants.get(namespace as usize).filter(|of| !of.by_name.is_empty()) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let mut found = Vec::new();
         of.trie.find(topic, |number| found.push(number));
-        if found.is_empty() {
-            return Vec::new();
-        }
-        let has_filter = found.iter().any(|&number| matches!(self.at(number).reads, Reads::Some(_)));
-        let attributes = if has_filter { attributes_of(messages, bodies) } else { Vec::new() };
+        let tests = found.iter().map(|&number| self.at(number).reads.tests()).sum();
+        let attributes = if tests > 0 { attributes_of(messages, bodies) } else { Vec::new() };
+        check_looks(tests, &attributes)?;
         let mut wanted: BTreeMap<&str, Wanted> = BTreeMap::new();
         for number in found {
             let binding = self.at(number);
@@ -141,7 +157,7 @@ impl Bindings {
             entry.waits |= waits;
             entry.bindings.push((number, takes));
         }
-        wanted.into_values().collect()
+        Ok(wanted.into_values().collect())
     }
 
     /// Counts what a queue took, or missed.
@@ -216,6 +232,20 @@ impl Bindings {
             assert_eq!(system, of.system, "bindings of system topics");
         }
     }
+}
+
+fn check_looks(tests: usize, attributes: &[Vec<(&str, &str)>]) -> Result<(), Refused> {
+    // To find that there is none is a look as well.
+    let looks = tests.saturating_mul(attributes.iter().map(|of_one| of_one.len().max(1)).sum());
+    if looks <= FILTER_LOOKS_MAX {
+        return Ok(());
+    }
+    let text = format!(
+        "the filters bound to this topic have {tests} tests: with {} messages and their attributes that is {looks} looks, more \
+         than the {FILTER_LOOKS_MAX} of one publish; publish fewer messages at once, or bind filters to narrower patterns",
+        attributes.len()
+    );
+    Err(refused(RefusalCode::LimitReached, text, 0))
 }
 
 fn attributes_of<'a>(messages: &[PublishMessage], bodies: &'a [u8]) -> Vec<Vec<(&'a str, &'a str)>> {

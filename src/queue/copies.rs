@@ -275,9 +275,9 @@ impl Brain {
         copies: &[(SnapshotRecord<'_>, u32)],
     ) {
         let Some((first, _)) = copies.first() else { return };
-        let shares = shares(first.body.len() as u32, copies.iter().map(|(_, own)| *own));
+        let shares = shares(first.body_len, copies.iter().map(|(_, own)| *own));
         for ((copy, _), charge) in copies.iter().zip(shares) {
-            self.replay_snapshot(position, len, Some(charge), copy);
+            self.replay_snapshot(position, len as u32, Some(charge), copy);
         }
     }
 

@@ -276,10 +276,13 @@ impl Brain {
             return Ok(());
         }
         let text = format!(
-            "{name:?} remembers at most {max} deduplication ids: wait until some have expired, raise its dedup_ids_max or \
-             shorten its dedup_window"
+            "{name:?} remembers at most {max} deduplication ids, each as long as its dedup_window was when it came: wait until \
+             some have expired, or raise its dedup_ids_max"
         );
-        Err(refused(RefusalCode::LimitReached, text, self.full_retry_ms()))
+        let oldest = found.and_then(|queue| self.queues.at(queue).dedup.as_ref()?.ring.front());
+        let until_ms = oldest.map_or(0, |oldest| turn.now.time.millis_until(oldest.expires));
+        let retry_ms = u32::try_from(until_ms).unwrap_or(u32::MAX).max(self.full_retry_ms());
+        Err(refused(RefusalCode::LimitReached, text, retry_ms))
     }
 
     fn remembered(&self, queue: u32) -> u64 {

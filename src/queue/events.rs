@@ -2,7 +2,7 @@
 //!
 //! | topic | attributes |
 //! |---|---|
-//! | `$sys.presence` | `event`: `connected` (`reason`: `new`, `resumed`), `disconnected` (`reason`: `taken_over`, or that of the connection's end) or `ended` (`reason`: `grace_over`); `client` |
+//! | `$sys.presence` | `event`: `connected` (`reason`: `new`, `resumed`), `disconnected` (`reason`: `taken_over`, or that of the connection's end), `ended` (`reason`: `grace_over`) or, without `client`, `restarted`; `client` |
 //! | `$sys.limits` | `limit`: as in the metric of limits, or `disk_full`; `queue`; `outcome`: `wait`, `refused`, `missed` or `oldest_died` |
 //! | `$sys.dead` | `event`: `dead_letters_growing`; `queue`; `reason` of the death; `dead`: how many there are; `at_unix_ms` |
 //!
@@ -11,7 +11,8 @@
 //! that it came up in has done the rest, so that nothing is put on a queue while that is looked at, or between two commands,
 //! timers and queues once half of [`EVENTS_UNTOLD_MAX`] wait; what comes up beyond all of these is missed. Where nobody of a tenant listens to any system topic
 //! an event costs a look at two numbers, so that a million clients may come back at once. Of a limit each queue is told
-//! of at most once a second. A server that goes down tells of nobody: whoever was connected comes anew.
+//! of at most once a second. A server that goes down tells of nobody: when it is back it says that it was restarted, and whoever
+//! was connected comes anew.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -125,13 +126,14 @@ impl Brain {
         let messages = [PublishMessage { header, body_len: body.len() as u32 }];
         let topical = Topical { namespace, topic, messages: &messages, bodies: body };
         let wanted = self.bindings.wanted(namespace, topic, &messages, body);
-        let told = match self.judge_fanout(topical, None, wanted, Asker::System, turn) {
-            Ok(Judged::Admitted(admitted)) => self.hand_on(topical, None, admitted, turn).map(drop),
-            // Where nothing can be kept, who is connected hears of it all the same.
-            Ok(Judged::Waits(..)) | Err(_) => {
-                self.broadcast(namespace, topic, &messages, body, Ticket::DURABLE, turn).map(drop)
-            }
-        };
+        let told =
+            match wanted.and_then(|wanted| self.judge_fanout(topical, None, wanted, Asker::System, turn)) {
+                Ok(Judged::Admitted(admitted)) => self.hand_on(topical, None, admitted, turn).map(drop),
+                // Where nothing can be kept, who is connected hears of it all the same.
+                Ok(Judged::Waits(..)) | Err(_) => {
+                    self.broadcast(namespace, topic, &messages, body, Ticket::DURABLE, turn).map(drop)
+                }
+            };
         // As many broadcasts as may be are on their way: this one is missed.
         if told.is_err() {
             self.metrics.system_events_refused.inc();
@@ -141,6 +143,13 @@ impl Brain {
     /// Whether anything of this tenant is subscribed to a system topic, or bound to one.
     pub(super) fn has_system_listener(&self, namespace: NamespaceId) -> bool {
         self.topics.has_system(namespace) || self.bindings.has_system(namespace)
+    }
+
+    /// The server is back: nobody is connected any more.
+    pub(super) fn tell_restarted(&mut self) {
+        for namespace in self.bindings.with_system() {
+            self.system_event(namespace, PRESENCE, &[("event", "restarted")]);
+        }
     }
 
     /// A client came or went.

@@ -31,9 +31,10 @@ use crate::queue::bindings::Wanted;
 use crate::queue::config::WhenFull;
 use crate::queue::dedup::digests;
 use crate::queue::marks::Verdict;
+use crate::queue::overflow::Doomed;
 use crate::queue::publish::refuse_sequence;
 use crate::queue::queues::NamespaceId;
-use crate::queue::quota::{Doomed, Met};
+use crate::queue::quota::Met;
 use crate::queue::record::Digest;
 use crate::queue::{Brain, Turn, pattern, refused, topics};
 
@@ -149,7 +150,7 @@ impl Brain {
             let text = "what is acked with a publish goes on in a queue: publish to a queue, not to a topic";
             return Err(refused(RefusalCode::Invalid, text.to_owned(), 0));
         }
-        let wanted = self.wanted(topical);
+        let wanted = self.wanted(topical)?;
         if let Some(producer) = publish.producer {
             match self.marks.verdict(topical.namespace, producer, publish.messages) {
                 Verdict::Duplicate(first_id) => {
@@ -193,7 +194,7 @@ impl Brain {
         turn: &mut Turn<'_>,
     ) -> Result<HandedOn, Refused> {
         topics::check_published(topical.topic, topical.messages, self.config.broadcast_bytes_max)?;
-        let wanted = self.wanted(topical);
+        let wanted = self.wanted(topical)?;
         match self.judge_fanout(topical, None, wanted, Asker::Operator, turn)? {
             Judged::Admitted(admitted) => self.hand_on(topical, None, admitted, turn),
             Judged::Waits(..) => Err(self.nowhere_to_park()),
@@ -251,7 +252,7 @@ impl Brain {
         producer: Option<ProducerSequence>,
         turn: &mut Turn<'_>,
     ) -> Result<Result<HandedOn, (u32, Option<Met>)>, Refused> {
-        let wanted = self.wanted(topical);
+        let wanted = self.wanted(topical)?;
         match self.judge_fanout(topical, producer, wanted, Asker::Parked, turn)? {
             Judged::Admitted(admitted) => self.hand_on(topical, producer, admitted, turn).map(Ok),
             Judged::Waits(queue, met) => Ok(Err((queue, Some(met)))),
@@ -267,7 +268,7 @@ impl Brain {
         before.max_by_key(|parked| parked.publish.seq).map(|parked| parked.queue)
     }
 
-    fn wanted(&self, topical: Topical<'_>) -> Vec<Wanted> {
+    fn wanted(&self, topical: Topical<'_>) -> Result<Vec<Wanted>, Refused> {
         self.bindings.wanted(topical.namespace, topical.topic, topical.messages, topical.bodies)
     }
 

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Words of the language are written in any case, names are not. `not` binds closest, `and` before `or`. Texts are compared
-//! byte by byte. Beside a number, the attribute's value is read as one, in double precision. A test of an attribute that the
+//! byte by byte. Beside a number, the attribute's value is read as one of at most 64 characters, in double precision. A test of an attribute that the
 //! message does not have, or that is no number where one is asked for, is false whatever it asks, `!=` included; only `not`
 //! turns that round. An attribute that a message has twice counts with its last value.
 
@@ -24,10 +24,14 @@ use std::fmt;
 
 use crate::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX};
 
+/// Characters of a number.
+const NUMBER_BYTES_MAX: usize = 64;
+
 /// A filter that was understood.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filter {
     root: Part,
+    tests: usize,
 }
 
 /// Where a text is no filter.
@@ -98,9 +102,15 @@ impl Filter {
         parser.advance()?;
         let root = parser.filter()?;
         match parser.token {
-            Token::End => Ok(Self { root }),
+            Token::End => Ok(Self { tests: root.tests(), root }),
             _ => Err(parser.expected("\"and\", \"or\" or the end")),
         }
+    }
+
+    /// How many tests it consists of.
+    #[must_use]
+    pub fn tests(&self) -> usize {
+        self.tests
     }
 
     /// Whether a message with these attributes is taken. Costs a look at each of them for each test.
@@ -111,6 +121,14 @@ impl Filter {
 }
 
 impl Part {
+    fn tests(&self) -> usize {
+        match self {
+            Self::Or(parts) | Self::And(parts) => parts.iter().map(Self::tests).sum(),
+            Self::Not(part) => part.tests(),
+            Self::Test { .. } => 1,
+        }
+    }
+
     fn holds(&self, attributes: &[(&str, &str)]) -> bool {
         match self {
             Self::Or(parts) => parts.iter().any(|part| part.holds(attributes)),
@@ -137,8 +155,12 @@ impl Test {
     }
 }
 
-/// A number as the grammar has it; what is too large for double precision is none.
+/// A number as the grammar has it; what is too large for double precision, or too long to be looked at again and again, is
+/// none.
 fn parse_number(text: &str) -> Option<f64> {
+    if text.len() > NUMBER_BYTES_MAX {
+        return None;
+    }
     let digits = text.strip_prefix('-').unwrap_or(text);
     // Not what Rust takes beside: inf, nan, a leading plus or point.
     let is_number = digits.starts_with(|c: char| c.is_ascii_digit()) && !digits.ends_with('.');

@@ -30,6 +30,7 @@ mod name;
 mod namespaces;
 mod operator;
 mod outbox;
+mod overflow;
 mod parked;
 pub mod pattern;
 mod publish;

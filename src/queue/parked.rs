@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::ids::{ConnKey, LeaseId, ProducerId};
 use crate::log::Room;
-use crate::mail::{Effect, ProducerSequence, Publish, PublishMessage};
+use crate::mail::{Effect, ProducerSequence, Publish, PublishMessage, Refused};
 use crate::queue::ack_and_publish::{Asked, Asks};
 use crate::queue::config::WhenFull;
 use crate::queue::dedup::digests;
@@ -199,22 +199,23 @@ impl Brain {
             let (count, bytes) = (parked.asks.messages.len() as u64, parked.asks.bodies.len() as u64);
             // It did when it came; its bounds may be others now.
             if let Some(refused) = self.never_fits(queue, count, bytes) {
-                let parked = self.unpark(first);
-                let Parked { publish, asks, .. } = &parked;
-                let (messages, bytes) = (asks.messages.len(), asks.bodies.len());
-                self.refuse(publish.conn, publish.seq, messages, bytes, refused, turn);
-                self.read_on(parked.client, turn);
+                self.refuse_parked(first, refused, turn);
                 continue;
             }
-            if let Err(met) = self.may_let_in(queue, count, bytes, turn.now.time) {
-                let rules = self.queues.at(queue).rules(&self.config);
-                let may_die = rules.when_full == WhenFull::DeadLetterOldest;
-                if !(may_die && self.make_room(queue, count, bytes, turn)) {
-                    if self.let_in_free(queue, met, turn) {
-                        continue;
-                    }
+            if let Err(met) = self.may_let_in(queue, count, bytes, turn.now.time)
+                && let Err(met) = self.make_room(queue, (count, bytes), met, turn)
+            {
+                if self.let_in_free(queue, met, turn) {
+                    continue;
+                }
+                if self.queues.at(queue).rules(&self.config).when_full != WhenFull::Reject {
                     return self.await_publish(queue, met);
                 }
+                // It was to wait when it came.
+                self.limit_reached(queue, met.limit, "refused", turn);
+                let refused = self.refuse_full(queue, met, turn.now.time);
+                self.refuse_parked(first, refused, turn);
+                continue;
             }
             let parked = self.unpark(first);
             self.let_in(&parked, turn);
@@ -225,6 +226,14 @@ impl Brain {
         }
         let entry = self.queues.at(queue);
         entry.in_publish_line && entry.has_line()
+    }
+
+    fn refuse_parked(&mut self, parked: u32, refused: Refused, turn: &mut Turn<'_>) {
+        let parked = self.unpark(parked);
+        let Parked { publish, asks, .. } = &parked;
+        let (messages, bytes) = (asks.messages.len(), asks.bodies.len());
+        self.refuse(publish.conn, publish.seq, messages, bytes, refused, turn);
+        self.read_on(parked.client, turn);
     }
 
     /// Something went in that had waited: a publish, or a schedule's. Whether it is the turn of another queue of the

@@ -155,12 +155,9 @@ impl Brain {
         } else {
             self.may_enter(queue, more, more_bytes, turn.now.time)
         };
+        let entered = entered.or_else(|met| self.make_room(queue, (more, more_bytes), met, turn));
         let Err(met) = entered else { return Ok((queue, true)) };
-        let when_full = self.queues.at(queue).rules(&self.config).when_full;
-        if when_full == WhenFull::DeadLetterOldest && self.make_room(queue, more, more_bytes, turn) {
-            return Ok((queue, true));
-        }
-        let waits = asking.may_wait && when_full == WhenFull::Wait;
+        let waits = asking.may_wait && self.queues.at(queue).rules(&self.config).when_full == WhenFull::Wait;
         self.limit_reached(queue, met.limit, if waits { "wait" } else { "refused" }, turn);
         if waits {
             return Ok((queue, false));
@@ -411,8 +408,8 @@ impl Brain {
         self.join_lane(slot, options.order_key, options.fair_key);
     }
 
-    /// Until when a message that was published at `time` has to wait. Notes a due time on the wall clock, for the
-    /// timer to look at again.
+    /// Until when a message that was published at `time` has to wait; its time to live begins then. Notes a due time on the
+    /// wall clock, for the timer to look at again.
     pub(super) fn until(
         &mut self,
         slot: u32,
@@ -430,7 +427,14 @@ impl Brain {
             self.messages.set_due(slot, header.due);
             self.messages.rare_mut(slot).no_sooner = Time(time.0.saturating_add(header.delay_ms));
         }
-        (wait_ms > 0).then(|| Time(time.0.saturating_add(wait_ms)))
+        if wait_ms == 0 {
+            return None;
+        }
+        let message = self.messages.at_mut(slot);
+        if message.expires != Time(0) {
+            message.expires.0 = message.expires.0.saturating_add(wait_ms);
+        }
+        Some(Time(time.0.saturating_add(wait_ms)))
     }
 }
 

@@ -10,12 +10,10 @@ use std::collections::VecDeque;
 use crate::clock::Time;
 use crate::mail::{RefusalCode, Refused};
 use crate::queue::config::NamespaceRules;
-use crate::queue::messages::NIL;
 use crate::queue::queues::NamespaceId;
 use crate::queue::rate::Bucket;
-use crate::queue::record::Reason;
 use crate::queue::timer::Timer;
-use crate::queue::{Brain, Held, Turn, refused};
+use crate::queue::{Brain, Held, refused};
 use crate::telemetry::LimitKind;
 use crate::wheel::TimerId;
 
@@ -93,22 +91,15 @@ impl Quota {
     }
 }
 
-/// Messages, by slot, that die to make room.
-#[derive(Debug)]
-pub(super) struct Doomed {
-    limit: LimitKind,
-    victims: Vec<u32>,
-}
-
 /// What other queues get when a publish is for one.
-const NOTHING: (u64, u64) = (0, 0);
+pub(super) const NOTHING: (u64, u64) = (0, 0);
 
 /// How much does not fit.
 #[derive(Debug, Clone, Copy)]
-struct Excess {
-    limit: LimitKind,
-    messages: u64,
-    bytes: u64,
+pub(super) struct Excess {
+    pub(super) limit: LimitKind,
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
 }
 
 fn never_fits(what: &str, name: &str, (messages, bytes): (u64, u64), max: (u64, u64)) -> Refused {
@@ -147,7 +138,7 @@ impl Brain {
 
     /// What of so much has no room in the queue or in its namespace, where other queues of that get `beside` with it.
     #[inline]
-    fn excess(&self, queue: u32, messages: u64, bytes: u64, beside: (u64, u64)) -> Option<Excess> {
+    pub(super) fn excess(&self, queue: u32, messages: u64, bytes: u64, beside: (u64, u64)) -> Option<Excess> {
         let entry = self.queues.at(queue);
         let tenant = self.queues.tenant(entry.namespace);
         if entry.has_room(&self.config, messages, bytes) && !tenant.quota.bounds_publishes() {
@@ -262,7 +253,13 @@ impl Brain {
 
     /// The rate that so many more messages would break now, where other queues of the namespace get `beside` with them.
     #[inline]
-    fn publish_rate_met(&mut self, queue: u32, messages: u64, beside: u64, now: Time) -> Option<Met> {
+    pub(super) fn publish_rate_met(
+        &mut self,
+        queue: u32,
+        messages: u64,
+        beside: u64,
+        now: Time,
+    ) -> Option<Met> {
         let entry = self.queues.at(queue);
         let namespace = entry.namespace;
         if let Some(per_s) = entry.rules(&self.config).publish_per_s
@@ -333,57 +330,6 @@ impl Brain {
         };
         let until_due = met.due.map(|at| u32::try_from(now.millis_until(at)).unwrap_or(u32::MAX));
         refused(code, text, until_due.unwrap_or_else(|| self.full_retry_ms()))
-    }
-
-    /// Lets ready messages of a queue die, those that wait longest, until so much has room; all that is needed or none.
-    /// Leased and scheduled ones stay: somebody works on the former, and the latter have not begun to wait. A crash before
-    /// the publish is on disk leaves the dead letters without it: it was not answered, and is sent again.
-    pub(super) fn make_room(&mut self, queue: u32, messages: u64, bytes: u64, turn: &mut Turn<'_>) -> bool {
-        let Some(doomed) = self.doomed(queue, (messages, bytes), NOTHING, turn.now.time) else {
-            return false;
-        };
-        self.let_die(queue, doomed, turn);
-        true
-    }
-
-    /// Whose death would make that room, if any would; nothing is changed.
-    pub(super) fn doomed(
-        &mut self,
-        queue: u32,
-        (messages, bytes): (u64, u64),
-        beside: (u64, u64),
-        now: Time,
-    ) -> Option<Doomed> {
-        // No rate is made by a death.
-        if self.publish_rate_met(queue, messages, beside.0, now).is_some() {
-            return None;
-        }
-        let excess = self.excess(queue, messages, bytes, beside)?;
-        let mut heads: Vec<u32> = self.queues.at(queue).ready.heads().collect();
-        let (mut victims, mut freed) = (Vec::new(), 0);
-        while (victims.len() as u64) < excess.messages || freed < excess.bytes {
-            // Each list begins with what is longest in it.
-            let oldest = heads.iter_mut().min_by_key(|head| self.waits_since(**head))?;
-            let message = self.messages.at(*oldest);
-            victims.push(*oldest);
-            freed += u64::from(message.body_len);
-            *oldest = message.next;
-            heads.retain(|&head| head != NIL);
-        }
-        Some(Doomed { limit: excess.limit, victims })
-    }
-
-    /// Since when a ready message waits; of the same time the one published first comes first.
-    fn waits_since(&self, slot: u32) -> (Time, u64) {
-        let message = self.messages.at(slot);
-        let ready = self.messages.rare(slot).map_or(Time(0), |rare| rare.ready);
-        (ready.max(message.published), message.id)
-    }
-
-    /// Lets them die; nothing has changed since they were chosen.
-    pub(super) fn let_die(&mut self, queue: u32, doomed: Doomed, turn: &mut Turn<'_>) {
-        self.limit_reached(queue, doomed.limit, "oldest_died", turn);
-        doomed.victims.into_iter().for_each(|slot| self.die(slot, Reason::Overflow, turn));
     }
 
     /// The first parked publish of a queue met a limit. Whether the queue waits for its namespace.

@@ -496,7 +496,9 @@ pub struct SnapshotRecord<'a> {
     pub namespace: &'a str,
     /// The queue.
     pub queue: &'a str,
-    /// The encoded message.
+    /// Length of the encoded message.
+    pub body_len: u32,
+    /// The encoded message, where it is there.
     pub body: &'a [u8],
 }
 

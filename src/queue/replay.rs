@@ -92,7 +92,7 @@ impl Brain {
                     self.bring_back(slot, target, time, order);
                 }
             }
-            Record::Snapshot(snapshot) => self.replay_snapshot(position, bytes.len(), None, &snapshot),
+            Record::Snapshot(snapshot) => self.replay_snapshot(position, len, None, &snapshot),
             Record::Copies(copies) => self.replay_copies(position, bytes.len(), &copies),
             Record::Binding(binding) => {
                 let held = Held { position, len: bytes.len() as u32 };
@@ -160,6 +160,7 @@ impl Brain {
         let open: Vec<u32> = self.queues.slab.iter().map(|(queue, _)| queue as u32).collect();
         open.into_iter().for_each(|queue| self.mark_dirty(queue));
         self.metrics.producers.set(self.marks.table.len() as u64);
+        self.tell_restarted();
         self.finish(turn);
         self.boot
     }
@@ -290,6 +291,7 @@ impl Brain {
             failures,
             namespace: &self.queues.tenant(queue.namespace).name,
             queue: &queue.name,
+            body_len: message.body_len,
             body,
         }
     }
@@ -452,7 +454,7 @@ impl Brain {
     pub(super) fn replay_snapshot(
         &mut self,
         position: Position,
-        len: usize,
+        len: u32,
         charge: Option<u32>,
         snapshot: &SnapshotRecord<'_>,
     ) {
@@ -466,9 +468,9 @@ impl Brain {
             id: snapshot.id,
             queue,
             position,
-            body_offset: (len - snapshot.body.len()) as u32,
-            body_len: snapshot.body.len() as u32,
-            charge: charge.unwrap_or(len as u32),
+            body_offset: len - snapshot.body_len,
+            body_len: snapshot.body_len,
+            charge: charge.unwrap_or(len),
             time: snapshot.published_time.unwrap_or_else(|| self.time_at(snapshot.published)),
         };
         let (priority, attempts_max) = (snapshot.priority, snapshot.attempts_max);

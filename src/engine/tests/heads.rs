@@ -1,7 +1,8 @@
 //! A start that leaves the bodies of old messages in the log.
 
-use super::rewrite::{published, settle, small, take_all};
+use super::rewrite::{messages_of, published, settle, small, take_all, worn};
 use super::*;
+use crate::log::Storage as _;
 use crate::mail::{Settle, Settlement};
 
 #[test]
@@ -42,4 +43,28 @@ fn what_a_start_left_in_the_log_is_delivered_and_acked_like_any() {
         shard.check_invariants();
     }
     assert!(bodies.is_empty());
+}
+
+/// Compaction and an upgrade write the messages that live anew: a start leaves those in the log as well.
+#[test]
+fn what_was_moved_is_left_in_the_log_as_well() {
+    let (storage, messages) = worn();
+    rewrite(&storage, small(), &mut |_| ()).unwrap();
+    // A segment gets its checkpoint when it is full.
+    let (mut shard, _) = start_with(&storage, small());
+    shard.apply(now(1), &mut attach());
+    for seq in 201..=400 {
+        shard.apply(now(1), &mut published(seq, 5000));
+        settle(&mut shard, &storage);
+    }
+    drop(shard);
+    let (_, started) = start_with(&storage, small());
+    assert!(started.recovery.checkpoints > 2, "{started:?}");
+    let files = storage.list().unwrap();
+    let files = files.iter().filter(|file| file.name.ends_with(".heads"));
+    let checkpoints: Vec<usize> = files.map(|file| storage.contents(&file.name).unwrap().len()).collect();
+    assert!(checkpoints.iter().all(|&bytes| bytes < 16 << 10), "{checkpoints:?}");
+    let mut found = messages_of(&storage);
+    found.retain(|(id, _)| id.0 <= 200);
+    assert_eq!(found, messages);
 }

@@ -56,7 +56,7 @@ pub(super) fn take_all(shard: &mut Shard, storage: &SimStorage) -> Vec<(LeaseId,
 }
 
 /// Every message that a start from a copy of the directory finds.
-fn messages_of(storage: &SimStorage) -> Messages {
+pub(super) fn messages_of(storage: &SimStorage) -> Messages {
     let storage = storage.fork(9);
     let (mut shard, _) = start_with(&storage, small());
     let taken = take_all(&mut shard, &storage);
@@ -71,7 +71,7 @@ fn look(storage: &SimStorage) -> Inspection {
 }
 
 /// A log of several segments of which every third message lives.
-fn worn() -> (SimStorage, Messages) {
+pub(super) fn worn() -> (SimStorage, Messages) {
     let storage = SimStorage::new(1);
     wear(&storage, &Arc::default());
     let messages = messages_of(&storage);

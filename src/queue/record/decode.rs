@@ -3,6 +3,7 @@
 use crate::clock::{Time, Wall};
 use crate::ids::{Boot, ProducerId};
 use crate::mail::{MessageHeader, Misfire, ProducerSequence, PublishMessage, TargetFull};
+use crate::message::message_header;
 use crate::queue::record::{
     BINDING, BOOT, BindingRecord, CLOCK, COPIES, COPIES_WITH_PUBLISHED, DEDUP, DIED, DONE, DedupRecord,
     Digest, FAILED, FailedRecord, Failure, HAS_ATTEMPTS, HAS_DELAY, HAS_DUE, HAS_ORDER, HAS_TTL, KIND_MASK,
@@ -21,15 +22,24 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, RecordError> {
     decode_head(bytes, bytes.len())
 }
 
-/// How much of a record a replay needs, if not all: that of a publish whose messages have no options ends before the
-/// bodies.
+/// How much of a record a replay needs, if not all: that of a publish or of a snapshot whose messages have no options ends
+/// before the bodies.
 #[must_use]
 pub fn head_len(record: &[u8]) -> usize {
-    let is_plain = record.first() == Some(&(PUBLISH | VERSION << 5));
-    match decode(record) {
-        Ok(Record::Publish(publish)) if is_plain => publish.bodies_offset as usize,
+    const PLAIN_PUBLISH: u8 = PUBLISH | VERSION << 5;
+    const NEWEST_SNAPSHOT: u8 = SNAPSHOT | VERSION_WITH_PUBLISHED << 5;
+    let tag = record.first().copied().unwrap_or_default();
+    match (tag, decode(record)) {
+        (PLAIN_PUBLISH, Ok(Record::Publish(publish))) => publish.bodies_offset as usize,
+        (NEWEST_SNAPSHOT, Ok(Record::Snapshot(snapshot))) if has_no_options(snapshot.body) => {
+            record.len() - snapshot.body.len()
+        }
         _ => record.len(),
     }
+}
+
+fn has_no_options(body: &[u8]) -> bool {
+    message_header(body, body.len()).is_ok_and(|header| !header.has_options)
 }
 
 /// Takes a record of `len` bytes apart of which only the [head](head_len) is there; its bodies are empty.
@@ -210,10 +220,7 @@ impl<'a> Reader<'a> {
             messages.push(message);
         }
         let bodies_offset = self.at as u32;
-        let bodies_len = usize::try_from(bodies_len).map_err(|_| RecordError::Short)?;
-        let is_absent = self.absent > 0 && self.absent == bodies_len;
-        self.absent -= if is_absent { bodies_len } else { 0 };
-        let bodies = self.take(if is_absent { 0 } else { bodies_len })?;
+        let bodies = self.bodies(usize::try_from(bodies_len).map_err(|_| RecordError::Short)?)?;
         let ids = (messages.len() as u64).checked_mul(targets.len().max(1) as u64);
         let last_id = ids.and_then(|ids| first_id.checked_add(ids));
         if messages.is_empty() || last_id.is_none() || takes.iter().any(|&takes| takes > 1) {
@@ -237,6 +244,13 @@ impl<'a> Reader<'a> {
             bodies,
             bodies_offset,
         })
+    }
+
+    /// The end of a record, unless it was left away.
+    fn bodies(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
+        let is_absent = self.absent > 0 && self.absent == len;
+        self.absent -= if is_absent { len } else { 0 };
+        self.take(if is_absent { 0 } else { len })
     }
 
     fn entry(&mut self, is_plain: bool) -> Result<PublishedMessage, RecordError> {
@@ -314,25 +328,25 @@ impl<'a> Reader<'a> {
         let mut start = 0;
         let mut body_len = None;
         let mut copies = self.list(17, |reader| {
-            let (copy, len) = reader.snapshot_head(snapshot_version)?;
-            if *body_len.get_or_insert(len) != len {
+            let copy = reader.snapshot_head(snapshot_version)?;
+            if *body_len.get_or_insert(copy.body_len) != copy.body_len {
                 return Err(RecordError::Value);
             }
             let own = (reader.at - std::mem::replace(&mut start, reader.at)) as u32;
             Ok((copy, own))
         })?;
-        let body = self.take(body_len.ok_or(RecordError::Value)?)?;
+        let body = self.take(body_len.ok_or(RecordError::Value)? as usize)?;
         copies.iter_mut().for_each(|(copy, _)| copy.body = body);
         Ok(copies)
     }
 
     fn snapshot(&mut self, version: u8) -> Result<SnapshotRecord<'a>, RecordError> {
-        let (snapshot, body_len) = self.snapshot_head(version)?;
-        Ok(SnapshotRecord { body: self.take(body_len)?, ..snapshot })
+        let snapshot = self.snapshot_head(version)?;
+        Ok(SnapshotRecord { body: self.bodies(snapshot.body_len as usize)?, ..snapshot })
     }
 
-    /// All of a snapshot but its body, and how long that is.
-    fn snapshot_head(&mut self, version: u8) -> Result<(SnapshotRecord<'a>, usize), RecordError> {
+    /// All of a snapshot but its body.
+    fn snapshot_head(&mut self, version: u8) -> Result<SnapshotRecord<'a>, RecordError> {
         let (id, published) = (self.v()?, Wall(self.v()?));
         let (attempt, boot, spent, attempts_max) = (self.u32()?, Boot(self.u32()?), self.u32()?, self.u32()?);
         let (priority, state, argument) = (self.byte()?, self.byte()?, self.v()?);
@@ -358,8 +372,8 @@ impl<'a> Reader<'a> {
             Ok(Failure { attempt, wall, client, error, lasted_ms: reader.known(version)? })
         })?;
         let (namespace, queue) = (self.text()?, self.text()?);
-        let body_len = self.u32()? as usize;
-        let snapshot = SnapshotRecord {
+        let body_len = self.u32()?;
+        Ok(SnapshotRecord {
             id,
             published,
             published_time,
@@ -377,8 +391,8 @@ impl<'a> Reader<'a> {
             failures,
             namespace,
             queue,
+            body_len,
             body: &[],
-        };
-        Ok((snapshot, body_len))
+        })
     }
 }

@@ -268,7 +268,7 @@ fn put_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRecord<'_>) {
     }
     put_text(out, snapshot.namespace);
     put_text(out, snapshot.queue);
-    put(out, snapshot.body.len() as u64);
+    put(out, u64::from(snapshot.body_len));
 }
 
 /// Appends a mark record.

@@ -3,7 +3,7 @@
 use prost::Message as _;
 
 use super::*;
-use crate::limits::{FANOUT_MESSAGES_MAX, FANOUT_QUEUES_MAX};
+use crate::limits::{FANOUT_MESSAGES_MAX, FANOUT_QUEUES_MAX, FILTER_LOOKS_MAX};
 use crate::message::{event_message, message_header};
 use crate::queue::WhenFull;
 use crate::queue::record::{self, Record};
@@ -392,6 +392,27 @@ fn what_waits_behind_in_the_same_line_is_not_waited_for_ahead_of_it() {
     }
     assert_eq!(of_b, ["1", "2"]);
     assert_eq!((world.stats("a").parked, world.stats("b").parked), (0, 0));
+}
+
+#[test]
+fn a_publish_whose_filters_are_too_much_work_is_refused() {
+    let mut world = World::new();
+    let tests = |from: usize| {
+        let tests: Vec<String> = (from..from + 70).map(|number| format!("attr={number}")).collect();
+        tests.join(" or ")
+    };
+    for number in 0..16 {
+        bind(&mut world, "t", &tests(1000 * number), &format!("q{number}"));
+    }
+    let conn = world.attach("shop");
+    let body = encoded("x", &[("attr", "5")]);
+    // 1,120 tests of one attribute of each message.
+    let most = FILTER_LOOKS_MAX / 1120;
+    publish_all(&mut world, conn, "t", None, &vec![body.clone(); most]);
+    assert_eq!(answers(&world.commit())[0].1.unwrap().1, 1);
+    publish_all(&mut world, conn, "t", None, &vec![body; most + 1]);
+    assert_eq!(answers(&world.commit())[0].1, Err(RefusalCode::LimitReached));
+    assert_eq!(waiting(&mut world, "q0"), most as u64);
 }
 
 #[test]

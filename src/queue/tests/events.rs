@@ -62,6 +62,25 @@ fn who_comes_and_goes_is_told() {
 }
 
 #[test]
+fn after_a_restart_nobody_is_said_to_be_connected() {
+    let mut world = World::new();
+    bind(&mut world, "$sys.presence", "", "presence");
+    world.attach("d1");
+    world.commit();
+    world.restart(0, Duration::ZERO);
+    let worker = world.attach("worker");
+    world.subscribe(worker, 1, "presence", 100);
+    let told: Vec<String> = taken(&mut world, worker).into_iter().map(|event| event.join(" ")).collect();
+    let of_worker = "event=connected client=worker reason=new";
+    assert_eq!(told, ["event=connected client=d1 reason=new", "event=restarted", of_worker]);
+    // Where nobody listens nothing is kept.
+    let mut world = World::new();
+    bind(&mut world, ">", "", "all");
+    world.restart(0, Duration::ZERO);
+    assert_eq!(world.stats("all").ready, 0);
+}
+
+#[test]
 fn a_connected_subscriber_hears_at_once_and_nothing_is_kept() {
     let mut world = World::new();
     let watcher = world.attach("watcher");

@@ -243,6 +243,35 @@ fn a_publish_over_the_rate_of_a_queue_that_rejects_is_told_when_to_come_back() {
 }
 
 #[test]
+fn what_only_a_rate_holds_up_is_said_of_the_rate_in_a_full_queue_too() {
+    let mut world = World::new();
+    world.set("jobs", &[("messages_max", "2"), ("publish_per_s", "2"), ("when_full", "dead_letter_oldest")]);
+    let conn = world.attach("p");
+    world.publish(conn, "jobs", &["a"]);
+    world.publish(conn, "jobs", &["b"]);
+    world.publish(conn, "jobs", &["c"]);
+    let refused = refusal(&world.released()).expect("a refusal");
+    assert_eq!((refused.code, refused.retry_after_ms), (RefusalCode::LimitReached, 500));
+    assert_eq!((reached(&world, LimitKind::PublishRate), reached(&world, LimitKind::Messages)), (1, 0));
+    world.advance(Duration::from_millis(500));
+    world.publish(conn, "jobs", &["c"]);
+    assert_eq!((acked(&world.commit()), world.stats("jobs").dead), (3, 1));
+}
+
+#[test]
+fn a_queue_that_is_told_to_reject_refuses_what_waits_for_it() {
+    let mut world = World::new();
+    world.set("jobs", &[("messages_max", "1"), ("when_full", "wait")]);
+    let conn = world.attach("p");
+    world.publish(conn, "jobs", &["a"]);
+    world.publish(conn, "jobs", &["b"]);
+    world.commit();
+    assert_eq!(world.stats("jobs").parked, 1);
+    world.set("jobs", &[("when_full", "reject")]);
+    assert_eq!((world.metrics.refused.value(), world.stats("jobs").parked), (1, 0));
+}
+
+#[test]
 fn deliveries_keep_their_rate_without_polling() {
     let mut world = World::new();
     world.set("jobs", &[("deliver_per_s", "2")]);

@@ -33,6 +33,31 @@ fn standing() -> impl Strategy<Value = Standing> {
     ]
 }
 
+/// Of a message that waits.
+fn snapshot(body: &[u8]) -> SnapshotRecord<'_> {
+    SnapshotRecord {
+        id: 7,
+        published: Wall(5),
+        published_time: Some(Time(3)),
+        attempt: 0,
+        boot: Boot(0),
+        spent: 0,
+        attempts_max: 0,
+        priority: 4,
+        standing: Standing::Ready,
+        died: Wall(0),
+        time: None,
+        expires: Time(0),
+        due: Wall(0),
+        order: 0,
+        failures: Vec::new(),
+        namespace: "n",
+        queue: "q",
+        body_len: body.len() as u32,
+        body,
+    }
+}
+
 fn again(encode: impl FnOnce(&mut Vec<u8>), expected: &Record<'_>) {
     let mut bytes = Vec::new();
     encode(&mut bytes);
@@ -128,6 +153,7 @@ proptest! {
                 .collect(),
             namespace: "n",
             queue: "q",
+            body_len: body.len() as u32,
             body: &body,
         };
         let encode = |out: &mut Vec<u8>| {
@@ -285,8 +311,35 @@ fn a_newer_version_says_so() {
     assert_eq!(record::decode(&[]), Err(RecordError::Short));
 }
 
-/// Of what a start may leave in the log: the bodies of publishes that say all in their heads. What goes to several queues is
-/// needed whole, for the options of its messages are in their bodies.
+/// Of what a start may leave in the log: the bodies of messages that say all in the heads of their records. What goes to
+/// several queues is needed whole, for the options of its messages are in their bodies.
+#[test]
+fn a_snapshot_is_replayed_by_its_head_unless_its_message_has_options() {
+    let record = |message: proto::Message| {
+        let body = message.encode_to_vec();
+        let snapshot = snapshot(&body);
+        let mut bytes = Vec::new();
+        encode_snapshot(&mut bytes, &snapshot);
+        let body_at = bytes.len();
+        bytes.extend(&body);
+        let Ok(Record::Snapshot(whole)) = record::decode(&bytes) else { panic!("not a snapshot") };
+        assert_eq!(*whole, snapshot);
+        let head = head_len(&bytes);
+        let Ok(Record::Snapshot(head_only)) = decode_head(&bytes[..head], bytes.len()) else {
+            panic!("no head")
+        };
+        let is_whole = head == bytes.len();
+        assert_eq!(*head_only, SnapshotRecord { body: if is_whole { &body } else { &[] }, ..*whole });
+        (head, body_at, bytes.len())
+    };
+    let (head, body_at, _) =
+        record(proto::Message { payload: b"hello".to_vec(), ttl_ms: 9, ..Default::default() });
+    assert_eq!(head, body_at);
+    let keyed = proto::Message { payload: b"hello".to_vec(), order_key: "k".into(), ..Default::default() };
+    let (head, _, whole) = record(keyed);
+    assert_eq!(head, whole);
+}
+
 #[test]
 fn a_plain_publish_is_replayed_by_its_head_and_a_fanout_whole() {
     let message = PublishMessage { header: MessageHeader::default(), body_len: 5 };

@@ -408,7 +408,7 @@ impl Run {
             spent: 0,
             attempts_max: if header.attempts_max == 0 { ATTEMPTS } else { header.attempts_max },
             priority: header.priority,
-            expires: if header.ttl_ms == 0 { 0 } else { now + header.ttl_ms },
+            expires: if header.ttl_ms == 0 { 0 } else { now + wait + header.ttl_ms },
             due,
             due_asked: due,
             no_sooner: now + header.delay_ms,

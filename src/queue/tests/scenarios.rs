@@ -1241,3 +1241,32 @@ fn a_message_that_is_moved_is_as_old_as_before() {
         assert_eq!(world.stats("jobs").oldest_ready_age_ms, 100_000, "a jump of {by_ms} ms");
     }
 }
+
+#[test]
+fn a_time_to_live_begins_when_the_message_is_due() {
+    let mut world = World::new();
+    let conn = world.attach("p");
+    let now = world.now.wall.0;
+    let delayed = MessageHeader { delay_ms: 5000, ttl_ms: 1000, ..Default::default() };
+    let due = MessageHeader { due: Wall(now + 5000), ttl_ms: 1000, ..Default::default() };
+    let plain = MessageHeader { ttl_ms: 1000, ..Default::default() };
+    for (header, body) in [(delayed, b"delayed"), (due, b"due....")] {
+        world.publish_with(conn, "jobs", None, &[(header, body)]);
+    }
+    world.publish_with(conn, "jobs", None, &[(plain, b"plain")]);
+    world.set("mail", &[("ttl", "1s")]);
+    let by_rule = MessageHeader { delay_ms: 5000, ..Default::default() };
+    world.publish_with(conn, "mail", None, &[(by_rule, b"by rule")]);
+    world.commit();
+    let counts = |world: &mut World, queue: &str| {
+        let stats = world.stats(queue);
+        (stats.scheduled, stats.ready, stats.dead)
+    };
+    world.advance(Duration::from_millis(4900));
+    assert_eq!((counts(&mut world, "jobs"), counts(&mut world, "mail")), ((2, 0, 1), (1, 0, 0)));
+    world.restart(0, Duration::ZERO);
+    world.advance(Duration::from_millis(1000));
+    assert_eq!((counts(&mut world, "jobs"), counts(&mut world, "mail")), ((0, 2, 1), (0, 1, 0)));
+    world.advance(Duration::from_millis(200));
+    assert_eq!((counts(&mut world, "jobs"), counts(&mut world, "mail")), ((0, 0, 3), (0, 0, 1)));
+}

@@ -48,6 +48,8 @@ struct Message {
     header: MessageHeader,
     /// Applied for the first time: no admission was earlier.
     applied: Time,
+    /// Its time to live began no later than so many milliseconds after its admission.
+    wait_ms: u64,
     /// Its answer was released: no admission was later. And in which turn.
     answered: Option<(Time, u64)>,
     id: Option<u64>,
@@ -325,6 +327,7 @@ impl Watch {
                 queue: (namespace, publish.queue.clone()),
                 header,
                 applied: now.time,
+                wait_ms: 0,
                 answered: None,
                 id: None,
                 is_disturbed: false,
@@ -333,6 +336,8 @@ impl Watch {
             });
             // After a crash that lost it, shard time may begin before it.
             message.applied = message.applied.min(now.time);
+            let wait_ms = header.delay_ms.max(header.due.0.saturating_sub(now.wall.0));
+            message.wait_ms = message.wait_ms.max(wait_ms);
             let queue = message.queue.clone();
             self.take_options(now, key, queue, header, body);
         }
@@ -618,7 +623,7 @@ impl Watch {
             && header.ttl_ms > 0
             && !message.is_redriven
         {
-            let expires = Time(answered.0 + header.ttl_ms);
+            let expires = Time(answered.0 + message.wait_ms + header.ttl_ms);
             assert!(
                 granted_from <= expires,
                 "message {key} expired at {expires:?} and is sent at {:?}",
