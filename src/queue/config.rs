@@ -63,7 +63,7 @@ pub struct QueueRules {
     pub weights: BTreeMap<Box<str>, u32>,
 }
 
-/// The bounds of a namespace, over all of its queues and mailboxes; `None` for no bound.
+/// The bounds of a namespace, over all of its queues and mailboxes; `None` for no bound. And its weight beside others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NamespaceRules {
     /// Messages that wait or are worked on; dead letters have the bounds of their queues.
@@ -76,6 +76,8 @@ pub struct NamespaceRules {
     pub publish_per_s: Option<u64>,
     /// Messages delivered a second.
     pub deliver_per_s: Option<u64>,
+    /// Its share of what the shard delivers while others have messages too, 1 to [`limits::WEIGHT_MAX`]; `None` for 1.
+    pub weight: Option<u64>,
 }
 
 /// The bounds of a shard.

@@ -4,6 +4,7 @@
 
 use crate::config::units::{parse_count, parse_size, show_size};
 use crate::ids::{ConnKey, Namespace};
+use crate::limits;
 use crate::mail::{Effect, NamespaceStats, OperatorReply, RefusalCode, Refused, SettingRow};
 use crate::queue::config::NamespaceRules;
 use crate::queue::queues::NamespaceId;
@@ -14,40 +15,83 @@ use crate::queue::{Brain, Held, Turn, refused, release};
 struct Setting {
     key: &'static str,
     about: &'static str,
-    is_size: bool,
+    kind: Kind,
     field: fn(&mut NamespaceRules) -> &mut Option<u64>,
 }
 
-const SETTINGS: [Setting; 5] = [
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// 0 is for none.
+    Bound,
+    /// In bytes.
+    SizeBound,
+    Weight,
+}
+
+impl Kind {
+    fn parse(self, text: &str) -> Option<u64> {
+        match self {
+            Self::Bound => parse_count(text),
+            Self::SizeBound => parse_size(text),
+            Self::Weight => {
+                parse_count(text).filter(|weight| (1..=u64::from(limits::WEIGHT_MAX)).contains(weight))
+            }
+        }
+    }
+
+    fn show(self, value: Option<u64>) -> String {
+        match (self, value) {
+            (Self::SizeBound, Some(size)) => show_size(size),
+            (Self::Weight, None) => "1".to_owned(),
+            (_, value) => value.unwrap_or(0).to_string(),
+        }
+    }
+
+    fn allowed(self) -> String {
+        match self {
+            Self::Bound => "a number, or 0 for no bound".to_owned(),
+            Self::SizeBound => "a size, such as 64MiB, or 0 for no bound".to_owned(),
+            Self::Weight => format!("1 to {}", limits::WEIGHT_MAX),
+        }
+    }
+}
+
+const SETTINGS: [Setting; 6] = [
     Setting {
         key: "messages_max",
         about: "messages that wait or are worked on; 0 for no bound",
-        is_size: false,
+        kind: Kind::Bound,
         field: |rules| &mut rules.messages_max,
     },
     Setting {
         key: "bytes_max",
         about: "their bytes; 0 for no bound",
-        is_size: true,
+        kind: Kind::SizeBound,
         field: |rules| &mut rules.bytes_max,
     },
     Setting {
         key: "leased_max",
         about: "messages leased at once; 0 for no bound",
-        is_size: false,
+        kind: Kind::Bound,
         field: |rules| &mut rules.leased_max,
     },
     Setting {
         key: "publish_per_s",
         about: "messages published a second; 0 for no bound",
-        is_size: false,
+        kind: Kind::Bound,
         field: |rules| &mut rules.publish_per_s,
     },
     Setting {
         key: "deliver_per_s",
         about: "messages delivered a second; 0 for no bound",
-        is_size: false,
+        kind: Kind::Bound,
         field: |rules| &mut rules.deliver_per_s,
+    },
+    Setting {
+        key: "weight",
+        about: "its share of deliveries beside other namespaces that have messages",
+        kind: Kind::Weight,
+        field: |rules| &mut rules.weight,
     },
 ];
 
@@ -62,26 +106,25 @@ fn find(key: &str) -> Result<&'static Setting, String> {
 /// Lays one setting over `rules`. The error names the key, the value and what is allowed.
 fn apply(rules: &mut NamespaceRules, key: &str, value: &str) -> Result<(), String> {
     let setting = find(key)?;
-    let number = if setting.is_size { parse_size(value) } else { parse_count(value) };
-    let Some(number) = number else {
-        let allowed = if setting.is_size { "a size, such as 64MiB" } else { "a number" };
-        return Err(format!("{key} = {value:?} is not allowed; it is {allowed}, or 0 for no bound"));
+    let Some(number) = setting.kind.parse(value) else {
+        return Err(format!("{key} = {value:?} is not allowed; it is {}", setting.kind.allowed()));
     };
     *(setting.field)(rules) = Some(number).filter(|&number| number > 0);
     Ok(())
 }
 
 fn rows(mut rules: NamespaceRules, own: &Texts) -> Vec<SettingRow> {
-    let row = |setting: &Setting| {
-        let value = (setting.field)(&mut rules).unwrap_or(0);
-        SettingRow {
-            key: setting.key.to_owned(),
-            value: if setting.is_size && value > 0 { show_size(value) } else { value.to_string() },
-            is_own: own.iter().any(|(key, _)| **key == *setting.key),
-            about: setting.about,
-        }
+    let row = |setting: &Setting| SettingRow {
+        key: setting.key.to_owned(),
+        value: setting.kind.show(*(setting.field)(&mut rules)),
+        is_own: own.iter().any(|(key, _)| **key == *setting.key),
+        about: setting.about,
     };
     SETTINGS.iter().map(row).collect()
+}
+
+fn weight_of(rules: &NamespaceRules) -> u32 {
+    rules.weight.and_then(|weight| u32::try_from(weight).ok()).unwrap_or(1)
 }
 
 impl Brain {
@@ -134,6 +177,7 @@ impl Brain {
         let old = std::mem::take(&mut quota.held);
         (quota.settings, quota.rules) = (settings, rules);
         quota.reset_rates();
+        self.turns.weigh(id, weight_of(&rules));
         self.append_namespace(id, turn);
         release(turn, old);
         if is_reset {
@@ -183,6 +227,7 @@ impl Brain {
         let quota = &mut self.queues.tenant_mut(namespace).quota;
         quota.held = if settings.is_empty() { Held::default() } else { held };
         (quota.settings, quota.rules) = (settings, rules);
+        self.turns.weigh(namespace, weight_of(&rules));
     }
 
     /// The bounds of a namespace, its own or the configuration's, and what it holds.

@@ -1,12 +1,13 @@
-//! Which queue is served next: namespaces with something to serve take turns, and within one its queues do, so that no
-//! tenant's messages wait for another's backlog. What limits them all is the room in the outbox and the shard's own time.
+//! Which queue is served next: namespaces with something to serve take turns, by their weights, and within one its queues do,
+//! so that no tenant's messages wait for another's backlog. What limits them all is the room in the outbox and the shard's
+//! own time.
 
 use std::collections::VecDeque;
 
 use crate::queue::queues::NamespaceId;
 use crate::queue::ring::{Flows, Ring, Share};
 
-/// What a namespace takes in a turn, in costs of deliveries: a small part of what there is room for.
+/// What a namespace of weight 1 takes in a turn, in costs of deliveries: a small part of what there is room for.
 const TURN: u32 = 8;
 
 /// Queues that wait to be served, each once.
@@ -27,15 +28,14 @@ struct Waiting {
 }
 
 impl Turns {
+    /// The namespace takes so many times as much in a turn as one of weight 1.
+    pub(super) fn weigh(&mut self, namespace: NamespaceId, weight: u32) {
+        self.tenants.open(namespace).share.weight = TURN * weight;
+    }
+
     /// The queue waits behind the others of its namespace.
     pub(super) fn push(&mut self, namespace: NamespaceId, queue: u32) {
-        let at = namespace as usize;
-        if self.tenants.0.len() <= at {
-            self.tenants
-                .0
-                .resize_with(at + 1, || Waiting { queues: VecDeque::new(), share: Share::new(TURN) });
-        }
-        let waiting = &mut self.tenants.0[at];
+        let waiting = self.tenants.open(namespace);
         waiting.queues.push_back(queue);
         self.ring.enter(namespace, &mut waiting.share);
     }
@@ -56,6 +56,16 @@ impl Turns {
     /// Whether no queue waits.
     pub(super) fn is_empty(&self) -> bool {
         self.tenants.0.iter().all(|waiting| waiting.queues.is_empty())
+    }
+}
+
+impl Tenants {
+    fn open(&mut self, namespace: NamespaceId) -> &mut Waiting {
+        let at = namespace as usize;
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, || Waiting { queues: VecDeque::new(), share: Share::new(TURN) });
+        }
+        &mut self.0[at]
     }
 }
 

@@ -190,6 +190,7 @@ impl Plan {
             leased_max: [None, Some(2), Some(9)][random.usize(0..3)],
             publish_per_s: of_all.0,
             deliver_per_s: of_all.1,
+            weight: None,
         };
     }
 

@@ -192,6 +192,7 @@ fn namespace(config: &Config) -> queue::NamespaceRules {
         leased_max: bound(config.namespace.leased_max),
         publish_per_s: bound(config.namespace.publish_per_s),
         deliver_per_s: bound(config.namespace.deliver_per_s),
+        weight: None,
     }
 }
 

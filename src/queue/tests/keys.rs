@@ -375,6 +375,51 @@ fn a_namespace_with_a_backlog_leaves_room_for_the_others() {
     assert!(count(&effects, hot) > 60);
 }
 
+/// Where there is little room, the namespaces get it by their weights, after a restart too.
+#[test]
+fn namespaces_take_turns_by_their_weights() {
+    let mut world = World::with(roomy());
+    let heavy = Namespace::parse("heavy").unwrap();
+    let weigh = |weight: &str| OperatorRequest::NamespaceSet {
+        namespace: heavy.clone(),
+        changes: vec![("weight".to_owned(), Some(weight.to_owned()))],
+    };
+    for wrong in ["0", "1001", "much"] {
+        let OperatorReply::Refused(refused) = world.operate(weigh(wrong)) else { panic!("{wrong}") };
+        assert!(refused.text.contains("1 to 1000"), "{}", refused.text);
+    }
+    let reply = world.operate(weigh("3"));
+    let OperatorReply::Namespace(rows, _) = reply else { panic!("{reply:?}") };
+    assert!(rows.iter().any(|row| row.key == "weight" && row.value == "3" && row.is_own));
+    world.commit();
+    world.restart(0, Duration::ZERO);
+    let large = "l".repeat(60_000);
+    let clients = ["heavy", "light"].map(|namespace| {
+        let conn = world.conn();
+        let namespace = Namespace::parse(namespace).unwrap();
+        let client = ClientId::parse("worker").unwrap();
+        world.command(Command::Attach(Box::new(Attach { conn, namespace, client, resume: None })));
+        for _ in 0..400 {
+            world.publish(conn, "jobs", &[&large]);
+        }
+        conn
+    });
+    world.commit();
+    clients.iter().for_each(|&conn| drop(world.subscribe(conn, 1, "jobs", 1_000)));
+    // Who came first has filled the outbox.
+    world.released();
+    let mut counts = [0, 0];
+    for _ in 0..4 {
+        world.advance(Duration::ZERO);
+        let effects = world.released();
+        for (count, conn) in counts.iter_mut().zip(clients) {
+            *count += deliveries(&effects).iter().filter(|(deliver, _)| deliver.conn == conn).count();
+        }
+    }
+    let [heavy, light] = counts;
+    assert!(light > 40 && (2 * light..=4 * light).contains(&heavy), "{counts:?}");
+}
+
 #[test]
 fn a_wall_clock_that_went_back_is_waited_for_behind_a_key_too() {
     let mut world = World::new();

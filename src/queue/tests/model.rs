@@ -126,6 +126,7 @@ fn namespace_rules(random: &mut fastrand::Rng) -> NamespaceRules {
         leased_max: bound([1, 3]),
         publish_per_s: bound([1, 4]),
         deliver_per_s: bound([1, 4]),
+        weight: bound([2, 5]),
     }
 }
 
