@@ -273,6 +273,8 @@ pub const BACKOFF_FACTOR_PERCENT: (u32, u32) = (100, 1000);
 pub const BACKOFF_JITTER_PERCENT: u32 = 25;
 /// How long a lease lasts. Default of `lease`.
 pub const LEASE: Duration = Duration::from_secs(30);
+/// Shortest lease that may be asked for: one that is over before its message arrives is of use to nobody.
+pub const LEASE_MIN: Duration = Duration::from_millis(100);
 /// Longest lease.
 pub const LEASE_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Longest delay of a message.
@@ -508,6 +510,7 @@ const _: () = {
     assert!(RESERVED_SEGMENTS < SPARE_SEGMENTS_MAX);
     assert!(BATCH_MESSAGES_MAX <= PUBLISH_WINDOW_MESSAGES as usize);
     assert!(LEASE.as_secs() <= LEASE_MAX.as_secs());
+    assert!(LEASE_MIN.as_millis() <= LEASE.as_millis());
     assert!(HEARTBEAT_MIN.as_millis() < HEARTBEAT.as_millis());
     assert!(PONG_EVERY_MAX <= 16, "a session has four bits for it");
 };

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use relaymesh::wire::proto;
 use relaymesh::wire::proto::{Code, Kind};
 use socket2::{Domain, Socket, Type};
@@ -144,6 +145,23 @@ fn priority_goes_first_and_a_delay_is_waited_for() {
     let worked = server.cli(&[&work[..], &["1"]].concat()).succeeds();
     assert_eq!(worked.trim_end(), "soon");
     assert!(asked.elapsed() >= Duration::from_millis(700), "it came before its time");
+}
+
+/// The lease is shorter than the command line asks for, as another client may.
+#[test]
+fn a_lease_that_is_lost_is_said_once_and_the_result_still_tried() {
+    let server = Server::start();
+    let (mut producer, _) = Wire::welcome(server.listen, "producer");
+    let brief = proto::Message { payload: b"x".to_vec(), lease_ms: 1, ..Default::default() };
+    let (seq, messages) = (producer.seq(), vec![brief.encode_to_vec()]);
+    let publish = proto::Publish { seq, queue: "jobs".into(), messages, ..Default::default() };
+    producer.send(Kind::Publish, &publish);
+    producer.expect::<proto::PublishAck>(Kind::PublishAck);
+    let ended = server.cli(&["work", "jobs", "--exec", "sleep 0.5", "--max", "1"]).run();
+    assert!(ended.status.success(), "{ended:#?}");
+    let said: Vec<_> = ended.stderr.lines().collect();
+    assert!(said.len() == 1 && said[0].contains("is over, or another's now"), "{said:?}");
+    assert_eq!(server.stat("jobs", "ready") + server.stat("jobs", "scheduled"), 0, "the ack counted");
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::exec::{self, Outcome};
 use crate::client::{Client, Error, Message, Nack, Options, Receipt, Received, Waker};
 use crate::clock::{Clock, Time};
 use crate::ids::{LeaseId, QueueName, SubscriptionId};
+use crate::limits::LEASE_MIN;
 use crate::wire::proto::Code;
 
 /// What to take and what to do with it.
@@ -147,7 +148,15 @@ fn print(out: &mut impl Write, received: &Received, json: bool) -> std::io::Resu
 /// A message being worked on.
 struct Job {
     lease_for: Duration,
-    extend_at: Time,
+    /// `None` once the lease is known to be over.
+    extend_at: Option<Time>,
+}
+
+impl Job {
+    /// A lease that is shorter than may be asked for is not run after.
+    fn extend_every(&self) -> Duration {
+        self.lease_for.max(LEASE_MIN) / 2
+    }
 }
 
 struct Done {
@@ -234,8 +243,9 @@ impl Crew<'_> {
     fn start(&mut self, received: Received) -> anyhow::Result<()> {
         let lease = match &received {
             Received::Delivery(delivery) => {
-                let extend_at = self.clock.time() + delivery.lease_for / 2;
-                self.running.insert(delivery.lease, Job { lease_for: delivery.lease_for, extend_at });
+                let mut job = Job { lease_for: delivery.lease_for, extend_at: None };
+                job.extend_at = Some(self.clock.time() + job.extend_every());
+                self.running.insert(delivery.lease, job);
                 Some(delivery.lease)
             }
             Received::Broadcast(_) => {
@@ -339,7 +349,8 @@ impl Crew<'_> {
             match answer {
                 Ok(_) => {}
                 Err(error @ Error::Refused { code: Code::LeaseLost, .. }) => {
-                    eprintln!("relaymesh: message {} went to another worker: {error}", lease.message);
+                    let id = lease.message;
+                    eprintln!("relaymesh: too late for message {id}, nothing was published: {error}");
                 }
                 Err(error) => self.fail(lease, format!("cannot publish what came of it: {error}"))?,
             }
@@ -350,11 +361,11 @@ impl Crew<'_> {
     fn extend_due(&mut self) -> anyhow::Result<()> {
         let now = self.clock.time();
         for (&lease, job) in &mut self.running {
-            if job.extend_at <= now {
-                job.extend_at = now + job.lease_for / 2;
-                match self.client.extend(lease, job.lease_for) {
-                    // The publish that acks it was answered this moment.
-                    Ok(()) | Err(Error::NotHeld) => {}
+            if job.extend_at.is_some_and(|at| at <= now) {
+                job.extend_at = match self.client.extend(lease, job.lease_for) {
+                    Ok(()) => Some(now + job.extend_every()),
+                    // It was over before, which was said; or the publish that acks it was answered this moment.
+                    Err(Error::NotHeld) => None,
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -365,7 +376,7 @@ impl Crew<'_> {
     /// Until something is to be extended, or published again.
     fn until_due(&self) -> Option<Duration> {
         let now = self.clock.time();
-        let extensions = self.running.values().map(|job| job.extend_at);
+        let extensions = self.running.values().filter_map(|job| job.extend_at);
         extensions.chain(self.refused.iter().map(|&(at, _)| at)).map(|at| at - now).min()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::TypedValueParser as _;
 
 use crate::client::{Notice, Options};
-use crate::ids::{ClientId, Namespace};
+use crate::ids::{ClientId, LeaseId, Namespace};
 
 /// Options of every command that speaks to a server.
 #[derive(Debug, Clone, clap::Args)]
@@ -96,14 +96,20 @@ fn line(notice: &Notice) -> Option<String> {
             failures + 1,
             after.as_secs_f64()
         )),
+        Notice::LeasesOver { leases } => Some(format!(
+            "the lease of message {} is over, or another's now: it may be delivered again while it is worked on",
+            ids(leases)
+        )),
         Notice::LeasesLost { leases, uncertain } => {
-            let ids: Vec<String> = leases.iter().map(|lease| lease.message.to_string()).collect();
-            let end = if *uncertain { ", or was counted before the reconnect" } else { "" };
-            Some(format!("too late for message {}: its lease is another's now{end}", ids.join(", ")))
+            let end = if *uncertain { ", or it was counted before the reconnect" } else { "" };
+            Some(format!("too late for message {}: its lease is over, or another's now{end}", ids(leases)))
         }
         Notice::SettleRefused { leases, text } => {
-            let ids: Vec<String> = leases.iter().map(|lease| lease.message.to_string()).collect();
-            Some(format!("the server would not settle message {}: {text}", ids.join(", ")))
+            Some(format!("the server would not settle message {}: {text}", ids(leases)))
         }
     }
+}
+
+fn ids(leases: &[LeaseId]) -> String {
+    leases.iter().map(|lease| lease.message.to_string()).collect::<Vec<_>>().join(", ")
 }

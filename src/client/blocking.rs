@@ -316,7 +316,7 @@ impl Client {
     /// The work takes longer: the lease is to last this long from now.
     ///
     /// # Errors
-    /// [`Error::NotHeld`] when it was acked or nacked before.
+    /// [`Error::NotHeld`] when it was acked or nacked before, or the lease is known to be over.
     pub fn extend(&mut self, lease: LeaseId, by: Duration) -> Result<(), Error> {
         self.settle(lease, Settlement::Extend { lease: by })
     }

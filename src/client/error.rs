@@ -28,8 +28,8 @@ pub enum Error {
     /// As many subscriptions as the server allows.
     #[error("the client has {0} subscriptions, as many as the server allows: end one first")]
     Subscriptions(usize),
-    /// The delivery was acked or nacked before.
-    #[error("the delivery was acked or nacked before")]
+    /// The delivery was acked or nacked before, or cannot be extended because its lease is over.
+    #[error("the delivery was acked or nacked before, or its lease is over")]
     NotHeld,
     /// The server refused the request. Nothing of it was kept.
     #[error("the server refused: {text} ({code:?}){}", again(*.retry_after))]

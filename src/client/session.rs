@@ -345,7 +345,11 @@ impl Session {
             if let Some((code, text)) = refused {
                 return SessionEvent::SettleRefused { leases, settlement, code, text };
             }
-            let lost = lost.iter().copied().filter(|lease| leases.contains(lease)).collect();
+            let mut lost: Vec<LeaseId> =
+                lost.iter().copied().filter(|lease| leases.contains(lease)).collect();
+            if matches!(settlement, Settlement::Extend { .. }) {
+                lost = self.leases.too_late(lost);
+            }
             return SessionEvent::Settled { leases, settlement, lost, resent };
         }
         if let Some(at) = self.unsubscribing.iter().position(|&(asked, _)| asked == seq) {

@@ -200,7 +200,7 @@ pub(super) const KEYS: &[Key] = &[
     Key {
         path: "queue.lease",
         about: "How long a consumer has for a message before another one gets it.",
-        kind: Kind::Time(|c| &mut c.queue.lease, Duration::from_millis(100), limits::LEASE_MAX),
+        kind: Kind::Time(|c| &mut c.queue.lease, limits::LEASE_MIN, limits::LEASE_MAX),
     },
     Key {
         path: "queue.when_full",

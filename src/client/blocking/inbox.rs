@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::client::{Error, Message, SessionEvent};
+use crate::client::{Error, Message, SessionEvent, Settlement};
 use crate::ids::{LeaseId, MessageId, QueueName, SubscriptionId};
 use crate::limits::{BROADCASTS_KEPT_BYTES_MAX, BROADCASTS_KEPT_MAX};
 use crate::wire::{self, proto};
@@ -122,7 +122,13 @@ pub enum Notice {
         /// The how manieth failure in a row.
         failures: u32,
     },
-    /// An ack, nack or extension came too late: the message was, or will be, delivered again.
+    /// An extension came too late: the message was, or will be, delivered again. It is told once of a lease, which cannot be
+    /// extended any more; an ack still counts if it comes before that.
+    LeasesOver {
+        /// Which.
+        leases: Vec<LeaseId>,
+    },
+    /// An ack or nack came too late: the message was, or will be, delivered again.
     LeasesLost {
         /// Which.
         leases: Vec<LeaseId>,
@@ -201,8 +207,12 @@ impl Inbox {
                 deliveries.iter().for_each(|delivery| self.deliver(&delivery));
                 deliveries.broadcasts().for_each(|broadcast| self.keep_broadcast(&broadcast));
             }
+            SessionEvent::Settled { lost, .. } if lost.is_empty() => {}
+            SessionEvent::Settled { lost, settlement: Settlement::Extend { .. }, .. } => {
+                return Some(Notice::LeasesOver { leases: lost });
+            }
             SessionEvent::Settled { lost, resent, .. } => {
-                return (!lost.is_empty()).then_some(Notice::LeasesLost { leases: lost, uncertain: resent });
+                return Some(Notice::LeasesLost { leases: lost, uncertain: resent });
             }
             SessionEvent::SettleRefused { leases, text, .. } => {
                 return Some(Notice::SettleRefused { leases, text });

@@ -36,6 +36,8 @@ pub(super) struct Held {
     pub(super) bytes: u32,
     /// It is acked with a publish that has no answer: it may be extended and not settled.
     is_acked_with: bool,
+    /// An extension came too late: it is extended no more, and settling it may still count.
+    is_late: bool,
 }
 
 /// A request to settle that has no answer.
@@ -67,7 +69,7 @@ impl Leases {
         match self.held.entry(lease) {
             Entry::Occupied(_) => false,
             Entry::Vacant(vacant) => {
-                vacant.insert(Held { subscription, bytes, is_acked_with: false });
+                vacant.insert(Held { subscription, bytes, is_acked_with: false, is_late: false });
                 true
             }
         }
@@ -102,9 +104,17 @@ impl Leases {
         self.held.remove(&lease)
     }
 
-    /// Takes an extension, which replaces one that is still unsent. False when the lease is not held.
+    /// An extension of these came too late. Returns those of which that was not known.
+    pub(super) fn too_late(&mut self, leases: Vec<LeaseId>) -> Vec<LeaseId> {
+        let mut is_news = |lease: &LeaseId| {
+            self.held.get_mut(lease).is_some_and(|held| !std::mem::replace(&mut held.is_late, true))
+        };
+        leases.into_iter().filter(|lease| is_news(lease)).collect()
+    }
+
+    /// Takes an extension, which replaces one that is still unsent. False when the lease is not held, or known to be over.
     pub(super) fn extend(&mut self, lease: LeaseId, settlement: Settlement) -> bool {
-        if !self.held.contains_key(&lease) {
+        if self.held.get(&lease).is_none_or(|held| held.is_late) {
             return false;
         }
         let unsent = self.settling.iter_mut().skip(self.sent);

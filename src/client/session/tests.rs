@@ -128,7 +128,7 @@ impl Server {
             }
             ClientFrame::Ack(view) => self.on_settle(view.seq, view.leases(), None),
             ClientFrame::Nack(view) => self.on_settle(view.seq, view.leases(), Some(view.error)),
-            ClientFrame::Extend(view) => self.on_settle(view.seq, std::iter::empty(), None),
+            ClientFrame::Extend(view) => self.on_extend(view.seq, view.leases()),
             ClientFrame::Unsubscribe(unsubscribe) => {
                 self.credit.remove(&(unsubscribe.subscription as u16));
                 encode_reply_ok(&mut self.out, unsubscribe.seq, 0);
@@ -186,6 +186,12 @@ impl Server {
                 lost.push(lease.into());
             }
         }
+        encode(&mut self.out, Kind::Reply, &proto::Reply { seq, lost, ..proto::Reply::default() });
+    }
+
+    fn on_extend(&mut self, seq: u64, leases: impl Iterator<Item = LeaseId>) {
+        let is_lost = |lease: &LeaseId| !self.leased.contains(&(lease.message.0, lease.attempt));
+        let lost = leases.filter(is_lost).map(Into::into).collect();
         encode(&mut self.out, Kind::Reply, &proto::Reply { seq, lost, ..proto::Reply::default() });
     }
 

@@ -248,3 +248,28 @@ fn what_a_publish_acks_is_held_until_its_answer_and_after_a_refusal() {
     assert!(!client.session.settle(leases[0], Settlement::Ack));
     assert!(client.session.settle(leases[1], Settlement::Ack));
 }
+
+#[test]
+fn a_lease_that_is_over_is_told_once_and_extended_no_more() {
+    let mut server = Server::new();
+    server.ready = vec![lease(1)];
+    let mut client = Client::new();
+    client.session.subscribe(&jobs(), 1, 0, None).unwrap();
+    client.connection(&mut server, ALL, ALL, ALL);
+    let extend = || Settlement::Extend { lease: Duration::from_secs(9) };
+    let mut out = Vec::new();
+    // Two are under way when the first is answered.
+    for _ in 0..2 {
+        assert!(client.session.settle(lease(1), extend()));
+        client.session.transmit(&mut out);
+    }
+    server.leased.clear();
+    server.receive(&out);
+    client.seen.clear();
+    client.take(&std::mem::take(&mut server.out));
+    let over = |lost| Seen::Settled(vec![lease(1)], lost, false);
+    assert_eq!(client.seen, [over(vec![lease(1)]), over(Vec::new())]);
+    assert!(!client.session.settle(lease(1), extend()));
+    assert_eq!(client.session.held(), 1);
+    assert!(client.session.settle(lease(1), Settlement::Ack), "what came of it may still count");
+}
