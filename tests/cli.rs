@@ -165,6 +165,56 @@ fn a_lease_that_is_lost_is_said_once_and_the_result_still_tried() {
 }
 
 #[test]
+fn what_an_option_cannot_be_is_refused_with_what_it_can() {
+    for (arguments, words) in [
+        (&["--lease", "99ms"][..], "100ms to 12h"),
+        (&["--lease", "0s"], "leave the option out"),
+        (&["--ttl", "0s"], "leave the option out"),
+        (&["--ttl", "500us"], "1ms is the least"),
+        (&["--delay", "500us"], "1ms is the least"),
+        (&["--retry-delay", "500us"], "1ms is the least"),
+        (&["--delay", "-5s"], "such as 500ms"),
+        (&["--priority", "-1"], "0..=9"),
+        (&["--at", "2030-02-30T00:00:00Z"], "no day 2030-02-30"),
+        (&["--at", "9999-12-31T23:59:59Z"], "out of range"),
+        (&["--attr", "a=1", "--attr", "a=2"], "\"a\" is given twice"),
+        (&["--dedup", ""], "empty"),
+        (&["--order-key", ""], "empty"),
+        (&["--fair-key", ""], "empty"),
+    ] {
+        let said = relaymesh(&[&["publish", "jobs", "x"], arguments].concat()).fails();
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    for (arguments, words) in [
+        (&["queue", "set", "jobs", "attempts=3", "attempts=4"][..], "\"attempts\" is given twice"),
+        (
+            &["namespace", "set", "acme", "publish_per_s=1", "publish_per_s="],
+            "\"publish_per_s\" is given twice",
+        ),
+        (&["broadcast", "news", "x", "--attr", "a=1", "--attr", "a=1"], "\"a\" is given twice"),
+        (&["schedule", "next", "--cron", "@daily", "-n", "-1"], "1 to 1000"),
+        (&["dead", "redrive", "jobs", "--id", "-1"], "whole number"),
+        (&["dead", "ls", "jobs", "--since", "-5m"], "how long ago"),
+        (&["work", "jobs", "--max", "-1"], "from 1 on"),
+    ] {
+        let said = relaymesh(arguments).fails();
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn http_refuses_a_lease_that_no_queue_may_have() {
+    let server = Server::start();
+    let bad = http::post(server.admin, "/api/v1/publish?queue=jobs&lease_ms=99", &[], b"x");
+    assert!(bad.status == 400 && bad.body.contains("100 to 43200000"), "{bad:?}");
+    let body = br#"{"name":"s","cron":"@daily","queue":"jobs","message":{"lease_ms":1}}"#;
+    let bad = http::post(server.admin, "/api/v1/schedules", &[("content-type", "application/json")], body);
+    assert!(bad.status == 400 && bad.body.contains("100 to 43200000"), "{bad:?}");
+    let good = http::post(server.admin, "/api/v1/publish?queue=jobs&lease_ms=100", &[], b"x");
+    assert_eq!(good.status, 200, "{good:?}");
+}
+
+#[test]
 fn queues_are_listed_with_their_numbers() {
     let server = Server::start();
     server.publish("alpha", "1", &[]);

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::{AdminConfig, Shared, State};
 use crate::ids::{Namespace, QueueName};
-use crate::limits::{HTTP_JSON_BYTES_MAX, PAGE_ROWS_MAX};
+use crate::limits::{HTTP_JSON_BYTES_MAX, LEASE_MAX, LEASE_MIN, PAGE_ROWS_MAX};
 use crate::mail::{OperatorReply, OperatorRequest};
 use crate::message::message_header;
 use crate::wire::proto;
@@ -244,7 +244,7 @@ async fn publish(
         order_key: params.order_key,
         fair_key: params.fair_key,
         dedup_id: params.dedup_id,
-        lease_ms: params.lease_ms,
+        lease_ms: lease_ms(params.lease_ms)?,
         ..proto::Message::default()
     };
     let body = message.encode_to_vec();
@@ -257,6 +257,18 @@ async fn publish(
         OperatorReply::Broadcasted(subscribers) => Ok(Json(json!({"subscribers": subscribers}))),
         _ => Err(unexpected()),
     }
+}
+
+/// How long the leases of a message last; 0 leaves that to its queue.
+pub(super) fn lease_ms(asked: u32) -> Result<u32, ApiError> {
+    let (min, max) = (LEASE_MIN.as_millis(), LEASE_MAX.as_millis());
+    if asked > 0 && !(min..=max).contains(&u128::from(asked)) {
+        let text = format!(
+            "lease_ms = {asked} is not allowed; it goes from {min} to {max}, or is 0 for the queue's own"
+        );
+        return Err(ApiError::invalid(text));
+    }
+    Ok(asked)
 }
 
 /// The namespace asked for, if the credential opens it.

@@ -16,7 +16,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::{
-    Answer, NamespaceParams, PageParams, Params, admitted, ask, bounded, page, queue_name, rows, unexpected,
+    Answer, NamespaceParams, PageParams, Params, admitted, ask, bounded, lease_ms, page, queue_name, rows,
+    unexpected,
 };
 use super::error::ApiError;
 use super::{Shared, State};
@@ -252,7 +253,7 @@ impl MessageBody {
             attempts_max: self.attempts,
             order_key: self.order_key,
             fair_key: self.fair_key,
-            lease_ms: self.lease_ms,
+            lease_ms: lease_ms(self.lease_ms)?,
             retry: self.retry.map(|retry| proto::Retry {
                 initial_ms: retry.initial_ms,
                 factor_percent: retry.factor_percent,

@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::out;
-use super::payload::{parse_attribute, read_payload};
+use super::payload::{read_payload, refuse_repeated_attributes};
 use super::reach::Reach;
+use super::values::parse_attribute;
 use crate::client::{Client, Message};
 
 /// Hand a message to everybody who is subscribed to a topic and connected now. Prints to how many subscriptions it was
@@ -20,7 +21,7 @@ pub(super) struct Args {
     /// larger frames. Without it stdin is read, unless that is a terminal.
     #[arg(value_name = "PAYLOAD|-|@FILE")]
     payload: Option<String>,
-    /// An attribute, name=value. May be given several times.
+    /// An attribute, name=value. May be given several times, each name once.
     #[arg(long = "attr", value_name = "NAME=VALUE", value_parser = parse_attribute)]
     attributes: Vec<(String, String)>,
     /// Print {"subscribers": …} instead of the bare number.
@@ -40,6 +41,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let Args { topic, payload, attributes, json, reach } = args;
+    refuse_repeated_attributes(&attributes)?;
     let mut message = Message::new(read_payload(payload.as_deref())?);
     for (name, value) in attributes {
         message = message.attribute(name, value);

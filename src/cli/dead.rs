@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::operator::Operator;
 use super::out;
-use super::payload::{parse_attribute, parse_time};
 use super::reach::Reach;
 use super::table;
+use super::values::{parse_attribute, parse_id, parse_text, parse_time};
 use crate::clock::Clock;
 use crate::config::units::parse_duration;
 use crate::ids::QueueName;
@@ -65,7 +65,7 @@ enum Verb {
         /// The queue it died in.
         queue: QueueName,
         /// Its id.
-        #[arg(long)]
+        #[arg(long, value_parser = parse_id, allow_negative_numbers = true)]
         id: u64,
         /// Print JSON.
         #[arg(long)]
@@ -86,7 +86,7 @@ enum Verb {
         to: Option<QueueName>,
         /// At most so many a second. The command does not wait for it: `dead jobs` shows how far it is. A restart of the
         /// server ends it; what it put back stays.
-        #[arg(long, value_name = "N/s", value_parser = parse_rate)]
+        #[arg(long, value_name = "N/s", value_parser = parse_rate, allow_negative_numbers = true)]
         rate: Option<u64>,
         /// Print JSON.
         #[arg(long)]
@@ -95,7 +95,7 @@ enum Verb {
     /// List redrives and purges that are under way, and the last ones that ended.
     Jobs {
         /// End this one; what it did stays.
-        #[arg(long, value_name = "JOB")]
+        #[arg(long, value_name = "JOB", value_parser = parse_id, allow_negative_numbers = true)]
         cancel: Option<u64>,
         /// Print JSON.
         #[arg(long)]
@@ -117,7 +117,7 @@ enum Verb {
 #[derive(Debug, Clone, clap::Args)]
 struct Which {
     /// The one of this id; may be given many times.
-    #[arg(long, conflicts_with_all = FILTERS)]
+    #[arg(long, value_parser = parse_id, allow_negative_numbers = true, conflicts_with_all = FILTERS)]
     id: Vec<u64>,
     /// All of them.
     #[arg(long, conflicts_with = "id", conflicts_with_all = FILTERS, required_unless_present_any = WHICH)]
@@ -136,16 +136,16 @@ struct Filter {
     #[arg(long, value_name = "REASON", value_parser = PossibleValuesParser::new(DEAD_REASONS))]
     reason: Option<String>,
     /// Those that died then or later: a time, or how long ago, such as 2h.
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    #[arg(long, value_name = "TIME", value_parser = parse_when, allow_hyphen_values = true)]
     since: Option<u64>,
     /// Those that died earlier: likewise.
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    #[arg(long, value_name = "TIME", value_parser = parse_when, allow_hyphen_values = true)]
     until: Option<u64>,
     /// Those with this attribute.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_attribute)]
     attr: Option<(String, String)>,
     /// Those with this in an error, or in the name of a client, of their attempts.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = parse_text)]
     text: Option<String>,
 }
 

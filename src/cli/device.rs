@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::consume::{self, Plan};
 use super::reach::Reach;
+use super::values::{parse_count, parse_duration};
 use crate::client::Options;
 use crate::ids::{ClientId, QueueName};
 
@@ -22,13 +23,25 @@ pub(super) struct Args {
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
     /// How often the device shows that it is alive: 500ms to 1h.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30s",
+        value_parser = parse_duration,
+        allow_hyphen_values = true
+    )]
     heartbeat: Duration,
     /// Messages taken at once; more than 1 gives up their order.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1024),
+        allow_negative_numbers = true
+    )]
     concurrency: u32,
     /// Stop after this many messages were answered, those of topics counted.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     max: Option<u64>,
     /// Print an object a line instead of bare payloads.
     #[arg(long, conflicts_with = "exec")]

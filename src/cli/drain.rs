@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::operator::Operator;
 use super::reach::Reach;
+use super::values::parse_duration;
 use super::{out, table};
 
 /// Send a share of a server's sessions away, to rebalance a group of servers.
@@ -19,10 +20,16 @@ use super::{out, table};
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// How much of the sessions: 10% or 0.1. Without it the command says how far the newest drain is.
-    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    #[arg(long, value_name = "SHARE", value_parser = parse_share, allow_hyphen_values = true)]
     share: Option<f64>,
     /// Over which time; longer where that were more a second than the server takes on itself [default: 30s].
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "share")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        allow_hyphen_values = true,
+        requires = "share"
+    )]
     over: Option<Duration>,
     /// End the drain that runs; who was told goes.
     #[arg(long, conflicts_with = "share")]

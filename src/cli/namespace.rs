@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::operator::Operator;
 use super::out;
-use super::queue::{parse_change, setting_cells};
+use super::queue::{parse_change, setting_cells, settings};
 use super::reach::Reach;
 use super::table;
 use crate::ids::Namespace;
@@ -57,9 +57,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     match verb {
         Verb::Set { name, changes, json } => {
             reach.namespace = name;
-            let settings: serde_json::Map<String, Value> =
-                changes.into_iter().map(|(key, value)| (key, value.into())).collect();
-            let all = Operator::new(&reach).post("namespace-settings", json!({ "settings": settings }))?;
+            let body = json!({ "settings": settings(changes)? });
+            let all = Operator::new(&reach).post("namespace-settings", body)?;
             if json {
                 out::line(format_args!("{all:#}"))?;
             }

@@ -5,10 +5,10 @@ use std::io::{IsTerminal, Read};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 
+use super::values::{
+    parse_attribute, parse_duration, parse_lease, parse_text, parse_time, parse_ttl, refuse_repeated,
+};
 use crate::client::Message;
 use crate::limits;
 
@@ -20,45 +20,71 @@ pub(super) struct MessageArgs {
     #[arg(value_name = "PAYLOAD|-|@FILE")]
     pub(super) payload: Option<String>,
     /// Deliver no sooner than in this long, such as 10s, 5m or 2h.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "at")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        allow_hyphen_values = true,
+        conflicts_with = "at"
+    )]
     pub(super) delay: Option<Duration>,
     /// Deliver no sooner than at this time: 2027-01-31T18:00:00Z, or without zone in local time.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_hyphen_values = true)]
     pub(super) at: Option<SystemTime>,
     /// 0 to 9, higher first; 4 if not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u8).range(0..=9),
+        allow_negative_numbers = true
+    )]
     pub(super) priority: Option<u8>,
     /// Make it a dead letter when it is not done in this time, such as 1h.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_ttl, allow_hyphen_values = true)]
     pub(super) ttl: Option<Duration>,
     /// Attempts before it becomes a dead letter, 1 to 1000; the queue's own number if not given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::ATTEMPTS_MAX)))]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::ATTEMPTS_MAX)),
+        allow_negative_numbers = true
+    )]
     pub(super) attempts: Option<u32>,
     /// Messages with the same key are delivered one at a time, in order; at most 128 bytes.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_text)]
     pub(super) order_key: Option<String>,
     /// The fairness keys of a queue are served in turn, whatever waits behind each; at most 64 bytes.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_text)]
     pub(super) fair_key: Option<String>,
     /// Within the queue's window a message with the same id is not kept again: the id of the first one is printed.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = parse_text)]
     pub(super) dedup: Option<String>,
-    /// How long its leases last, such as 5m; as the queue says if not given.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// How long its leases last, such as 5m, 100ms at the least; as the queue says if not given.
+    #[arg(long, value_name = "TIME", value_parser = parse_lease, allow_hyphen_values = true)]
     pub(super) lease: Option<Duration>,
     /// How long it waits after the first attempt that failed, such as 10s; as the queue says if not given.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
     pub(super) retry_delay: Option<Duration>,
     /// Each further such delay in percent of the one before, 100 to 1000; as the queue says if not given.
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u32).range(100..=1000),
+        allow_negative_numbers = true
+    )]
     pub(super) retry_factor: Option<u32>,
     /// The longest such delay; as the queue says if not given.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
     pub(super) retry_max: Option<Duration>,
     /// The random part added to such a delay, in percent, 0 to 100; as the queue says if not given.
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u32).range(0..=100),
+        allow_negative_numbers = true
+    )]
     pub(super) retry_jitter: Option<u32>,
-    /// An attribute, name=value. May be given several times.
+    /// An attribute, name=value. May be given several times, each name once.
     #[arg(long = "attr", value_name = "NAME=VALUE", value_parser = parse_attribute)]
     pub(super) attributes: Vec<(String, String)>,
 }
@@ -82,6 +108,7 @@ impl MessageArgs {
         if let Some(attempts) = self.attempts {
             message = message.attempts(attempts);
         }
+        refuse_repeated_attributes(&self.attributes)?;
         for (name, value) in self.attributes.clone() {
             message = message.attribute(name, value);
         }
@@ -117,6 +144,10 @@ impl MessageArgs {
     }
 }
 
+pub(super) fn refuse_repeated_attributes(attributes: &[(String, String)]) -> anyhow::Result<()> {
+    refuse_repeated("attribute", attributes.iter().map(|(name, _)| name.as_str()))
+}
+
 pub(super) fn read_payload(source: Option<&str>) -> anyhow::Result<Vec<u8>> {
     match source {
         Some("-") => read_stdin(),
@@ -149,24 +180,6 @@ fn read_at_most(source: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
         bail!("the payload from {name} has more than {max} bytes (16 MiB), the most that one message holds");
     }
     Ok(payload)
-}
-
-pub(super) fn parse_time(text: &str) -> Result<SystemTime, String> {
-    if let Ok(timestamp) = text.parse::<Timestamp>() {
-        return Ok(timestamp.into());
-    }
-    let local: Result<DateTime, _> = text.parse();
-    let zoned = local.ok().and_then(|local| local.to_zoned(TimeZone::system()).ok());
-    zoned.map(|zoned| zoned.timestamp().into()).ok_or_else(|| {
-        "neither RFC 3339 (2027-01-31T18:00:00Z) nor a local date and time (2027-01-31T18:00:00)".to_owned()
-    })
-}
-
-pub(super) fn parse_attribute(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("an attribute is given as name=value".to_owned()),
-    }
 }
 
 #[cfg(test)]

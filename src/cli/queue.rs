@@ -9,6 +9,7 @@ use super::operator::Operator;
 use super::out;
 use super::reach::Reach;
 use super::table;
+use super::values::refuse_repeated;
 use crate::ids::QueueName;
 
 /// See what waits in queues, and set their rules.
@@ -111,9 +112,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             }
         }
         Verb::Set { queue, changes, json } => {
-            let settings: serde_json::Map<String, Value> =
-                changes.into_iter().map(|(key, value)| (key, value.into())).collect();
-            let body = json!({ "queue": queue.as_str(), "settings": settings });
+            let body = json!({ "queue": queue.as_str(), "settings": settings(changes)? });
             let all = operator.post("queue-settings", body)?;
             if json {
                 out::line(format_args!("{all:#}"))?;
@@ -139,6 +138,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 pub(super) fn parse_change(text: &str) -> Result<(String, Option<String>), String> {
     let (key, value) = text.split_once('=').ok_or("a setting is given as key=value, or key= to reset it")?;
     Ok((key.to_owned(), Some(value.to_owned()).filter(|value| !value.is_empty())))
+}
+
+/// As the operator API takes them; a key has one value.
+pub(super) fn settings(changes: Vec<(String, Option<String>)>) -> anyhow::Result<Value> {
+    refuse_repeated("setting", changes.iter().map(|(key, _)| key.as_str()))?;
+    Ok(changes.into_iter().map(|(key, value)| (key, Value::from(value))).collect())
 }
 
 pub(super) fn setting_cells(row: &Value) -> Vec<String> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::operator::Operator;
 use super::out;
-use super::payload::MessageArgs;
+use super::payload::{MessageArgs, refuse_repeated_attributes};
 use super::reach::Reach;
 use super::table;
 use crate::clock::Clock;
@@ -74,7 +74,14 @@ enum Verb {
         #[arg(long, value_name = "ZONE", default_value = "UTC")]
         tz: String,
         /// How many times, up to 1000.
-        #[arg(short = 'n', long, value_name = "N", default_value_t = 5, value_parser = parse_count)]
+        #[arg(
+            short = 'n',
+            long,
+            value_name = "N",
+            default_value_t = 5,
+            value_parser = parse_count,
+            allow_negative_numbers = true
+        )]
         count: usize,
         /// Print JSON.
         #[arg(long)]
@@ -114,7 +121,13 @@ struct AddArgs {
     #[arg(long, value_name = "POLICY", default_value = "once", value_parser = ["skip", "once", "all"])]
     misfire: String,
     /// How many missed times `all` makes up for, the newest, up to 1000.
-    #[arg(long, value_name = "N", default_value_t = SCHEDULE_MISSED_MAX)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = SCHEDULE_MISSED_MAX,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(SCHEDULE_MISSED_MAX)),
+        allow_negative_numbers = true
+    )]
     missed_max: u32,
     /// Add it paused.
     #[arg(long)]
@@ -208,6 +221,7 @@ fn message(args: MessageArgs) -> anyhow::Result<Value> {
     let millis =
         |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let payload = super::payload::read_payload(args.payload.as_deref())?;
+    refuse_repeated_attributes(&args.attributes)?;
     let mut attributes = serde_json::Map::new();
     for (name, value) in args.attributes {
         attributes.insert(name, value.into());

@@ -2,6 +2,7 @@
 
 use super::consume::{self, Plan};
 use super::reach::Reach;
+use super::values::parse_count;
 use crate::ids::QueueName;
 
 /// Take messages off a queue. Without --exec each payload is printed and the message is done. With --exec a command
@@ -22,10 +23,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "QUEUE", requires = "exec")]
     publish_to: Option<QueueName>,
     /// Messages taken at once.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 8,
+        value_parser = clap::value_parser!(u32).range(1..=1024),
+        allow_negative_numbers = true
+    )]
     concurrency: u32,
     /// Stop after this many messages were answered.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
     max: Option<u64>,
     /// Print an object a line instead of bare payloads.
     #[arg(long, conflicts_with = "exec")]
