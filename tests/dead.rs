@@ -110,6 +110,17 @@ fn dead_letters_are_searched_and_a_selection_is_redriven_or_purged() {
     server.cli(&["dead", "redrive", "jobs"]).fails();
     server.cli(&["dead", "redrive", "jobs", "--all", "--text", "timeout"]).fails();
     server.cli(&["dead", "ls", "jobs", "--reason", "boredom"]).fails();
+    for verb in ["redrive", "purge"] {
+        let said = server.cli(&["dead", verb, "jobs", "--text", ""]).fails();
+        assert!(said.contains("empty"), "{said}");
+        for matching in [r#"{"text":""}"#, r#"{"text":"","reason":"attempts"}"#, r#"{"attr":"=x"}"#, "{}"] {
+            let body = format!(r#"{{"queue":"jobs","matching":{matching}}}"#);
+            let json = [("content-type", "application/json")];
+            let answer = http::post(server.admin, &format!("/api/v1/dead/{verb}"), &json, body.as_bytes());
+            assert_eq!(answer.status, 400, "{matching}: {answer:?}");
+        }
+    }
+    assert_eq!(found(&["jobs"]).len(), 3);
     let said = server.cli(&["dead", "redrive", "jobs", "--text", "timeout", "--to", "again"]).succeeds();
     assert!(said.starts_with("2 dead letters"), "{said}");
     assert_eq!((server.stat("again", "ready"), found(&["jobs"])), (2, vec![second]));
@@ -139,7 +150,8 @@ fn a_redrive_at_a_rate_is_seen_and_cancelled() {
     let rows = server.json(&["dead", "jobs"]);
     assert_eq!(rows["jobs"][0]["state"], "cancelled", "{rows}");
     assert_eq!(rows["jobs"][0]["changed"].as_u64(), Some(back), "{rows}");
-    server.cli(&["dead", "jobs", "--cancel", "1"]).fails();
+    let said = server.cli(&["dead", "jobs", "--cancel", "1"]).fails();
+    assert!(said.contains("`relaymesh dead jobs`"), "{said}");
     assert_eq!(server.stat("jobs", "dead"), 20 - back);
 }
 

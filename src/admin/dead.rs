@@ -160,7 +160,11 @@ async fn cancel(state: State, headers: HeaderMap, body: Result<Json<CancelBody>,
     let OperatorReply::Jobs(rows) = ask(&state, OperatorRequest::DeadCancel { namespace, job }).await? else {
         return Err(unexpected());
     };
-    let text = || format!("no redrive or purge {job} is under way; GET /api/v1/dead/jobs lists them");
+    let text = || {
+        format!(
+            "no redrive or purge {job} is under way; `relaymesh dead jobs` or GET /api/v1/dead/jobs lists them"
+        )
+    };
     one(rows).ok_or_else(|| ApiError::not_found(text()))
 }
 
@@ -186,6 +190,10 @@ fn filter(body: FilterBody) -> Result<DeadFilter, ApiError> {
         _ => Err(ApiError::invalid(format!("attr = {attr:?} is not name=value"))),
     });
     let attribute = attribute.transpose()?;
+    // Everything has it in its history: it would be all, by leaving something out.
+    if text.as_deref() == Some("") {
+        return Err(ApiError::invalid("text is empty; leave it out, or say what to look for"));
+    }
     Ok(DeadFilter { reason, since: since_unix_ms.map(Wall), until: until_unix_ms.map(Wall), attribute, text })
 }
 
