@@ -471,6 +471,7 @@ fn every_verb_explains_itself() {
         let mut arguments = verb.to_vec();
         arguments.push("--help");
         let help = relaymesh(&arguments).succeeds();
+        assert!(!help.contains("may be told"), "{verb:?} --help speaks to users:\n{help}");
         for word in words {
             assert!(help.contains(word), "{verb:?} --help should mention {word}:\n{help}");
         }

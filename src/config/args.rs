@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-/// What `serve` may be told on the command line or by the environment; a flag outranks its variable, both outrank
-/// the file. The variables start with `RELAYMESH_SERVE_`, so that what a shell sets for the client commands never
-/// changes a server.
+/// Run the server, until it is told to end (SIGINT or SIGTERM).
+///
+/// A flag outranks its environment variable, and both outrank the configuration file.
+// The variables start with RELAYMESH_SERVE_, so that what a shell sets for the client commands never changes a server.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ServeArgs {
     /// The configuration file (TOML); `--print-config` shows every key
