@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::bail;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
+use clap::{ArgGroup, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -47,12 +47,12 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List dead letters, oldest id first.
+    #[command(group = ArgGroup::new("where").args(["queue", "all_queues"]).required(true))]
     Ls {
         /// The queue, or `device/<id>` for a mailbox.
-        #[arg(required_unless_present = "all_queues")]
         queue: Option<QueueName>,
         /// Those of every queue and mailbox of the namespace.
-        #[arg(long, conflicts_with = "queue")]
+        #[arg(long)]
         all_queues: bool,
         #[command(flatten)]
         filter: Filter,
@@ -115,19 +115,20 @@ enum Verb {
 
 /// By their ids, by what is known of them, or all: never all by leaving something out.
 #[derive(Debug, Clone, clap::Args)]
+#[command(group = ArgGroup::new("which").args(WHICH).required(true).multiple(true))]
 struct Which {
     /// The one of this id; may be given many times.
     #[arg(long, value_parser = parse_id, allow_negative_numbers = true, conflicts_with_all = FILTERS)]
     id: Vec<u64>,
     /// All of them.
-    #[arg(long, conflicts_with = "id", conflicts_with_all = FILTERS, required_unless_present_any = WHICH)]
+    #[arg(long, conflicts_with = "id", conflicts_with_all = FILTERS)]
     all: bool,
     #[command(flatten)]
     filter: Filter,
 }
 
 const FILTERS: [&str; 5] = ["reason", "since", "until", "attr", "text"];
-const WHICH: [&str; 6] = ["id", "reason", "since", "until", "attr", "text"];
+const WHICH: [&str; 7] = ["id", "reason", "since", "until", "attr", "text", "all"];
 
 /// Dead letters that are all of what is said here.
 #[derive(Debug, Clone, clap::Args)]
@@ -401,8 +402,20 @@ fn write_attempts(out: &mut impl Write, letter: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A time as people write it, in UTC.
+/// A time as people write it, in UTC, as long as any other one: tables of them have columns.
 pub(super) fn stamp(unix_ms: u64) -> String {
     let timestamp = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    timestamp.map_or_else(|| "-".to_owned(), |timestamp| timestamp.to_string())
+    timestamp.map_or_else(|| "-".to_owned(), |timestamp| format!("{timestamp:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_long_as_one_another() {
+        assert_eq!(stamp(1_700_000_000_420), "2023-11-14T22:13:20.420Z");
+        assert_eq!(stamp(1_700_000_000_000), "2023-11-14T22:13:20.000Z");
+        assert_eq!(stamp(u64::MAX), "-");
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 use serde_json::{Value, json};
 
 use super::operator::Operator;
@@ -63,9 +63,10 @@ enum Verb {
         json: bool,
     },
     /// Show when a schedule, or any expression, comes due next.
+    #[command(group = ArgGroup::new("of").args(["name", "cron"]).required(true))]
     Next {
         /// A schedule of the server.
-        #[arg(required_unless_present = "cron", conflicts_with_all = ["cron", "tz"])]
+        #[arg(conflicts_with = "tz")]
         name: Option<ScheduleName>,
         /// Any cron expression; no server is asked.
         #[arg(long, value_name = "EXPRESSION")]

@@ -43,6 +43,23 @@ fn every_command_of_the_manual_parses() {
 }
 
 #[test]
+fn what_is_missing_is_named_with_all_that_will_do() {
+    for (line, words) in [
+        (
+            "relaymesh dead redrive jobs",
+            &["--id", "--reason", "--since", "--until", "--attr", "--text", "--all"][..],
+        ),
+        ("relaymesh dead purge jobs", &["--id", "--text", "--all"]),
+        ("relaymesh dead ls", &["QUEUE", "--all-queues"]),
+        ("relaymesh schedule next", &["NAME", "--cron"]),
+    ] {
+        let said = parse(line).unwrap_err().to_string();
+        let (missing, _) = said.split_once("Usage").unwrap();
+        assert!(words.iter().all(|word| missing.contains(word)), "{line}: {said}");
+    }
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused() {
     for line in [
         "relaymesh publish jobs x --priority 10",
@@ -54,6 +71,11 @@ fn what_cannot_be_meant_is_refused() {
         "relaymesh work jobs --json --exec cat",
         "relaymesh dead redrive jobs",
         "relaymesh dead purge jobs --id 1 --all",
+        "relaymesh dead purge jobs --id 1 --text x",
+        "relaymesh dead purge jobs --all --reason rejected",
+        "relaymesh dead ls jobs --all-queues",
+        "relaymesh schedule next report --cron @daily",
+        "relaymesh schedule next report --tz UTC",
         "relaymesh queue ls --namespace UPPER",
         "relaymesh namespace set acme",
         "relaymesh namespace set acme messages_max",
