@@ -57,6 +57,26 @@ fn a_message_that_kills_its_worker_ends_as_a_dead_letter_with_every_attempt() {
 }
 
 #[test]
+fn a_command_rejects_a_message_by_its_exit_code() {
+    let server = Home::new().config(QUICK).serve();
+    let id = server.publish("jobs", "hopeless", &["--attempts", "5"]);
+    let command = ["--exec", "echo no such order >&2; exit 65", "--reject-on", "65", "--reject-on", "66"];
+    let said = server.cli(&[&["work", "jobs", "--max", "1"], &command[..]].concat()).run();
+    assert!(said.status.success() && said.stderr.contains("is rejected: exit code 65"), "{said:#?}");
+    let row = rows(&server, &["jobs", "--reason", "rejected"]).remove(0);
+    assert_eq!((row["id"].as_u64(), row["attempts"].as_u64()), (Some(id), Some(1)), "{row}");
+    assert_eq!(row["last_error"], "exit code 65: no such order", "{row}");
+
+    let id = server.publish("other", "later", &[]);
+    let next = ["work", "other", "--max", "1", "--publish-to", "next", "--exec"];
+    server.cli(&[&next[..], &["exit 65", "--reject-on", "65"]].concat()).succeeds();
+    assert_eq!(ids(&rows(&server, &["other", "--reason", "rejected"])), [id]);
+    server.publish("third", "x", &["--attempts", "5"]);
+    server.cli(&["work", "third", "--max", "1", "--exec", "exit 64", "--reject-on", "65"]).succeeds();
+    assert_eq!(server.stat("third", "dead"), 0, "another code is a failure like any other");
+}
+
+#[test]
 fn an_attempt_that_the_servers_end_cut_short_counts_and_is_told() {
     let server = Home::new().config(QUICK).serve();
     server.publish("jobs", "slow", &["--attempts", "2"]);

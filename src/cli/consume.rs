@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::exec::{self, Outcome};
+use super::exec::{self, Failure, Outcome};
 use crate::client::{Client, Error, Message, Nack, Options, Receipt, Received, Waker};
 use crate::clock::{Clock, Time};
 use crate::ids::{LeaseId, QueueName, SubscriptionId};
@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) topics: Vec<String>,
     /// `None`: print.
     pub(super) exec: Option<String>,
+    /// Exit codes of the command after which a message is not tried again.
+    pub(super) reject_on: Vec<u8>,
     /// Where the output of the command goes, in the step in which the message is acked.
     pub(super) publish_to: Option<QueueName>,
     /// Messages taken at once.
@@ -68,6 +70,7 @@ pub(super) fn run(options: Options, plan: Plan) -> anyhow::Result<()> {
                 client: &mut client,
                 command: Arc::from(command.as_str()),
                 publish_to: plan.publish_to.clone(),
+                reject_on: plan.reject_on,
                 subscription,
                 running: HashMap::new(),
                 publishing: Vec::new(),
@@ -179,6 +182,7 @@ struct Crew<'a> {
     command: Arc<str>,
     subscription: SubscriptionId,
     publish_to: Option<QueueName>,
+    reject_on: Vec<u8>,
     /// At most as many as the subscription has credit.
     running: HashMap<LeaseId, Job>,
     /// Publishes with their acks that have no answer; their jobs are still among those that run.
@@ -287,9 +291,10 @@ impl Crew<'_> {
                 Outcome::Done => lease.map_or(Ok(()), |lease| self.client.ack(lease))?,
                 // Unanswered, the message goes to another worker.
                 Outcome::Unprintable(error) => return Err(error).context("cannot write to stdout"),
-                Outcome::Failed(error) => match lease {
-                    Some(lease) => self.fail(lease, error)?,
-                    None => eprintln!("relaymesh: the command failed on a broadcast: {error}"),
+                Outcome::Failed(failure) => match lease {
+                    Some(lease) if self.is_reject(&failure) => self.reject(lease, failure.error)?,
+                    Some(lease) => self.fail(lease, failure.error)?,
+                    None => eprintln!("relaymesh: the command failed on a broadcast: {}", failure.error),
                 },
             }
             self.answered += 1;
@@ -300,6 +305,16 @@ impl Crew<'_> {
     fn fail(&mut self, lease: LeaseId, error: String) -> anyhow::Result<()> {
         eprintln!("relaymesh: message {} failed: {error}", lease.message);
         self.client.nack(lease, Nack { error, ..Nack::default() })?;
+        Ok(())
+    }
+
+    fn is_reject(&self, failure: &Failure) -> bool {
+        self.reject_on.iter().any(|&code| failure.exit_code == Some(code.into()))
+    }
+
+    fn reject(&mut self, lease: LeaseId, error: String) -> anyhow::Result<()> {
+        eprintln!("relaymesh: message {} is rejected: {error}", lease.message);
+        self.client.nack(lease, Nack { error, reject: true, ..Nack::default() })?;
         Ok(())
     }
 

@@ -61,5 +61,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let Args { id, topics, exec, heartbeat, concurrency, max, json, reach } = args;
     let queue = QueueName::mailbox(&id);
     let options = Options { heartbeat: Some(heartbeat), ..reach.stay(Some(id)) };
-    consume::run(options, Plan { queue, topics, exec, publish_to: None, concurrency, max, json })
+    consume::run(
+        options,
+        Plan { queue, topics, exec, reject_on: Vec::new(), publish_to: None, concurrency, max, json },
+    )
 }

@@ -16,23 +16,41 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum Outcome {
     /// The command ended with exit code 0 and its output is out.
     Done,
-    /// It did not: what is to be kept with the message.
-    Failed(String),
+    /// It did not.
+    Failed(Failure),
     /// Its output could not be written to the stdout of this process.
     Unprintable(io::Error),
+}
+
+/// What is to be kept with the message, and the exit code of a command that ended with one.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: String,
+    pub(super) exit_code: Option<i32>,
+}
+
+impl Outcome {
+    /// The command did not come to an end of its own.
+    fn broke(error: String) -> Self {
+        Self::Failed(Failure { error, exit_code: None })
+    }
+
+    fn ended(status: ExitStatus, last_line: &str) -> Self {
+        Self::Failed(Failure { error: describe(status, last_line), exit_code: status.code() })
+    }
 }
 
 /// Runs `sh -c command` on a message and copies its output to `out`.
 pub(super) fn run(command: &str, received: &Received, out: impl Write + Send) -> Outcome {
     let child = match prepare(command, received).spawn() {
         Ok(child) => child,
-        Err(error) => return Outcome::Failed(format!("cannot run the command: {error}")),
+        Err(error) => return Outcome::broke(format!("cannot run the command: {error}")),
     };
     match finish(child, received.message().payload(), |stdout| copy_lines(stdout, out)) {
         Ok(Finished { copied: Err(error), .. }) => Outcome::Unprintable(error),
         Ok(Finished { status, .. }) if status.success() => Outcome::Done,
-        Ok(Finished { status, last_line, .. }) => Outcome::Failed(describe(status, &last_line)),
-        Err(error) => Outcome::Failed(format!("cannot wait for the command: {error}")),
+        Ok(Finished { status, last_line, .. }) => Outcome::ended(status, &last_line),
+        Err(error) => Outcome::broke(format!("cannot wait for the command: {error}")),
     }
 }
 
@@ -41,15 +59,13 @@ pub(super) fn run_captured(command: &str, received: &Received) -> (Outcome, Vec<
     let mut output = Vec::new();
     let outcome = match prepare(command, received).spawn() {
         Ok(child) => finish(child, received.message().payload(), |stdout| capture(stdout, &mut output)),
-        Err(error) => return (Outcome::Failed(format!("cannot run the command: {error}")), output),
+        Err(error) => return (Outcome::broke(format!("cannot run the command: {error}")), output),
     };
     let outcome = match outcome {
-        Ok(Finished { status, last_line, .. }) if !status.success() => {
-            Outcome::Failed(describe(status, &last_line))
-        }
+        Ok(Finished { status, last_line, .. }) if !status.success() => Outcome::ended(status, &last_line),
         Ok(Finished { copied: Ok(()), .. }) => Outcome::Done,
-        Ok(Finished { copied: Err(error), .. }) => Outcome::Failed(error.to_string()),
-        Err(error) => Outcome::Failed(format!("cannot wait for the command: {error}")),
+        Ok(Finished { copied: Err(error), .. }) => Outcome::broke(error.to_string()),
+        Err(error) => Outcome::broke(format!("cannot wait for the command: {error}")),
     };
     (outcome, output)
 }

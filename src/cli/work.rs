@@ -6,7 +6,8 @@ use super::values::parse_count;
 use crate::ids::QueueName;
 
 /// Take messages off a queue. Without --exec each payload is printed and the message is done. With --exec a command
-/// runs for each: exit code 0 means done, anything else that the message is retried later.
+/// runs for each: exit code 0 means done, a code of --reject-on that it is not to be tried again, anything else that the message is
+/// retried later.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -17,6 +18,16 @@ pub(super) struct Args {
     /// the last line of its stderr is kept with the message.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
+    /// A command that exits with this code, 1 to 255, rejects its message: it becomes a dead letter at once and is not
+    /// tried again. May be given several times.
+    #[arg(
+        long,
+        value_name = "CODE",
+        value_parser = clap::value_parser!(u8).range(1..),
+        allow_negative_numbers = true,
+        requires = "exec"
+    )]
+    reject_on: Vec<u8>,
     /// Publish what the command writes to its stdout to this queue, with the message's attributes, priority,
     /// keys and trace context, and ack the message in the same step: both are on disk, or neither. A refused publish
     /// counts as an attempt that failed.
@@ -46,6 +57,8 @@ Examples:
   relaymesh work jobs                         print what comes
   relaymesh work jobs --exec 'sha256sum'      run a command on each message
   relaymesh work jobs --max 1 --json          take one message
+  relaymesh work jobs --exec './check' --reject-on 65
+                                              what exits with 65 is a dead letter at once
   relaymesh work raw --exec 'gzip -9' --publish-to packed
                                               one step of a pipeline
 
@@ -53,7 +66,7 @@ SIGINT and SIGTERM end it once what runs is finished and answered; a second one 
 what ran is delivered again when its lease has expired.";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let Args { queue, exec, publish_to, concurrency, max, json, reach } = args;
-    let plan = Plan { queue, topics: Vec::new(), exec, publish_to, concurrency, max, json };
+    let Args { queue, exec, reject_on, publish_to, concurrency, max, json, reach } = args;
+    let plan = Plan { queue, topics: Vec::new(), exec, reject_on, publish_to, concurrency, max, json };
     consume::run(reach.stay(None), plan)
 }

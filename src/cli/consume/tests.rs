@@ -7,6 +7,7 @@ fn plan(exec: Option<&str>, max: Option<u64>) -> Plan {
         queue: QueueName::parse("jobs").unwrap(),
         topics: Vec::new(),
         exec: exec.map(str::to_owned),
+        reject_on: Vec::new(),
         publish_to: None,
         concurrency: 3,
         max,

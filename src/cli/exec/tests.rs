@@ -36,7 +36,7 @@ fn a_command_gets_the_payload_and_who_the_message_is() {
 #[test]
 fn a_failure_names_exit_code_or_signal_and_the_last_line() {
     let failed = |command: &str| match run(command, &delivery(Message::new("")), io::sink()) {
-        Outcome::Failed(error) => error,
+        Outcome::Failed(failure) => failure.error,
         other => panic!("{command}: {other:?}"),
     };
     assert_eq!(failed("exit 3"), "exit code 3");
