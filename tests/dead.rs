@@ -152,6 +152,16 @@ fn dead_letters_are_searched_and_a_selection_is_redriven_or_purged() {
     assert_eq!(found(&["jobs"]), [second]);
 }
 
+/// The server says so without reading it, while the command is at writing it.
+#[test]
+fn a_selection_that_is_too_large_has_the_servers_answer() {
+    let server = Server::start();
+    let mut arguments = vec!["dead", "purge", "jobs"];
+    (0..30_000).for_each(|_| arguments.extend(["--id", "18446744073709551615"]));
+    let said = server.cli(&arguments).fails();
+    assert!(!said.contains("cannot reach") && said.contains("65536"), "{said}");
+}
+
 #[test]
 fn a_redrive_at_a_rate_is_seen_and_cancelled() {
     let server = Home::new().config(QUICK).serve();

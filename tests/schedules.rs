@@ -108,6 +108,12 @@ fn what_cannot_be_scheduled_is_refused_in_words() {
     let refused =
         server.cli(&["schedule", "add", "s", "jobs", "x", "--cron", "@daily", "--dedup", "1"]).fails();
     assert!(refused.contains("--dedup"), "{refused}");
+    for size in [65_537, 300_000, 20 << 20] {
+        let file = server.home().file("large", vec![b'x'; size]);
+        let payload = format!("@{}", file.display());
+        let refused = server.cli(&["schedule", "add", "s", "jobs", &payload, "--cron", "@daily"]).fails();
+        assert!(refused.contains("65536 bytes") && refused.contains("schedule"), "{size}: {refused}");
+    }
     let body = br#"{"name":"s","cron":"@daily","queue":"jobs","message":{"attributes":{"schedule":"mine"}}}"#;
     let answer = http::post(server.admin, "/api/v1/schedules", &[("content-type", "application/json")], body);
     assert!(

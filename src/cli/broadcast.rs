@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::out;
-use super::payload::{read_payload, refuse_repeated_attributes};
+use super::payload::{Room, read_payload, refuse_repeated_attributes};
 use super::reach::Reach;
 use super::values::parse_attribute;
 use crate::client::{Client, Message};
@@ -42,7 +42,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let Args { topic, payload, attributes, json, reach } = args;
     refuse_repeated_attributes(&attributes)?;
-    let mut message = Message::new(read_payload(payload.as_deref())?);
+    let mut message = Message::new(read_payload(payload.as_deref(), Room::MESSAGE)?);
     for (name, value) in attributes {
         message = message.attribute(name, value);
     }

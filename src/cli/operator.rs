@@ -97,7 +97,9 @@ impl<'a> Operator<'a> {
     /// POSTs an object, to which the namespace is added.
     pub(super) fn post(&self, path: &str, mut body: Value) -> anyhow::Result<Value> {
         body["namespace"] = self.reach.namespace.as_str().into();
-        self.answer(self.asking(self.agent.post(self.url(path)), &[]).send_json(body))
+        // A server that takes no body of this size says so and closes: its answer would be lost with what is written still.
+        let request = self.agent.post(self.url(path)).header("expect", "100-continue");
+        self.answer(self.asking(request, &[]).send_json(body))
     }
 
     fn url(&self, path: &str) -> String {

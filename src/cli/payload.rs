@@ -15,8 +15,8 @@ use crate::limits;
 /// A message as the command line describes it.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct MessageArgs {
-    /// The payload itself, `-` for stdin, or `@FILE` for a file's content; at most 16 MiB. Without it stdin is read,
-    /// unless that is a terminal.
+    /// The payload itself, `-` for stdin, or `@FILE` for a file's content; at most 16 MiB, of a schedule a little less
+    /// than 64 KiB. Without it stdin is read, unless that is a terminal.
     #[arg(value_name = "PAYLOAD|-|@FILE")]
     pub(super) payload: Option<String>,
     /// Deliver no sooner than in this long, such as 10s, 5m or 2h.
@@ -92,7 +92,7 @@ pub(super) struct MessageArgs {
 impl MessageArgs {
     /// Reads the payload and puts the message together.
     pub(super) fn into_message(self) -> anyhow::Result<Message> {
-        let mut message = Message::new(read_payload(self.payload.as_deref())?);
+        let mut message = Message::new(read_payload(self.payload.as_deref(), Room::MESSAGE)?);
         if let Some(delay) = self.delay {
             message = message.delay(delay);
         }
@@ -148,38 +148,51 @@ pub(super) fn refuse_repeated_attributes(attributes: &[(String, String)]) -> any
     refuse_repeated("attribute", attributes.iter().map(|(name, _)| name.as_str()))
 }
 
-pub(super) fn read_payload(source: Option<&str>) -> anyhow::Result<Vec<u8>> {
+/// What a payload is for, and the most bytes that holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    name: &'static str,
+    bytes_max: usize,
+}
+
+impl Room {
+    pub(super) const MESSAGE: Self = Self { name: "one message", bytes_max: limits::PAYLOAD_BYTES_MAX };
+    /// What it holds beside the payload is for the server to count.
+    pub(super) const SCHEDULE: Self =
+        Self { name: "the message of a schedule", bytes_max: limits::SCHEDULE_MESSAGE_BYTES_MAX };
+
+    /// A payload that does not fit is refused before all of it is in memory.
+    fn read(self, from: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
+        let mut payload = Vec::new();
+        let read = from.take(self.bytes_max as u64 + 1).read_to_end(&mut payload);
+        read.with_context(|| format!("cannot read the payload from {name}"))?;
+        if payload.len() > self.bytes_max {
+            bail!(
+                "the payload from {name} has more than {} bytes, the most that {} holds",
+                self.bytes_max,
+                self.name
+            );
+        }
+        Ok(payload)
+    }
+}
+
+pub(super) fn read_payload(source: Option<&str>, room: Room) -> anyhow::Result<Vec<u8>> {
     match source {
-        Some("-") => read_stdin(),
+        Some("-") => room.read(std::io::stdin().lock(), "stdin"),
         Some(source) => match source.strip_prefix('@') {
             Some(path) => {
                 let file =
                     fs::File::open(path).with_context(|| format!("cannot read the payload from {path}"))?;
-                read_at_most(file, path)
+                room.read(file, path)
             }
-            None => Ok(source.as_bytes().to_vec()),
+            None => room.read(source.as_bytes(), "the command line"),
         },
         None if std::io::stdin().is_terminal() => {
             bail!("no payload: give it as an argument, as @FILE, or pipe it in")
         }
-        None => read_stdin(),
+        None => room.read(std::io::stdin().lock(), "stdin"),
     }
-}
-
-fn read_stdin() -> anyhow::Result<Vec<u8>> {
-    read_at_most(std::io::stdin().lock(), "stdin")
-}
-
-/// A payload beyond the largest possible message is refused before all of it is in memory.
-fn read_at_most(source: impl Read, name: &str) -> anyhow::Result<Vec<u8>> {
-    let max = limits::PAYLOAD_BYTES_MAX;
-    let mut payload = Vec::new();
-    let read = source.take(max as u64 + 1).read_to_end(&mut payload);
-    read.with_context(|| format!("cannot read the payload from {name}"))?;
-    if payload.len() > max {
-        bail!("the payload from {name} has more than {max} bytes (16 MiB), the most that one message holds");
-    }
-    Ok(payload)
 }
 
 #[cfg(test)]

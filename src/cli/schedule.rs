@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::operator::Operator;
 use super::out;
-use super::payload::{MessageArgs, refuse_repeated_attributes};
+use super::payload::{MessageArgs, Room, read_payload, refuse_repeated_attributes};
 use super::reach::Reach;
 use super::table;
 use crate::clock::Clock;
@@ -221,7 +221,7 @@ fn message(args: MessageArgs) -> anyhow::Result<Value> {
     }
     let millis =
         |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    let payload = super::payload::read_payload(args.payload.as_deref())?;
+    let payload = read_payload(args.payload.as_deref(), Room::SCHEDULE)?;
     refuse_repeated_attributes(&args.attributes)?;
     let mut attributes = serde_json::Map::new();
     for (name, value) in args.attributes {
