@@ -53,9 +53,7 @@ pub enum CronError {
     )]
     Fields(usize),
     /// A field that cannot be read.
-    #[error(
-        "field {number} of the cron expression, {text:?} at character {at}, is no {name}: it is {allowed}"
-    )]
+    #[error("field {number} of the cron expression, {text:?} at character {at}, is no {name}: {why}")]
     Field {
         /// Which, from 1.
         number: usize,
@@ -65,8 +63,8 @@ pub enum CronError {
         text: String,
         /// What it should be.
         name: &'static str,
-        /// What is allowed there.
-        allowed: &'static str,
+        /// What is wrong with it, or else what is allowed there.
+        why: String,
     },
     /// The fields do not go together.
     #[error("the cron expression cannot be used: {0}")]
@@ -88,6 +86,10 @@ const FIELDS: [(&str, &str); 6] = [
     ("month", "1 to 12 or jan to dec, with * , - and /"),
     ("day of week", "0 to 7 or sun to sat, both 0 and 7 being Sunday, with * , - and /, and fri#2 or friL"),
 ];
+
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 impl Cron {
     /// Reads an expression and finds its time zone.
@@ -183,10 +185,35 @@ fn locate(expression: &str, error: &str) -> CronError {
             // It is ASCII, so that bytes are characters.
             let at = text.as_ptr() as usize - expression.as_ptr() as usize + 1;
             let (name, allowed) = names[index];
-            return CronError::Field { number: index + 1, at, text: (*text).to_owned(), name, allowed };
+            let why = text.split(',').find_map(misused);
+            let why = why.unwrap_or_else(|| format!("it is {allowed}"));
+            return CronError::Field { number: index + 1, at, text: (*text).to_owned(), name, why };
         }
     }
     CronError::Whole(error.to_owned())
+}
+
+/// What is wrong with one part of a field, where it is how numbers and names are put together.
+fn misused(part: &str) -> Option<String> {
+    let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
+    if step.is_some_and(|step| step.parse() == Ok(0)) {
+        return Some(format!("the step of {part} is 0; the least is 1"));
+    }
+    match range.split_once('-') {
+        Some((first, last)) if place(first)? > place(last)? => {
+            Some(format!("the range {range} ends before it begins"))
+        }
+        None if step.is_some() && place(range).is_some() => {
+            Some(format!("{part} has a step without a range; write * or a range, such as 5-59, before the /"))
+        }
+        _ => None,
+    }
+}
+
+/// A number, or what a name stands for.
+fn place(text: &str) -> Option<usize> {
+    let find = |names: &[&str]| names.iter().position(|name| name.eq_ignore_ascii_case(text));
+    text.parse().ok().or_else(|| find(&MONTHS).map(|at| at + 1)).or_else(|| find(&DAYS))
 }
 
 #[cfg(test)]

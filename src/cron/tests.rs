@@ -115,6 +115,20 @@ fn what_is_wrong_is_said_with_its_place_and_what_is_allowed() {
         }
     }
     assert!(refused("0 25 * * *").contains("0 to 23"));
+    for (expression, why) in [
+        ("5-3 * * * *", "the range 5-3 ends before it begins"),
+        ("1,5-3/2 * * * *", "the range 5-3 ends before it begins"),
+        ("* * * * fri-mon", "the range fri-mon ends before it begins"),
+        ("* * * feb-1 *", "the range feb-1 ends before it begins"),
+        ("* * * DEC-jan *", "the range DEC-jan ends before it begins"),
+        ("*/0 * * * *", "the step of */0 is 0"),
+        ("1-5/0 * * * *", "the step of 1-5/0 is 0"),
+        ("5/10 * * * *", "5/10 has a step without a range"),
+        ("-5 * * * *", "0 to 59"),
+        ("* * * * frx-mon", "0 to 7"),
+    ] {
+        assert!(refused(expression).contains(why), "{expression}: {}", refused(expression));
+    }
     assert_eq!(Cron::parse("* * *", "UTC").unwrap_err(), CronError::Fields(3));
     assert_eq!(Cron::parse("", "UTC").unwrap_err(), CronError::Fields(0));
     assert_eq!(Cron::parse("0 0 1 1 * 2030 1", "UTC").unwrap_err(), CronError::Fields(7));
