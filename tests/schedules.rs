@@ -72,6 +72,38 @@ fn a_schedule_publishes_through_a_restart_and_tells_when() {
 }
 
 #[test]
+fn what_is_set_of_a_schedule_is_shown_and_no_more() {
+    let server = Server::start();
+    let set = [
+        ("--priority", "9", "priority     9"),
+        ("--delay", "2s", "delay        2s"),
+        ("--ttl", "1h", "ttl          1h"),
+        ("--attempts", "7", "attempts     7"),
+        ("--lease", "90s", "lease        1m 30s"),
+        ("--order-key", "o", "order key    o"),
+        ("--fair-key", "f", "fair key     f"),
+        ("--retry-delay", "0s", "retry delay  0s"),
+        ("--retry-factor", "150", "retry factor 150 %"),
+        ("--retry-max", "1m", "retry max    1m"),
+        ("--retry-jitter", "0", "retry jitter 0 %"),
+        ("--missed-max", "3", "missed max   3"),
+    ];
+    let add = |name| ["schedule", "add", name, "jobs", "x", "--cron", "@daily", "--paused"];
+    let options = set.iter().flat_map(|(option, value, _)| [*option, *value]);
+    let all: Vec<&str> = add("all").into_iter().chain(["--misfire", "all"]).chain(options).collect();
+    let said = server.cli(&all).succeeds();
+    assert!(said.contains("all is paused") && !said.contains(" - "), "{said}");
+    let shown = server.cli(&["schedule", "show", "all"]).succeeds();
+    for (_, _, line) in set {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in {shown}");
+    }
+    server.cli(&add("plain")).succeeds();
+    let shown = server.cli(&["schedule", "show", "plain"]).succeeds();
+    let labels: Vec<_> = shown.lines().filter_map(|line| line.split("  ").next()).collect();
+    assert_eq!(labels, ["name", "cron", "time zone", "queue", "misfire", "last", "next", "payload"]);
+}
+
+#[test]
 fn a_full_queue_is_told_and_the_metrics_know_it() {
     let server = Server::start();
     server.cli(&["queue", "set", "jobs", "messages_max=1"]).succeeds();

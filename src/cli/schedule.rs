@@ -15,9 +15,11 @@ use super::payload::{MessageArgs, Room, read_payload, refuse_repeated_attributes
 use super::reach::Reach;
 use super::table;
 use crate::clock::Clock;
+use crate::config::units;
 use crate::cron::Cron;
 use crate::ids::{QueueName, ScheduleName};
-use crate::limits::{SCHEDULE_MISSED_MAX, SCHEDULE_PREVIEW_MAX};
+use crate::limits::{PRIORITY_DEFAULT, SCHEDULE_MISSED_MAX, SCHEDULE_PREVIEW_MAX};
+use crate::mail::Misfire;
 
 /// Publish messages by the clock.
 #[derive(Debug, clap::Args)]
@@ -203,6 +205,8 @@ fn add(operator: &Operator<'_>, args: AddArgs) -> anyhow::Result<()> {
     let row = operator.post("schedules", body)?;
     if args.json {
         out::line(format_args!("{row:#}"))?;
+    } else if row["paused"] == true {
+        out::line(format_args!("{} is paused; `relaymesh schedule resume` starts it", args.name))?;
     } else {
         out::line(format_args!("{} comes due next at {}", args.name, time(&row, "next")))?;
     }
@@ -296,30 +300,60 @@ fn show(operator: &Operator<'_>, name: &ScheduleName, json: bool) -> anyhow::Res
     if json {
         return Ok(out::line(format_args!("{row:#}"))?);
     }
-    let mut out = std::io::stdout().lock();
     let full = usize::MAX;
-    for (label, field) in [
-        ("name", "name"),
-        ("cron", "cron"),
-        ("time zone", "time_zone"),
-        ("queue", "queue"),
-        ("misfire", "misfire"),
-    ] {
-        writeln!(out, "{label:<11} {}", table::text(&row, field, full))?;
+    let text = |field| table::text(&row, field, full);
+    let mut lines = vec![
+        ("name", text("name")),
+        ("cron", text("cron")),
+        ("time zone", text("time_zone")),
+        ("queue", text("queue")),
+        ("misfire", text("misfire")),
+    ];
+    if row["misfire"] == Misfire::All.as_str() {
+        lines.push(("missed max", table::number(&row, "missed_max").to_string()));
     }
-    writeln!(out, "{:<11} {}", "last", time(&row, "last"))?;
+    lines.push(("last", time(&row, "last")));
     let next = if row["paused"] == true { "paused".to_owned() } else { time(&row, "next") };
-    writeln!(out, "{:<11} {next}", "next")?;
+    lines.push(("next", next));
     if row["held_up"].is_string() {
-        writeln!(out, "{:<11} {}", "held up", table::text(&row, "held_up", full))?;
+        lines.push(("held up", text("held_up")));
     }
+    lines.extend(options(&row["message"]));
     for (name, value) in row["message"]["attributes"].as_object().into_iter().flatten() {
         let value = table::clean(value.as_str().unwrap_or_default(), full);
-        writeln!(out, "{:<11} {}={value}", "attribute", table::clean(name, full))?;
+        lines.push(("attribute", format!("{}={value}", table::clean(name, full))));
     }
-    match row["message"]["payload_text"].as_str() {
-        Some(text) => writeln!(out, "{:<11} {}", "payload", table::clean(text, full))?,
-        None => writeln!(out, "{:<11} not text; --json has it in base64", "payload")?,
+    let payload = row["message"]["payload_text"].as_str();
+    let payload = payload.map(|text| table::clean(text, full));
+    lines.push(("payload", payload.unwrap_or_else(|| "not text; --json has it in base64".to_owned())));
+    let mut out = std::io::stdout().lock();
+    for (label, value) in lines {
+        writeln!(out, "{label:<12} {value}")?;
     }
     Ok(out.flush()?)
+}
+
+/// What is set of a message; the rest is its queue's to say.
+fn options(message: &Value) -> Vec<(&'static str, String)> {
+    let number = |row: &Value, field| row[field].as_u64();
+    let is_set = |&value: &u64| value > 0;
+    let time = |ms| units::show_duration(Duration::from_millis(ms));
+    let percent = |percent| format!("{percent} %");
+    let key = |field| Some(table::text(message, field, usize::MAX)).filter(|key| !key.is_empty());
+    let retry = &message["retry"];
+    let priority = number(message, "priority").filter(|&priority| priority != u64::from(PRIORITY_DEFAULT));
+    let said = [
+        ("priority", priority.map(|priority| priority.to_string())),
+        ("delay", number(message, "delay_ms").filter(is_set).map(time)),
+        ("ttl", number(message, "ttl_ms").filter(is_set).map(time)),
+        ("attempts", number(message, "attempts").filter(is_set).map(|attempts| attempts.to_string())),
+        ("lease", number(message, "lease_ms").filter(is_set).map(time)),
+        ("order key", key("order_key")),
+        ("fair key", key("fair_key")),
+        ("retry delay", number(retry, "initial_ms").map(time)),
+        ("retry factor", number(retry, "factor_percent").map(percent)),
+        ("retry max", number(retry, "max_ms").map(time)),
+        ("retry jitter", number(retry, "jitter_percent").map(percent)),
+    ];
+    said.into_iter().filter_map(|(label, text)| Some((label, text?))).collect()
 }
