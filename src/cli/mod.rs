@@ -1,9 +1,10 @@
 //! The commands a person types, one verb a file.
 //!
 //! Each verb has its arguments and a `run`. What several share stands beside them: [`reach`] (where the server is and
-//! who asks), [`values`] (what options are given), [`payload`] (what is published), [`consume`] (taking messages and answering them), [`operator`] (the
-//! HTTP API), [`table`] (rows for people) and [`out`] (stdout). Results go to stdout, everything else to stderr, and a failure ends
-//! with a non-zero exit code. How anything is done is for the modules below to know.
+//! who asks), [`values`] (what options are given), [`payload`] (what is published), [`consume`] (taking messages and
+//! answering them), [`operator`] (the HTTP API), [`table`] (rows for people) and [`out`] (stdout). Results go to stdout,
+//! everything else to stderr, and a failure ends with a non-zero exit code. How anything is done is for the modules below
+//! to know.
 
 mod broadcast;
 mod consume;

@@ -6,8 +6,8 @@ use super::values::parse_count;
 use crate::ids::QueueName;
 
 /// Take messages off a queue. Without --exec each payload is printed and the message is done. With --exec a command
-/// runs for each: exit code 0 means done, a code of --reject-on that it is not to be tried again, anything else that the message is
-/// retried later.
+/// runs for each: exit code 0 means done, a code of --reject-on that the message is not to be tried again, anything else
+/// that it is retried later.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
