@@ -74,7 +74,7 @@ enum Verb {
         #[arg(long, conflicts_with = "json")]
         payload: bool,
     },
-    /// Put dead letters back, ready, with their attempts anew. They keep their ids. It stops when the queue is full; what
+    /// Put dead letters back, ready, with their attempts anew. They keep their ids and their history. It stops when the queue is full; what
     /// never fits it stays dead with the reason too_large.
     Redrive {
         /// The queue they died in.

@@ -31,8 +31,10 @@ Examples:
   relaymesh topic unbind big-in-europe
 
 Patterns: the tokens of a topic's name have dots between them; * stands for one token, > as the last for one or more.
-Filters: NAME = 'text', !=, <, <=, >, >= (beside a number the attribute is compared as one), NAME starts_with 'text',
-  NAME exists; and, or, not and ( ). A test of an attribute that the message does not have is false.
+Filters: NAME = 'text', !=, <, <=, >, >= (beside a number the attribute is compared as one, in double precision),
+  NAME starts_with 'text', NAME exists; and, or, not and ( ). A test of an attribute that the message does not have is false.
+Bounds of one publish: 4,096 queues that take it, 65,536 messages in all of them, and 1,048,576 attributes that filters look
+  at (tests times attributes times messages).
 The server's own topics: $sys.presence (event, client, reason), $sys.limits (limit, queue, outcome) and $sys.dead (event,
   queue, reason, dead, at_unix_ms).";
 

@@ -448,10 +448,13 @@ impl DeadJob {
 
     fn finished(&mut self) -> Slice {
         if self.too_large > 0 {
-            let text = format!(
-                "{} dead letters never fit the queue; they stay where they are, with the reason too_large",
-                self.too_large
-            );
+            let text = match self.too_large {
+                1 => "one dead letter never fits the queue; it stays where it is, with the reason too_large"
+                    .to_owned(),
+                many => format!(
+                    "{many} dead letters never fit the queue; they stay where they are, with the reason too_large"
+                ),
+            };
             return self.refused(refused(RefusalCode::LimitReached, text, 0));
         }
         Slice::Finished(OperatorReply::Changed(self.changed), self.written)

@@ -183,7 +183,7 @@ impl Brain {
             published_unix_ms: now.wall_at(message.published).0,
             died_unix_ms: died.0,
             bytes: u64::from(message.body_len),
-            history_left_out: u32::from(message.spent).saturating_sub(history.len() as u32),
+            history_left_out: message.attempt.saturating_sub(history.len() as u32),
             history,
             body: None,
         }
@@ -224,12 +224,12 @@ impl Brain {
         turn.push_now(Effect::Operator { conn, reply });
     }
 
-    /// A dead letter is ready again, in `queue`, with its attempts and its time to live anew; with an ordering key behind the
-    /// others, unless they wait for it. `order` is its new place among them, 0 for the one it had.
+    /// A dead letter is ready again, in `queue`, with its attempts anew and the time to live of that queue, for its own is
+    /// over. What is known of its earlier attempts is kept. With an ordering key it stands behind the others, unless they wait
+    /// for it; `order` is its new place among them, 0 for the one it had.
     pub(super) fn bring_back(&mut self, slot: u32, queue: u32, time: Time, order: u64) {
         self.leave(slot);
         let rare = self.messages.rare_mut(slot);
-        rare.failures.clear();
         rare.dead = None;
         rare.holds_key = false;
         if order != 0 {

@@ -76,7 +76,7 @@ const SETTINGS: &[Setting] = &[
     Setting {
         key: "lease",
         about: "how long a lease lasts",
-        kind: Kind::Time(|r| &mut r.lease, Duration::from_millis(100), limits::LEASE_MAX),
+        kind: Kind::Time(|r| &mut r.lease, limits::LEASE_MIN, limits::LEASE_MAX),
     },
     Setting {
         key: "leased_max",
@@ -114,7 +114,7 @@ const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "dead_head",
-        about: "whether an ordering key goes on when its first message died",
+        about: "whether an ordering key goes on when its first message died in an attempt",
         kind: Kind::DeadHead,
     },
     Setting {

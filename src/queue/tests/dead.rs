@@ -80,6 +80,36 @@ fn the_history_is_bounded_and_says_how_much_it_left_out() {
     assert_eq!((row.history[0].attempt, &*row.last_error), (4, "error 11"));
 }
 
+#[test]
+fn a_redriven_message_keeps_its_history() {
+    let mut world = World::new();
+    world.set("jobs", &[("attempts", "2"), ("backoff_initial", "1ms"), ("backoff_max", "1ms")]);
+    let producer = world.attach("producer");
+    world.publish(producer, "jobs", &["work"]);
+    let fail = |world: &mut World, errors: [&str; 2]| {
+        let conn = world.attach("worker");
+        world.subscribe(conn, 1, "jobs", 1000);
+        for error in errors {
+            world.advance(Duration::from_millis(5));
+            let lease = deliveries(&world.commit())[0].0.lease;
+            world.settle(conn, &[lease], nack(error));
+        }
+        world.detach(conn, true);
+    };
+    fail(&mut world, ["a", "b"]);
+    let selection = DeadSelection::One(MessageId(world.dead("jobs")[0].id));
+    let (queue, to, per_s) = (name("jobs"), None, None);
+    world.operate(OperatorRequest::DeadRedrive { namespace: tenant(), queue, selection, to, per_s });
+    fail(&mut world, ["c", "d"]);
+    for _ in 0..2 {
+        let row = world.dead("jobs").remove(0);
+        let said: Vec<_> = row.history.iter().map(|failed| (failed.attempt, &*failed.error)).collect();
+        assert_eq!(said, [(1, "a"), (2, "b"), (3, "c"), (4, "d")]);
+        assert_eq!((row.attempts, row.history_left_out), (2, 0), "its attempts were anew");
+        world.restart(0, Duration::from_secs(1));
+    }
+}
+
 /// A message whose worker dies of it each time, and never answers, ends as a dead letter too.
 #[test]
 fn a_message_that_kills_its_worker_dies_of_its_attempts() {

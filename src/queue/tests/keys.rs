@@ -405,7 +405,9 @@ fn namespaces_take_turns_by_their_weights() {
         conn
     });
     world.commit();
-    clients.iter().for_each(|&conn| drop(world.subscribe(conn, 1, "jobs", 1_000)));
+    for conn in clients {
+        world.subscribe(conn, 1, "jobs", 1_000);
+    }
     // Who came first has filled the outbox.
     world.released();
     let mut counts = [0, 0];
