@@ -135,6 +135,44 @@ fn a_directory_is_served_with_its_number_of_shards_and_no_other() {
     }
 }
 
+/// A start and `log verify` say the same, in which all of these words are.
+fn assert_both_refuse(home: &Home, words: &[&str]) {
+    let data = home.data().display().to_string();
+    for told in [home.serve_refused(), relaymesh(&["log", "verify", &data]).run()] {
+        let is_told = words.iter().all(|word| told.stderr.contains(word));
+        assert!(!told.status.success() && is_told, "{words:?}: {told:#?}");
+    }
+}
+
+#[test]
+fn a_shard_that_is_gone_or_in_the_place_of_another_is_refused() {
+    let server = three().serve();
+    for (namespace, _) in NAMESPACES {
+        run(&server, namespace, &["publish", "jobs", "x"]);
+    }
+    let home = server.kill();
+    let path = |name: &str| home.data().join(name);
+    let rename = |from: &str, to: &str| std::fs::rename(path(from), path(to)).unwrap();
+    rename("shard-1", "away");
+    assert_both_refuse(&home, &["shard-1 has no log", "restore it from a copy"]);
+    assert!(!path("shard-1").exists(), "nothing is made in its place");
+    rename("shard-2", "shard-1");
+    rename("away", "shard-2");
+    assert_both_refuse(&home, &["shard-1/shard says \"2\"", "the name of shard 1"]);
+    rename("shard-1", "away");
+    rename("shard-2", "shard-1");
+    rename("away", "shard-2");
+    rename("shards", "away");
+    let without_number = home.clone().arguments(&[]);
+    assert_both_refuse(&without_number, &["data/shards is missing", "write 3 into it"]);
+    assert!(!path("log").exists(), "no log is made beside the shards");
+    std::fs::write(path("shards"), "3").unwrap();
+    let server = home.serve();
+    for (namespace, _) in NAMESPACES {
+        assert!(run(&server, namespace, &["queue", "ls"]).contains("jobs"), "{namespace}");
+    }
+}
+
 #[test]
 fn the_log_of_every_shard_is_verified_and_printed() {
     let server = three().serve();

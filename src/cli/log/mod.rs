@@ -52,17 +52,18 @@ impl Home {
     }
 
     /// Does the same with the log of each shard, whose directory is named where there are several. Goes on after a failure,
-    /// and ends with the first.
+    /// which may be that one is missing, and ends with the first.
     fn for_each_log(
         &self,
         json: bool,
         mut act: impl FnMut(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let homes = layout::homes(self.path(), layout::shards_of(self.path())?.unwrap_or(1));
+        let shards = layout::shards_of(self.path())?.unwrap_or(1);
+        let homes = layout::homes(self.path(), shards);
         if let [only] = &homes[..] {
             return act(only);
         }
-        let mut outcome = Ok(());
+        let mut outcome = layout::check_homes(self.path(), shards);
         for home in &homes {
             if !json {
                 out::line(format_args!("{}:", home.display()))?;

@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 use super::shards::{self, Engines, Homes};
 use super::{audit, keyfile, settings};
 use crate::admin::{self, AdminConfig, AdminHandle, Tell};
-use crate::cli::out;
+use crate::cli::{layout, out};
 use crate::clock::{Clock, Time};
 use crate::config::{self, Config};
 use crate::engine::Ended;
@@ -69,6 +69,7 @@ impl Server {
         let plan = settings::table_plan(config, descriptors);
         let shard_metrics: Vec<_> = (0..config.shards).map(|_| Arc::new(ShardMetrics::default())).collect();
         let recovered = shards::recover(config, &homes, &shard_metrics, &plan)?;
+        layout::note_homes(&config.data_dir, config.shards)?;
 
         let (tell, news) = bounded(NEWS_MAX);
         watch_signals(tell.clone()).context("cannot watch for signals")?;

@@ -33,12 +33,13 @@ impl Homes {
     /// Locks the data directory and makes what is missing.
     ///
     /// # Errors
-    /// When the directory cannot be used, or was made for another number of shards.
+    /// When the directory cannot be used, was made for another number of shards, or has lost one.
     pub(super) fn open(config: &Config) -> anyhow::Result<Self> {
         let directory = config.data_dir.as_path();
         // Where there is one log, it has the lock.
         let lock = if config.shards > 1 { Some(DirectoryLock::take(directory)?) } else { None };
         check_number(directory, config.shards)?;
+        layout::check_homes(directory, config.shards)?;
         let open = |home: PathBuf| DiskStorage::open(&home, config.log.durability).map(Arc::new);
         let logs = layout::homes(directory, config.shards).into_iter().map(open);
         Ok(Self { logs: logs.collect::<Result<_, _>>()?, _lock: lock })
