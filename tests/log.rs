@@ -146,6 +146,17 @@ fn what_was_never_durable_is_no_damage_but_told() {
     assert!(server.log().contains("cut off"), "{}", server.log());
 }
 
+#[test]
+fn a_log_that_is_gone_is_told() {
+    let home = worked_on();
+    let server = home.serve();
+    assert!(!server.log().contains("its log is gone"), "{}", server.log());
+    let home = server.kill();
+    fs::remove_dir_all(home.data().join("log")).expect("it is there");
+    let server = home.serve();
+    assert!(server.log().contains("its log is gone"), "{}", server.log());
+}
+
 /// A hundred messages of 100 KB in segments of 4 MiB, most of them acked: the payloads that are left.
 fn backlog() -> (Home, Vec<Vec<u8>>) {
     let server = Server::start();

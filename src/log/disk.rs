@@ -99,6 +99,12 @@ impl DiskStorage {
         Ok(Self { directory, is_direct: false, is_read_only: true, _lock: lock })
     }
 
+    /// Where the segments are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     fn options(&self) -> OpenOptions {
         let mut options = OpenOptions::new();
         options.read(true).write(!self.is_read_only);

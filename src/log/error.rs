@@ -69,6 +69,16 @@ pub enum LogError {
         /// The name the segment should have.
         file: String,
     },
+    /// Checkpoints of segments, and no segment.
+    #[error(
+        "all segments are missing from the log directory, which still has {file}, made beside one; put them back, or \
+         restore the directory from a copy; or, to begin anew without the messages they held, move the checkpoints \
+         (*.heads) away"
+    )]
+    AllMissing {
+        /// The name of a checkpoint.
+        file: String,
+    },
     /// A file that the log did not make.
     #[error("{file} in the log directory is not a segment; move it away")]
     Foreign {

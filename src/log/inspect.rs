@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::book::{FileKind, file_name, kind_of_file};
+use super::book::{FileKind, checkpoint_name, file_name, kind_of_file};
 use super::checkpoint::Checkpoint;
 use super::format::{self, BATCH_HEADER_BYTES, BatchHeader, Flaw, Identity};
 use super::storage::Storage;
@@ -98,6 +98,13 @@ pub fn inspect(storage: &dyn Storage, on_record: &mut OnRecord<'_>) -> Result<In
     }
     numbers.sort_unstable();
     walk.found.segment_bytes = usual_length(&numbers);
+    if let (true, Some((&number, _))) = (numbers.is_empty(), checkpoints.first_key_value()) {
+        walk.damage(
+            checkpoint_name(number),
+            0,
+            "all segments are missing, and it was made beside one".to_owned(),
+        );
+    }
     let mut buffer = AlignedBuffer::default();
     for (at, &(number, bytes)) in numbers.iter().enumerate() {
         let next = at.checked_sub(1).map_or(number, |before| numbers[before].0 + 1);

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::book::{Book, FileKind, Segment, file_name, kind_of_file};
+use super::book::{Book, FileKind, Segment, checkpoint_name, file_name, kind_of_file};
 use super::checkpoint::{Checkpoint, HeadLen};
 use super::chore::{Done, Preparation, Prepared};
 use super::format::{self, BatchHeader, Flaw, Identity};
@@ -139,6 +139,9 @@ fn segment_numbers(
             }
             None => return Err(LogError::Foreign { file: entry.name }),
         }
+    }
+    if let (true, Some((&number, _))) = (numbers.is_empty(), checkpoints.first_key_value()) {
+        return Err(LogError::AllMissing { file: checkpoint_name(number) });
     }
     numbers.sort_unstable();
     for pair in numbers.windows(2) {

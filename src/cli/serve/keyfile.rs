@@ -12,6 +12,11 @@ use crate::session::ResumeKey;
 const FILE_NAME: &str = "resume.key";
 const KEY_BYTES: usize = 32;
 
+/// Whether there is a key, which a server's first start makes before there is a log.
+pub(super) fn is_there(data_dir: &Path) -> bool {
+    data_dir.join(FILE_NAME).exists()
+}
+
 /// The key of this data directory, made when there is none yet.
 ///
 /// # Errors

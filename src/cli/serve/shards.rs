@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use crossbeam_channel::Sender;
 
 use super::server::News;
-use super::settings;
+use super::{keyfile, settings};
 use crate::admin::OperatorLane;
 use crate::cli::layout;
 use crate::clock::{Clock, Time};
@@ -25,6 +25,8 @@ use crate::telemetry::ShardMetrics;
 #[derive(Debug)]
 pub(super) struct Homes {
     logs: Vec<Arc<DiskStorage>>,
+    /// A server ran here before.
+    is_used: bool,
     /// Of the data directory, where the logs lie below it.
     _lock: Option<DirectoryLock>,
 }
@@ -42,7 +44,8 @@ impl Homes {
         layout::check_homes(directory, config.shards)?;
         let open = |home: PathBuf| DiskStorage::open(&home, config.log.durability).map(Arc::new);
         let logs = layout::homes(directory, config.shards).into_iter().map(open);
-        Ok(Self { logs: logs.collect::<Result<_, _>>()?, _lock: lock })
+        let is_used = keyfile::is_there(directory);
+        Ok(Self { logs: logs.collect::<Result<_, _>>()?, is_used, _lock: lock })
     }
 }
 
@@ -61,6 +64,8 @@ fn check_number(directory: &Path, wanted: u64) -> anyhow::Result<()> {
 /// A shard that has read its log and does not run yet.
 pub(super) struct Recovered {
     shard: Shard,
+    /// There was no log.
+    is_new: bool,
     /// The shard's own.
     clock: Clock,
     log: Arc<DiskStorage>,
@@ -84,7 +89,13 @@ pub(super) fn recover(
     thread::scope(|scope| {
         let readers: Vec<_> = (homes.logs.iter().zip(metrics).zip(0..))
             .map(|((log, metrics), number)| {
-                scope.spawn(move || recover_one(config, ShardId(number), log, metrics, plan))
+                scope.spawn(move || {
+                    let recovered = recover_one(config, ShardId(number), log, metrics, plan)?;
+                    if homes.is_used && recovered.is_new {
+                        tell_gone(log);
+                    }
+                    Ok(recovered)
+                })
             })
             .collect();
         // A panic ends the process by itself.
@@ -131,7 +142,16 @@ fn recover_one(
             "the file system of the data directory takes no direct writes: commits will be slower"
         );
     }
-    Ok(Recovered { shard, clock, log: Arc::clone(log), metrics: Arc::clone(metrics) })
+    let is_new = recovery.is_new;
+    Ok(Recovered { shard, is_new, clock, log: Arc::clone(log), metrics: Arc::clone(metrics) })
+}
+
+fn tell_gone(log: &DiskStorage) {
+    tracing::warn!(
+        directory = %log.directory().display(),
+        "a server ran on this data directory before, but its log is gone: this one starts empty. If there were messages, \
+         stop it and restore the log from a copy"
+    );
 }
 
 /// Shards that run.
@@ -156,7 +176,7 @@ impl Engines {
     ) -> anyhow::Result<(Self, FarEnds)> {
         let mut far = FarEnds { loops: bound.iter().map(|_| Vec::new()).collect(), operator: Vec::new() };
         let mut engines = Vec::with_capacity(recovered.len());
-        for Recovered { shard, clock, log, metrics } in recovered {
+        for Recovered { shard, clock, log, metrics, .. } in recovered {
             let failed = tell.clone();
             let engine = Engine::spawn(
                 shard,

@@ -179,6 +179,22 @@ fn a_checkpoint_goes_with_its_segment() {
 }
 
 #[test]
+#[test]
+fn checkpoints_without_any_segment_are_of_a_log_that_is_gone() {
+    let (storage, log, _) = long(3000);
+    drop(log);
+    let made = checkpoints(&storage);
+    let names: Vec<_> = storage.list().unwrap().into_iter().map(|entry| entry.name).collect();
+    names.iter().filter(|name| name.ends_with(".seg")).for_each(|name| storage.remove(name).unwrap());
+    let told = open_heads(&storage).map(|opened| opened.1).unwrap_err().to_string();
+    assert!(told.contains(&made[0]) && told.contains("put them back"), "{told}");
+    let found = inspect(&storage, &mut |_| Ok(())).unwrap();
+    assert_eq!(found.damages[0].file, made[0]);
+    assert_eq!(checkpoints(&storage), made, "they stay, to be put beside their segments again");
+    made.iter().for_each(|name| storage.remove(name).unwrap());
+    assert!(open_heads(&storage).unwrap().1.is_new);
+}
+
 fn small_records_and_short_logs_get_none() {
     let (storage, ..) = long(RECORD_BYTES_MIN as usize - 200);
     assert_eq!(checkpoints(&storage), Vec::<String>::new());
