@@ -9,6 +9,7 @@ use std::time::Duration;
 use relaymesh::log::{DiskStorage, Durability, Journal, Log, LogConfig};
 use serde_json::Value;
 use support::cli::relaymesh;
+use support::eventually;
 use support::process::Process;
 use support::server::{Home, Server};
 use support::wire::{Wire, payload};
@@ -123,7 +124,8 @@ fn every_damage_is_named_with_its_place_and_what_is_sound_is_printed() {
     assert_eq!((&left[0]["behind_a_break"], &left[1]["behind_a_break"]), (&Value::Null, &true.into()));
     assert!(relaymesh(&["log", "upgrade", &data, "--force"]).fails().contains("damaged"));
     let refused = home.serve_refused();
-    assert!(refused.stderr.contains("000000000001.seg is damaged"), "{refused:#?}");
+    let named = format!("the log in {data}/log: 000000000001.seg is damaged");
+    assert!(refused.stderr.contains(&named), "{refused:#?}");
     // Put right again it is as before.
     flip(&home, 1, offset(1) + 8 + 20);
     flip(&home, 1, offset(3) + 8 + 20);
@@ -144,6 +146,35 @@ fn what_was_never_durable_is_no_damage_but_told() {
     assert!(torn.contains(&format!("from byte {}", end - 4096)) && torn.contains("cut off"), "{torn}");
     let server = home.serve();
     assert!(server.log().contains("cut off"), "{}", server.log());
+}
+
+#[test]
+fn a_damage_that_a_start_does_not_read_ends_the_server_when_it_does() {
+    let server = Server::start();
+    let (mut wire, _) = Wire::welcome(server.listen, "p");
+    for number in 0..480_u32 {
+        wire.publish("jobs", &[&vec![number as u8; 100_000]]);
+    }
+    let checkpoint = server.home().data().join("log/000000000001.heads");
+    eventually("the first segment has a checkpoint", || checkpoint.exists());
+    server.terminate();
+    let home = server.home().clone();
+    server.wait();
+    let data = data(&home);
+    flip(&home, 1, 100_000);
+    let verified = relaymesh(&["log", "verify", &data]).fails();
+    for part in ["a start does not read that far", "log dump"] {
+        assert!(verified.contains(part), "{part}: {verified}");
+    }
+    let server = home.serve();
+    let (mut worker, _) = Wire::welcome(server.listen, "w");
+    worker.subscribe(1, "jobs", 10);
+    let ended = server.wait();
+    let place = format!("the log in {data}/log: 000000000001.seg is damaged");
+    for part in [&*place, "restore the directory", "log dump", "A start alone does not help"] {
+        assert!(ended.stderr.contains(part), "{part}: {ended:#?}");
+    }
+    assert!(!ended.stderr.contains("Look at the disk"), "{ended:#?}");
 }
 
 #[test]

@@ -200,6 +200,11 @@ fn the_log_of_every_shard_is_verified_and_printed() {
     std::fs::write(&segment, bytes).unwrap();
     let told = relaymesh(&["log", "verify", &data]).fails();
     assert!(told.contains("shard-1"), "{told}");
+    let refused = home.serve_refused();
+    assert!(
+        refused.stderr.contains(&format!("the log in {data}/shard-1/log: 000000000001.seg")),
+        "{refused:#?}"
+    );
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub enum LogError {
     #[error(
         "{file} is damaged at byte {offset} ({flaw}), and the log says that everything below position {durable} was \
          durable; restore the directory from a copy, or move {file} and all later segments away to go on with \
-         what lies before, losing what they hold"
+         what lies before, losing what they hold (`relaymesh log dump` prints what can still be read)"
     )]
     Damaged {
         /// The segment's file name.

@@ -5,7 +5,7 @@
 //! header names as durable it is damage, and the start would refuse; beyond it is the end of what was being written,
 //! and the start would cut it. A block behind a segment's last batch has no meaning and is not damage, whatever it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::book::{FileKind, checkpoint_name, file_name, kind_of_file};
 use super::checkpoint::Checkpoint;
@@ -27,6 +27,23 @@ pub struct Damage {
     pub offset: u64,
     /// What is wrong there.
     pub what: String,
+    /// What is to be done depends on it.
+    pub kind: DamageKind,
+}
+
+/// What a damage is to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DamageKind {
+    /// A segment is not there: a start refuses.
+    Missing,
+    /// A file that the log did not make: a start refuses.
+    Foreign,
+    /// Written by a newer version: a start refuses.
+    Newer,
+    /// Bytes are not as they were written: a start refuses.
+    Wrong,
+    /// The same, but a start reads the checkpoint of the segment instead: the server ends when it comes to read them.
+    Unread,
 }
 
 /// A record whose checksum is right.
@@ -69,7 +86,7 @@ pub struct Inspection {
     pub durable: Option<(String, u64)>,
     /// File and offset of the end of the chain.
     pub end: Option<(String, u64)>,
-    /// All that would make a start refuse, in order.
+    /// All that would make a start refuse, or end the server later, in order.
     pub damages: Vec<Damage>,
     /// What the next start would cut off: it was never said to be durable.
     pub cut: Option<Cut>,
@@ -93,18 +110,21 @@ pub fn inspect(storage: &dyn Storage, on_record: &mut OnRecord<'_>) -> Result<In
             Some((number, FileKind::Checkpoint)) => {
                 checkpoints.insert(number, entry.bytes);
             }
-            None => walk.damage(entry.name, 0, "a file that the log did not make".to_owned()),
+            None => {
+                walk.damage(DamageKind::Foreign, entry.name, 0, "a file that the log did not make".to_owned())
+            }
         }
     }
-    numbers.sort_unstable();
-    walk.found.segment_bytes = usual_length(&numbers);
     if let (true, Some((&number, _))) = (numbers.is_empty(), checkpoints.first_key_value()) {
         walk.damage(
+            DamageKind::Missing,
             checkpoint_name(number),
             0,
             "all segments are missing, and it was made beside one".to_owned(),
         );
     }
+    numbers.sort_unstable();
+    walk.found.segment_bytes = usual_length(&numbers);
     let mut buffer = AlignedBuffer::default();
     for (at, &(number, bytes)) in numbers.iter().enumerate() {
         let next = at.checked_sub(1).map_or(number, |before| numbers[before].0 + 1);
@@ -118,12 +138,20 @@ pub fn inspect(storage: &dyn Storage, on_record: &mut OnRecord<'_>) -> Result<In
         file.read(0, buffer.as_mut_slice()).map_err(LogError::io("reading", &name))?;
         if bytes != walk.found.segment_bytes {
             let expected = walk.found.segment_bytes;
-            walk.damage(name, bytes, format!("{bytes} bytes long where the other segments have {expected}"));
+            walk.damage(
+                DamageKind::Wrong,
+                name,
+                bytes,
+                format!("{bytes} bytes long where the other segments have {expected}"),
+            );
         }
         walk.segment(number, buffer.as_slice(), on_record);
         if let Some(&length) = checkpoints.get(&number) {
             let identity = format::read_segment_header(buffer.as_slice()).ok();
             let checkpoint = identity.and_then(|identity| Checkpoint::load(storage, &identity, length));
+            if checkpoint.is_some() && bytes == walk.found.segment_bytes {
+                walk.spared.insert(number);
+            }
             let found = &mut walk.found;
             *(if checkpoint.is_some() { &mut found.checkpoints } else { &mut found.useless_checkpoints }) +=
                 1;
@@ -165,6 +193,8 @@ struct Walk {
     pending: Vec<Suspect>,
     /// Breaks of the chain.
     breaks: Vec<Suspect>,
+    /// Segments of which a start reads the checkpoint.
+    spared: BTreeSet<u64>,
     /// Sound headers of batches, and where the last batch ends that any of them speaks of.
     headers: u64,
     reach: Place,
@@ -174,13 +204,13 @@ struct Walk {
 }
 
 impl Walk {
-    fn damage(&mut self, file: String, offset: u64, what: String) {
-        self.found.damages.push(Damage { file, offset, what });
+    fn damage(&mut self, kind: DamageKind, file: String, offset: u64, what: String) {
+        self.found.damages.push(Damage { file, offset, what, kind });
     }
 
     fn missing(&mut self, first: u64, last: u64) {
         for number in (first..=last).take(MISSING_NAMED_MAX) {
-            self.damage(file_name(number), 0, "the segment is missing".to_owned());
+            self.damage(DamageKind::Missing, file_name(number), 0, "the segment is missing".to_owned());
         }
         self.forget_the_chain();
     }
@@ -199,17 +229,22 @@ impl Walk {
             }
             Ok(other) if other.segment == number => {
                 let what = format!("the header of a segment of {} bytes", other.segment_bytes);
-                self.damage(file, 0, what);
+                self.damage(DamageKind::Wrong, file, 0, what);
                 other
             }
             Err(Flaw::Newer(found)) => {
                 let known = format::FORMAT_VERSION;
-                self.damage(file, 0, format!("log format {found}; this program reads up to {known}"));
+                self.damage(
+                    DamageKind::Newer,
+                    file,
+                    0,
+                    format!("log format {found}; this program reads up to {known}"),
+                );
                 return self.forget_the_chain();
             }
             refused => {
                 let flaw = refused.err().unwrap_or(Flaw::Foreign);
-                self.damage(file, 0, format!("{flaw} (the segment's own header)"));
+                self.damage(DamageKind::Wrong, file, 0, format!("{flaw} (the segment's own header)"));
                 let Some(identity) = identity_by_batches(number, bytes) else {
                     return self.forget_the_chain();
                 };
@@ -254,7 +289,12 @@ impl Walk {
             found.data_bytes += data.len() as u64;
             let sighting = Sighting { segment: place.0, offset, data, is_behind_a_break };
             if let Err(what) = on_record(sighting) {
-                found.damages.push(Damage { file: file_name(place.0), offset, what });
+                found.damages.push(Damage {
+                    file: file_name(place.0),
+                    offset,
+                    what,
+                    kind: DamageKind::Wrong,
+                });
             }
         };
         if checked.is_ok() {
@@ -326,7 +366,9 @@ impl Walk {
                 cut_at = cut_at.or(Some(at));
                 continue;
             }
-            damages.into_iter().for_each(|(offset, what)| self.damage(file_name(at.0), offset, what));
+            let kind = if self.spared.contains(&at.0) { DamageKind::Unread } else { DamageKind::Wrong };
+            let damages = damages.into_iter();
+            damages.for_each(|(offset, what)| self.damage(kind, file_name(at.0), offset, what));
         }
         if let Some((segment, offset)) = cut_at {
             let reach = self.reach.0.saturating_sub(segment) * segment_bytes + self.reach.1;

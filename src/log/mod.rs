@@ -53,7 +53,7 @@ pub use chore::{Chore, ChoreDone, ChoreOutcome, Reads, Relocation};
 pub use disk::{DirectoryLock, DiskStorage};
 pub use error::LogError;
 pub use format::{FORMAT_VERSION, Flaw, SegmentSummary, decode_segment};
-pub use inspect::{Damage, Inspection, Sighting, inspect};
+pub use inspect::{Damage, DamageKind, Inspection, Sighting, inspect};
 pub use journal::{Journal, Position, ReadTicket, Room, Ticket};
 pub use recovery::{Cut, Recovery};
 pub use settings::{Durability, LogConfig, LogStats};

@@ -7,14 +7,14 @@ use anyhow::bail;
 
 use super::{Home, damage_line, inspection_json, places, records};
 use crate::cli::{out, table};
-use crate::log::{Inspection, inspect};
+use crate::log::{Damage, DamageKind, Inspection, inspect};
 use crate::queue::record;
 
 /// Check every segment, batch and record of a stopped server's log.
 ///
 /// Names every damage with its segment, its offset in the file and what it is, and what the next start would cut off
 /// because it was never said to be durable. Changes nothing. Ends with a failure when there is damage: a start would
-/// refuse too.
+/// refuse too, or the server end when it comes to read that message.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -40,13 +40,38 @@ pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
         out::text(format_args!("{}", report(&found, &kinds)))?;
     }
     if !found.damages.is_empty() {
-        bail!(
-            "the log is damaged in {}, and a start refuses it; restore the directory from a copy, or move the first \
-             damaged segment and all later ones away to go on with what lies before, losing what they hold",
-            places(found.damages.len())
-        );
+        bail!(told(&found.damages));
     }
     Ok(())
+}
+
+/// What is wrong, what comes of it and what to do.
+fn told(damages: &[Damage]) -> String {
+    let mut kinds: Vec<DamageKind> = damages.iter().map(|damage| damage.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let comes = if kinds == [DamageKind::Unread] {
+        "; a start does not read that far, and the server ends when it comes to read it"
+    } else {
+        ", and a start refuses it"
+    };
+    let is_damaged = kinds != [DamageKind::Foreign];
+    let what = if is_damaged { "is damaged in" } else { "has files that it did not make in" };
+    let mut remedies: Vec<&str> = kinds.into_iter().map(remedy).collect();
+    remedies.dedup();
+    format!("the log {what} {}{comes}: {}", places(damages.len()), remedies.join("; "))
+}
+
+fn remedy(kind: DamageKind) -> &'static str {
+    match kind {
+        DamageKind::Missing => "put the missing segments back, or restore the directory from a copy",
+        DamageKind::Foreign => "move the files away that the log did not make",
+        DamageKind::Newer => "use the version that wrote it, or a newer one",
+        DamageKind::Wrong | DamageKind::Unread => {
+            "restore the directory from a copy, or move the first damaged segment and all later ones away to go on with \
+             what lies before, losing what they hold (`relaymesh log dump` prints what can still be read)"
+        }
+    }
 }
 
 fn report(found: &Inspection, kinds: &BTreeMap<&str, u64>) -> String {

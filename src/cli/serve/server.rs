@@ -20,7 +20,6 @@ use crate::admin::{self, AdminConfig, AdminHandle, Tell};
 use crate::cli::{layout, out};
 use crate::clock::{Clock, Time};
 use crate::config::{self, Config};
-use crate::engine::Ended;
 use crate::gateway::Gateway;
 use crate::host::{self, TablePlan};
 use crate::reactor::{self, BoundLoop, LoopHandle, ShardLane};
@@ -38,7 +37,7 @@ const TELL_DRAIN_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum News {
     /// SIGTERM or SIGINT.
     ToldToEnd,
-    /// The log failed, for this reason.
+    /// The log failed: why, and what to do.
     LogFailed(String),
     /// A loop has drained.
     LoopEnded,
@@ -100,8 +99,8 @@ impl Server {
     /// Serves until a signal comes, then drains. A second signal ends the drain at once.
     pub(super) fn run_until_told(self, drain: &config::Drain) -> anyhow::Result<()> {
         let Self { engines, loops, loop_metrics, admin, lifecycle, news, tell, _audit, _homes } = self;
-        if let News::LogFailed(error) = news.recv()? {
-            return Err(log_failed(&lifecycle, &error));
+        if let News::LogFailed(told) = news.recv()? {
+            return Err(log_failed(&lifecycle, told));
         }
         let (period, readiness_delay) = (drain.period, drain.readiness_delay);
         tracing::info!(?period, "told to end: clients are sent away; a second signal ends at once");
@@ -110,7 +109,7 @@ impl Server {
         let controls: Vec<_> = loops.iter().map(|handle| handle.control.clone()).collect();
         match news.recv_timeout(readiness_delay) {
             Err(RecvTimeoutError::Timeout) => controls.iter().for_each(|control| control.drain(period)),
-            Ok(News::LogFailed(error)) => return Err(log_failed(&lifecycle, &error)),
+            Ok(News::LogFailed(told)) => return Err(log_failed(&lifecycle, told)),
             _ => controls.iter().for_each(reactor::LoopControl::stop),
         }
         thread::Builder::new().name("drain".into()).spawn(move || {
@@ -123,15 +122,15 @@ impl Server {
         loop {
             match news.recv_timeout(TELL_DRAIN_EVERY) {
                 Err(RecvTimeoutError::Timeout) => tell_drain(&loop_metrics),
-                Ok(News::LogFailed(error)) => return Err(log_failed(&lifecycle, &error)),
+                Ok(News::LogFailed(told)) => return Err(log_failed(&lifecycle, told)),
                 Ok(News::ToldToEnd) => controls.iter().for_each(reactor::LoopControl::stop),
                 Ok(News::LoopEnded) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         admin.stop();
         match engines.stop() {
-            Ended::Stopped => tracing::info!("everything is written; the server ends"),
-            Ended::Failed(error) => return Err(log_failed(&lifecycle, &error.to_string())),
+            Ok(()) => tracing::info!("everything is written; the server ends"),
+            Err(told) => return Err(log_failed(&lifecycle, told)),
         }
         Ok(())
     }
@@ -145,12 +144,9 @@ fn tell_drain(loops: &[Arc<LoopMetrics>]) {
     tracing::info!(told, leaving, remaining, "draining");
 }
 
-fn log_failed(lifecycle: &Lifecycle, error: &str) -> anyhow::Error {
+fn log_failed(lifecycle: &Lifecycle, told: String) -> anyhow::Error {
     lifecycle.advance(Stage::Failed);
-    anyhow!(
-        "{error}. Nothing was acknowledged after this. Look at the disk, then start the server again: it recovers \
-         everything it acknowledged, but for what was not synced where log.durability is an interval"
-    )
+    anyhow!(told)
 }
 
 fn spawn_loops(

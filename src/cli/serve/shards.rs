@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::engine::{Ended, Engine, EngineLanes, Shard};
 use crate::host::TablePlan;
 use crate::ids::{LoopId, ShardId};
-use crate::log::{DirectoryLock, DiskStorage, Durability, Storage};
+use crate::log::{DirectoryLock, DiskStorage, Durability, LogError, Storage};
 use crate::mail::{Bell, command_lanes, effect_lane};
 use crate::reactor::{BoundLoop, ShardLane};
 use crate::telemetry::ShardMetrics;
@@ -90,7 +90,8 @@ pub(super) fn recover(
         let readers: Vec<_> = (homes.logs.iter().zip(metrics).zip(0..))
             .map(|((log, metrics), number)| {
                 scope.spawn(move || {
-                    let recovered = recover_one(config, ShardId(number), log, metrics, plan)?;
+                    let recovered = recover_one(config, ShardId(number), log, metrics, plan)
+                        .with_context(|| format!("the log in {}", log.directory().display()))?;
                     if homes.is_used && recovered.is_new {
                         tell_gone(log);
                     }
@@ -156,7 +157,7 @@ fn tell_gone(log: &DiskStorage) {
 
 /// Shards that run.
 #[derive(Debug)]
-pub(super) struct Engines(Vec<Engine>);
+pub(super) struct Engines(Vec<(Engine, Arc<DiskStorage>)>);
 
 /// The ends of the lanes that are not the shards', each by shard.
 #[derive(Debug)]
@@ -177,28 +178,50 @@ impl Engines {
         let mut far = FarEnds { loops: bound.iter().map(|_| Vec::new()).collect(), operator: Vec::new() };
         let mut engines = Vec::with_capacity(recovered.len());
         for Recovered { shard, clock, log, metrics, .. } in recovered {
-            let failed = tell.clone();
+            let (failed, own) = (tell.clone(), Arc::clone(&log));
             let engine = Engine::spawn(
                 shard,
-                log as Arc<dyn Storage>,
+                Arc::clone(&log) as Arc<dyn Storage>,
                 clock,
                 metrics,
                 |bell| far.lay_lanes(bell, bound, operator_bell),
                 move |error| {
-                    let _ = failed.try_send(News::LogFailed(error.to_string()));
+                    let _ = failed.try_send(News::LogFailed(why_it_ends(&own, error)));
                 },
             );
-            engines.push(engine.context("cannot start a shard's threads")?);
+            engines.push((engine.context("cannot start a shard's threads")?, log));
         }
         Ok((Self(engines), far))
     }
 
     /// Lets all finish what they were sent, write it, and end; a log that failed is told.
-    pub(super) fn stop(self) -> Ended {
+    ///
+    /// # Errors
+    /// Why the first log failed that did, and what to do.
+    pub(super) fn stop(self) -> Result<(), String> {
         // One after the other: they write at the same time, and the slowest is waited for anyway.
-        let ends = self.0.into_iter().map(Engine::stop);
-        ends.fold(Ended::Stopped, |all, own| if matches!(all, Ended::Failed(_)) { all } else { own })
+        let mut outcome = Ok(());
+        for (engine, log) in self.0 {
+            if let Ended::Failed(error) = engine.stop() {
+                outcome = outcome.and(Err(why_it_ends(&log, &error)));
+            }
+        }
+        outcome
     }
+}
+
+/// Where and why a log failed, and what to do.
+fn why_it_ends(log: &DiskStorage, error: &LogError) -> String {
+    let next = match error {
+        LogError::Damaged { .. } => {
+            "A start alone does not help: the server ends again when it comes to read that place"
+        }
+        _ => {
+            "Look at the disk, then start the server again: it recovers everything it acknowledged, but for what was not \
+             synced where log.durability is an interval"
+        }
+    };
+    format!("the log in {}: {error}. Nothing was acknowledged after this. {next}", log.directory().display())
 }
 
 impl FarEnds {

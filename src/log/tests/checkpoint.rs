@@ -129,6 +129,8 @@ fn damage_is_found_where_it_lies() {
         storage.flip(&file_name(segment), offset + 1000, 3);
         let found = inspect(&storage, &mut |_| Ok(())).unwrap();
         assert_eq!((found.damages[0].file.clone(), found.damages[0].offset), (file_name(segment), offset));
+        let kind = if segment <= made { DamageKind::Unread } else { DamageKind::Wrong };
+        assert_eq!(found.damages[0].kind, kind, "segment {segment}");
         let started = open_heads(&storage);
         if segment > made {
             assert!(matches!(started, Err(LogError::Damaged { .. })), "segment {segment}");
@@ -179,7 +181,6 @@ fn a_checkpoint_goes_with_its_segment() {
 }
 
 #[test]
-#[test]
 fn checkpoints_without_any_segment_are_of_a_log_that_is_gone() {
     let (storage, log, _) = long(3000);
     drop(log);
@@ -195,6 +196,7 @@ fn checkpoints_without_any_segment_are_of_a_log_that_is_gone() {
     assert!(open_heads(&storage).unwrap().1.is_new);
 }
 
+#[test]
 fn small_records_and_short_logs_get_none() {
     let (storage, ..) = long(RECORD_BYTES_MIN as usize - 200);
     assert_eq!(checkpoints(&storage), Vec::<String>::new());

@@ -184,6 +184,7 @@ fn what_the_reader_says_against_a_record_is_damage() {
         file: file_name(1),
         offset: records[1].0.0 - CONFIG.segment_bytes,
         what: "not understood".to_owned(),
+        kind: DamageKind::Wrong,
     };
     assert_eq!(found.unwrap().damages, [damage]);
 }
