@@ -173,7 +173,9 @@ impl Brain {
         turn: &mut Turn<'_>,
     ) -> Result<(), Refused> {
         let text = if turn.journal.room() == Room::Reserved {
-            "the disk has no room for more messages; free some, acks go on meanwhile".to_owned()
+            "the log cannot grow now: its disk is full or cannot be written, and the server's log says which; acks go on \
+             meanwhile"
+                .to_owned()
         } else if self.disk.refuses() {
             self.disk.text.to_string()
         } else {

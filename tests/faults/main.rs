@@ -109,7 +109,8 @@ fn a_full_disk_refuses_publishes_and_nothing_else_and_opens_by_itself() {
         assert!(answered.len() * LEN < 48 << 20, "more than the disk has");
     };
     assert_eq!(refusal.code(), Code::DiskFull, "{refusal:?}");
-    assert!(refusal.retry_after_ms > 0 && !refusal.text.is_empty(), "{refusal:?}");
+    assert!(refusal.retry_after_ms > 0 && refusal.text.contains("the server's log says"), "{refusal:?}");
+    assert!(server.log().contains("No space left on device"), "{}", server.log());
     // Acks go on, far more often than the segments that are left could take as publishes.
     let (mut worker, _) = Wire::welcome(server.listen, "worker");
     worker.subscribe(1, "jobs", 100);
