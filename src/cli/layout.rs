@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::log::LogError;
+
 const NUMBER_FILE: &str = "shards";
 const SHARD_FILE: &str = "shard";
 
@@ -47,13 +49,12 @@ fn shard_directories(directory: &Path) -> anyhow::Result<u64> {
 
 /// The names of what is in a directory; none where there is no such directory.
 fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
-    let cannot_read = || format!("cannot read {}", directory.display());
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(cannot_read)?,
+        entries => entries.map_err(cannot_read(directory))?,
     };
     let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-    entries.map(name).collect::<io::Result<_>>().with_context(cannot_read)
+    Ok(entries.map(name).collect::<io::Result<_>>().map_err(cannot_read(directory))?)
 }
 
 /// Whether a single shard has its log here.
@@ -141,9 +142,13 @@ pub(super) fn note_shards(directory: &Path, shards: u64) -> anyhow::Result<()> {
 fn read_note(path: &Path) -> anyhow::Result<Option<String>> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => Err(cannot_read(path)(error).into()),
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
     }
+}
+
+fn cannot_read(path: &Path) -> impl Fn(io::Error) -> LogError {
+    |cause| LogError::Directory { directory: path.display().to_string(), what: "reading", cause }
 }
 
 /// Writes a note whole or not at all.

@@ -36,7 +36,7 @@ pub fn rewrite(
     }
     if left > 0 || !shard.is_settled() {
         let (what, file) = ("writing the log anew", format!("{left} segments of the log"));
-        return Err(LogError::Io { what, file, source: std::io::ErrorKind::StorageFull.into() }.into());
+        return Err(LogError::Io { what, file, cause: std::io::ErrorKind::StorageFull.into() }.into());
     }
     Ok(started)
 }

@@ -141,7 +141,7 @@ impl<Job: Send + 'static, Done: Send + 'static> Worker<Job, Done> {
                     bell.ring();
                 }
             })
-            .map_err(|source| LogError::Io { what: "starting the thread of", file: name, source })?;
+            .map_err(|cause| LogError::Io { what: "starting the thread of", file: name, cause })?;
         Ok(Self { jobs: Some(jobs), done, busy: false, thread: Some(thread) })
     }
 

@@ -1,8 +1,8 @@
 //! The log's directory on a real disk.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,10 @@ use rustix::io::ReadWriteFlags;
 use super::storage::{Entry, Storage, StorageFile};
 use super::{Durability, LogError};
 use crate::limits::LOG_BLOCK_BYTES;
+
+/// What is made here is this user's alone.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// Holds a data directory for this process until it is dropped.
 #[derive(Debug)]
@@ -23,12 +27,23 @@ impl DirectoryLock {
     /// # Errors
     /// [`LogError::Locked`] when another process has it, [`LogError::Directory`] when the directory cannot be used.
     pub fn take(directory: &Path) -> Result<Self, LogError> {
-        let failed = |what| {
-            move |source| LogError::Directory { directory: directory.display().to_string(), what, source }
-        };
-        fs::create_dir_all(directory).map_err(failed("making the data directory"))?;
+        make_directory(directory).map_err(Self::failed(directory, "making the data directory"))?;
+        Self::take_file(directory, true)
+    }
+
+    /// Takes the lock if there is one: who only looks makes none, and a directory without it no server has.
+    fn take_if_there(directory: &Path) -> Result<Option<Self>, LogError> {
+        if directory.join("lock").exists() { Self::take_file(directory, false).map(Some) } else { Ok(None) }
+    }
+
+    fn failed(directory: &Path, what: &'static str) -> impl FnOnce(io::Error) -> LogError {
+        move |cause| LogError::Directory { directory: directory.display().to_string(), what, cause }
+    }
+
+    fn take_file(directory: &Path, may_make: bool) -> Result<Self, LogError> {
+        let failed = |what| Self::failed(directory, what);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true).create(may_make).truncate(false).mode(FILE_MODE);
         let mut file = options.open(directory.join("lock")).map_err(failed("opening the lock file"))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -69,32 +84,35 @@ impl DiskStorage {
         let directory = data_directory.join("log");
         let failed = |what| {
             let directory = directory.display().to_string();
-            move |source| LogError::Directory { directory, what, source }
+            move |cause| LogError::Directory { directory, what, cause }
         };
-        fs::create_dir_all(&directory).map_err(failed("making the log directory"))?;
+        make_directory(&directory).map_err(failed("making the log directory"))?;
         sync(data_directory).map_err(failed("syncing the data directory"))?;
         let is_direct = durability == Durability::Sync
             && probe_direct(data_directory).map_err(failed("trying direct writes"))?;
         Ok(Self { directory, is_direct, is_read_only: false, _lock: Some(lock) })
     }
 
-    /// Locks a data directory that has a log, to look at it: files are opened to be read only, and nothing is made but the
-    /// lock, which a file system that cannot be written does without.
+    /// Locks a data directory that has a log, to look at it: files are opened to be read only, and nothing is made. A file
+    /// system that cannot be written does without the lock.
     ///
     /// # Errors
-    /// [`LogError::Directory`] when there is no log, and as [`DirectoryLock::take`].
+    /// [`LogError::NoLog`] when there is no log, and as [`DirectoryLock::take`].
     pub fn open_stopped(data_directory: &Path) -> Result<Self, LogError> {
         let directory = data_directory.join("log");
-        fs::read_dir(&directory).map_err(|source| LogError::Directory {
-            directory: directory.display().to_string(),
-            what: "looking for a log",
-            source,
-        })?;
-        let lock = match DirectoryLock::take(data_directory) {
-            Err(LogError::Directory { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+        let failed = |what| {
+            let directory = directory.display().to_string();
+            move |cause| LogError::Directory { directory, what, cause }
+        };
+        match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_log(data_directory)),
+            entries => entries.map_err(failed("reading"))?,
+        };
+        let lock = match DirectoryLock::take_if_there(data_directory) {
+            Err(LogError::Directory { cause, .. }) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 None
             }
-            lock => Some(lock?),
+            lock => lock?,
         };
         Ok(Self { directory, is_direct: false, is_read_only: true, _lock: lock })
     }
@@ -107,7 +125,7 @@ impl DiskStorage {
 
     fn options(&self) -> OpenOptions {
         let mut options = OpenOptions::new();
-        options.read(true).write(!self.is_read_only);
+        options.read(true).write(!self.is_read_only).mode(FILE_MODE);
         if self.is_direct {
             // The bits of the flag are what the system defines, whatever their sign.
             options.custom_flags(OFlags::DIRECT.bits().cast_signed());
@@ -120,11 +138,31 @@ impl DiskStorage {
     }
 }
 
+/// That there is no log to be looked at. Who names the directory `log` itself means the one above.
+fn no_log(data_directory: &Path) -> LogError {
+    let above = data_directory.canonicalize().ok().filter(|path| path.ends_with("log"));
+    let above = above.as_deref().and_then(Path::parent);
+    LogError::NoLog {
+        directory: data_directory.display().to_string(),
+        hint: above.map_or_else(String::new, |above| format!("; {} may be it", above.display())),
+    }
+}
+
+/// Makes a directory, and those above it, for nobody but this user: messages are kept in it.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)
+}
+
 /// Whether files in `directory` may be opened around the page cache.
 fn probe_direct(directory: &Path) -> io::Result<bool> {
     let path = directory.join("probe");
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).custom_flags(OFlags::DIRECT.bits().cast_signed());
+    options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(FILE_MODE)
+        .custom_flags(OFlags::DIRECT.bits().cast_signed());
     let is_direct = match options.open(&path) {
         Ok(_) => true,
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => false,

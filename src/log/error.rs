@@ -16,24 +16,32 @@ pub enum LogError {
         holder: String,
     },
     /// The directory itself could not be used.
-    #[error("{what} failed in {directory}: {source}; check that it exists and may be written")]
+    #[error("{what} failed in {directory}: {cause}{}", remedy(cause))]
     Directory {
         /// The directory.
         directory: String,
         /// What was attempted.
         what: &'static str,
-        /// Why it failed.
-        source: io::Error,
+        /// Why it failed; the text has it, and as a source it would be told twice.
+        cause: io::Error,
+    },
+    /// A data directory to be looked at that is none.
+    #[error("{directory} is not the data directory of a server, which has a directory `log`{hint}")]
+    NoLog {
+        /// The directory.
+        directory: String,
+        /// Which may be meant, or nothing.
+        hint: String,
     },
     /// A file operation failed. On a segment in use this ends the process: it is never retried.
-    #[error("{what} of {file} failed: {source}")]
+    #[error("{what} of {file} failed: {cause}{}", remedy(cause))]
     Io {
         /// What was attempted.
         what: &'static str,
         /// The file's name in the log directory.
         file: String,
-        /// Why it failed.
-        source: io::Error,
+        /// Why it failed; the text has it, and as a source it would be told twice.
+        cause: io::Error,
     },
     /// Bytes that were durable are not what was written.
     #[error(
@@ -110,6 +118,35 @@ pub enum LogError {
 impl LogError {
     pub(super) fn io(what: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_owned();
-        move |source| Self::Io { what, file, source }
+        move |cause| Self::Io { what, file, cause }
+    }
+}
+
+/// What to do about it, where that is known.
+fn remedy(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "; let the user who runs this read and write it",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "; name a directory, not a file",
+        io::ErrorKind::StorageFull => "; free some space",
+        io::ErrorKind::ReadOnlyFilesystem => "; mount the file system so that it can be written",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once_and_with_the_remedy() {
+        let cause = || io::Error::from(rustix::io::Errno::ACCESS);
+        let file = LogError::io("opening", "000000000001.seg")(cause());
+        let directory =
+            LogError::Directory { directory: "/data".to_owned(), what: "locking", cause: cause() };
+        for error in [file, directory] {
+            let told = format!("{:#}", anyhow::Error::from(error));
+            assert_eq!(told.matches("ermission denied").count(), 1, "{told}");
+            assert!(told.contains("read and write it"), "{told}");
+        }
     }
 }

@@ -205,6 +205,23 @@ fn a_record_larger_than_a_batch_is_written_read_and_moved_like_any() {
 }
 
 #[test]
+fn what_is_made_in_a_real_directory_is_for_its_owner_alone() {
+    use std::os::unix::fs::MetadataExt;
+    let home = tempfile::tempdir().unwrap();
+    let storage = DiskStorage::open(&home.path().join("data/shard-0"), Durability::Sync).unwrap();
+    let (log, _) = filled(&storage, 3, 700);
+    storage.create("000000000001.heads", 4096).unwrap();
+    let mode = |name: &str| home.path().join("data").join(name).metadata().unwrap().mode() & 0o777;
+    for directory in ["", "shard-0", "shard-0/log"] {
+        assert_eq!(mode(directory), 0o700, "{directory}");
+    }
+    for file in ["shard-0/lock", "shard-0/log/000000000001.seg", "shard-0/log/000000000001.heads"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    drop(log);
+}
+
+#[test]
 fn a_real_directory_is_locked_written_and_read_again() {
     let home = tempfile::tempdir().unwrap();
     let storage = DiskStorage::open(home.path(), Durability::Sync).unwrap();

@@ -85,7 +85,10 @@ impl Server {
         let tell_loops = Tell::new(move |order| controls.iter().for_each(|loop_| loop_.drain_share(order)));
         let (asks, stage) = (far_ends.operator, lifecycle.clone());
         let admin = admin::spawn(admin_config, sources, asks, operator_bell, rung, stage, tell_loops)
-            .with_context(|| format!("cannot listen for operators on {}", config.listen.admin))?;
+            .with_context(|| {
+                let address = config.listen.admin;
+                format!("cannot listen for operators on {address}; choose another address with --admin")
+            })?;
         let loops = spawn_loops(config, bound, far_ends.loops, &loop_metrics, resume_key, &plan)?;
         let controls = loops.iter().map(|handle| handle.control.clone()).collect();
         let audit = audit::start(controls, loop_metrics.clone())
