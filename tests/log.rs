@@ -64,7 +64,11 @@ fn a_log_is_verified_and_printed() {
     let delayed =
         relaymesh(&["log", "dump", &data, "--kind", "publish", "--queue", "other", "--json"]).succeeds();
     assert_eq!(json_lines(&delayed)[0]["messages"][0]["delay_ms"], 3_600_000);
-    assert_eq!(relaymesh(&["log", "dump", &data, "--segment", "2"]).succeeds(), "");
+    for nothing in [["--segment", "2"], ["--queue", "nosuch"]] {
+        let ended = relaymesh(&[&["log", "dump", &data], &nothing[..]].concat()).run();
+        assert!(ended.status.success() && ended.stdout.is_empty(), "{ended:#?}");
+        assert!(ended.stderr.contains("no record matches"), "{ended:#?}");
+    }
     let refused = relaymesh(&["log", "dump", &data, "--kind", "nonsense"]).fails();
     assert!(refused.contains("publish") && refused.contains("snapshot"), "it names what there is: {refused}");
 
@@ -81,10 +85,30 @@ fn a_directory_in_use_or_without_a_log_is_refused() {
         assert!(refused.contains(&format!("pid {}", server.id())), "{verb}: {refused}");
         let nowhere = server.home().path().join("nowhere");
         let refused = relaymesh(&["log", verb, &nowhere.display().to_string()]).fails();
-        assert!(refused.contains("nowhere"), "{verb}: {refused}");
+        assert!(refused.contains("nowhere is not the data directory"), "{verb}: {refused}");
         assert!(!nowhere.exists(), "{verb} makes nothing");
     }
     server.publish("jobs", "still served", &[]);
+}
+
+#[test]
+fn a_directory_that_is_none_or_another_is_told_from_a_damage() {
+    let home = worked_on();
+    let log = home.data().join("log");
+    let told = relaymesh(&["log", "verify", &log.display().to_string()]).fails();
+    assert!(told.contains("is not the data directory") && told.contains("/data may be it"), "{told}");
+    let file = home.file("data/notes", "a file").display().to_string();
+    let told = relaymesh(&["log", "verify", &file]).fails();
+    assert!(told.contains("name a directory, not a file"), "{told}");
+    assert_eq!(told.matches("os error").count(), 1, "{told}");
+    fs::rename(home.data().join("notes"), log.join("notes")).expect("both are there");
+    fs::remove_file(home.data().join("lock")).expect("it is there");
+    let told = relaymesh(&["log", "verify", &data(&home)]).fails();
+    assert!(told.contains("did not make") && !told.contains("damaged"), "{told}");
+    assert!(!home.data().join("lock").exists(), "nothing is made");
+    fs::remove_file(log.join("notes")).expect("it is there");
+    relaymesh(&["log", "verify", &data(&home)]).succeeds();
+    assert_eq!(home.serve().stat("jobs", "ready"), 2);
 }
 
 /// The file of a segment.
@@ -269,7 +293,7 @@ fn what_an_older_version_wrote_is_written_anew() {
     let body = [10, 3, b'o', b'l', b'd'];
     append(&home, &[&start[..], b"\x07default\x04jobs", &[body.len() as u8], &body].concat());
     let upgraded = relaymesh(&["log", "upgrade", &data]).succeeds();
-    assert!(upgraded.contains("1 records and 0 segments of those were of an older version"), "{upgraded}");
+    assert!(upgraded.contains("1 record and 0 segments of those were of an older version"), "{upgraded}");
     assert!(relaymesh(&["log", "upgrade", &data]).succeeds().contains("nothing to do"));
     let server = home.serve();
     assert_eq!(take_all(&server, 3), [&b"old"[..], b"three", b"two"]);

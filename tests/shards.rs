@@ -192,6 +192,15 @@ fn the_log_of_every_shard_is_verified_and_printed() {
         let payloads: Vec<_> = dumped.lines().filter(|line| line.contains("payload_text")).collect();
         assert!(payloads.len() == 1 && payloads[0].contains(&format!("of {namespace}\"")), "{dumped}");
     }
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("one JSON document");
+    let verified = json(&relaymesh(&["log", "verify", &data, "--json"]).succeeds());
+    assert_eq!((&verified["ok"], &verified["shards"][2]["shard"]), (&true.into(), &2.into()), "{verified}");
+    let upgraded = json(&relaymesh(&["log", "upgrade", &data, "--json"]).succeeds());
+    assert_eq!(upgraded["shards"][1]["upgraded"], false, "{upgraded}");
+    let dumped = relaymesh(&["log", "dump", &data, "--json"]).succeeds();
+    let shards: std::collections::BTreeSet<_> =
+        dumped.lines().map(|line| json(line)["shard"].as_u64()).collect();
+    assert_eq!(shards.into_iter().collect::<Vec<_>>(), [Some(0), Some(1), Some(2)]);
     // A byte in the middle of what one shard wrote.
     let segment = home.data().join("shard-1/log/000000000001.seg");
     let mut bytes = std::fs::read(&segment).unwrap();

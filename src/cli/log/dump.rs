@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 
 use anyhow::bail;
 use serde_json::Value;
 
-use super::{Home, damage_line, places, records};
+use super::{Home, Place, damage_line, places, records};
 use crate::ids::{Namespace, QueueName};
-use crate::log::{Sighting, inspect};
+use crate::log::Sighting;
 use crate::queue::record::{self, Record};
 
 /// Print the records of a stopped server's log in order, one a line.
@@ -40,19 +39,28 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
-    let storage = super::open(home)?;
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let mut printed = 0;
+    let outcome = args.home.for_each_log(args.json, |place, _| dump(args, place, &mut printed));
+    if printed == 0 && outcome.is_ok() {
+        eprintln!("relaymesh: no record matches");
+    }
+    outcome
+}
+
+fn dump(args: &Args, place: &Place<'_>, printed: &mut u64) -> anyhow::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut known = HashSet::new();
     let mut written = Ok(());
-    let found = inspect(&storage, &mut |sighting| {
+    let found = super::look(place.home, &mut |sighting| {
         let record = record::decode(sighting.data).map_err(|error| error.to_string())?;
         let is_of_queue = args.queue.as_ref().is_none_or(|queue| is_of(&record, args, queue, &mut known));
         let is_wanted = is_of_queue
             && args.segment.is_none_or(|segment| segment == sighting.segment)
             && args.kind.as_deref().is_none_or(|kind| kind == records::kind(&record));
         if is_wanted && written.is_ok() {
-            written = print(&mut out, &sighting, &record, args);
+            *printed += 1;
+            written = print(&mut out, place.shard, &sighting, &record, args);
         }
         Ok(())
     })?;
@@ -60,16 +68,23 @@ pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
     out.flush()?;
     found.damages.iter().for_each(|damage| eprintln!("relaymesh: damage: {}", damage_line(damage)));
     if !found.damages.is_empty() {
-        bail!("the log is damaged in {}", places(found.damages.len()));
+        bail!("the log is damaged in {}", places(&found.damages));
     }
     Ok(())
 }
 
-fn print(out: &mut impl Write, sighting: &Sighting<'_>, record: &Record<'_>, args: &Args) -> io::Result<()> {
+fn print(
+    out: &mut impl Write,
+    shard: Option<u64>,
+    sighting: &Sighting<'_>,
+    record: &Record<'_>,
+    args: &Args,
+) -> io::Result<()> {
     let fields = records::fields(record, args.payloads);
     let kind = records::kind(record);
     if args.json {
         let mut object = serde_json::Map::new();
+        object.extend(shard.map(|shard| ("shard".to_owned(), shard.into())));
         object.insert("segment".to_owned(), sighting.segment.into());
         object.insert("offset".to_owned(), sighting.offset.into());
         object.insert("bytes".to_owned(), sighting.data.len().into());

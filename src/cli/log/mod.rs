@@ -5,6 +5,7 @@ mod records;
 mod upgrade;
 mod verify;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::cli::{layout, out};
-use crate::log::{Damage, DiskStorage, Inspection};
+use crate::log::{Damage, DiskStorage, Inspection, Sighting, inspect};
 
 /// Check, print or upgrade the log of a server that is stopped.
 #[derive(Debug, clap::Args)]
@@ -52,38 +53,69 @@ impl Home {
     }
 
     /// Does the same with the log of each shard, whose directory is named where there are several. Goes on after a failure,
-    /// which may be that one is missing, and ends with the first.
+    /// which may be that one is missing, and ends with the first. What it reports as JSON becomes one document.
     fn for_each_log(
         &self,
         json: bool,
-        mut act: impl FnMut(&Path) -> anyhow::Result<()>,
+        mut act: impl FnMut(&Place<'_>, &mut Value) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let shards = layout::shards_of(self.path())?.unwrap_or(1);
         let homes = layout::homes(self.path(), shards);
         if let [only] = &homes[..] {
-            return act(only);
+            let mut report = Value::Null;
+            let outcome = act(&Place { home: only, shard: None }, &mut report);
+            print_report(&report)?;
+            return outcome;
         }
         let mut outcome = layout::check_homes(self.path(), shards);
-        for home in &homes {
+        let mut reports = Vec::new();
+        for (home, shard) in homes.iter().zip(0..) {
             if !json {
                 out::line(format_args!("{}:", home.display()))?;
             }
-            outcome = outcome.and(act(home).with_context(|| home.display().to_string()));
+            let mut report = Value::Null;
+            let own = act(&Place { home, shard: Some(shard) }, &mut report);
+            if !report.is_null() {
+                report["shard"] = shard.into();
+                reports.push(report);
+            }
+            outcome = outcome.and(own.with_context(|| home.display().to_string()));
+        }
+        if !reports.is_empty() {
+            print_report(&json!({ "ok": outcome.is_ok(), "shards": reports }))?;
         }
         outcome
     }
 }
 
-/// The log in this directory, to be read, once it is sure that no server has it.
-fn open(home: &Path) -> anyhow::Result<DiskStorage> {
-    Ok(DiskStorage::open_stopped(home)?)
+/// The directory whose log is looked at, and which shard's it is where there are several.
+struct Place<'a> {
+    home: &'a Path,
+    shard: Option<u64>,
+}
+
+fn print_report(report: &Value) -> io::Result<()> {
+    if report.is_null() { Ok(()) } else { out::line(format_args!("{report:#}")) }
+}
+
+/// Looks at the log in this directory, once it is sure that no server has it.
+fn look(
+    home: &Path,
+    on_record: &mut dyn FnMut(Sighting<'_>) -> Result<(), String>,
+) -> anyhow::Result<Inspection> {
+    let storage = DiskStorage::open_stopped(home)?;
+    inspect(&storage, on_record).with_context(|| format!("the log in {}", storage.directory().display()))
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.verb {
-        Verb::Verify(args) => args.home.for_each_log(args.json, |home| verify::run(args, home)),
-        Verb::Dump(args) => args.home.for_each_log(args.json, |home| dump::run(args, home)),
-        Verb::Upgrade(args) => args.home.for_each_log(args.json, |home| upgrade::run(args, home)),
+        Verb::Verify(args) => {
+            args.home.for_each_log(args.json, |place, report| verify::run(args, place, report))
+        }
+        Verb::Dump(args) => dump::run(args),
+        Verb::Upgrade(args) => {
+            args.home.for_each_log(args.json, |place, report| upgrade::run(args, place.home, report))
+        }
     }
 }
 
@@ -91,8 +123,13 @@ fn damage_line(damage: &Damage) -> String {
     format!("{} at byte {}: {}", damage.file, damage.offset, damage.what)
 }
 
-fn places(count: usize) -> String {
-    if count == 1 { "1 place".to_owned() } else { format!("{count} places") }
+/// So many of these, in words.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn places(damages: &[Damage]) -> String {
+    counted(damages.len() as u64, "place")
 }
 
 fn inspection_json(found: &Inspection) -> Value {

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use anyhow::bail;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Home, damage_line, places};
+use super::{Home, counted, damage_line, places};
 use crate::cli::out;
 use crate::engine::{self, EngineConfig};
-use crate::log::{DiskStorage, Durability, Inspection, LogConfig, inspect};
+use crate::log::{DiskStorage, Durability, Inspection, LogConfig};
 use crate::queue::{QueueConfig, record};
 
 /// Write all that lives in a stopped server's log anew where an older version wrote any of it.
@@ -35,11 +35,11 @@ struct Found {
     older_records: u64,
 }
 
-pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args, home: &Path, json: &mut Value) -> anyhow::Result<()> {
     let before = look(home)?;
     let is_needed = before.older_records > 0 || before.log.older_segments > 0;
     if !is_needed && !args.force {
-        return report(args, &before, None);
+        return report(args, &before, None, json);
     }
     let storage = DiskStorage::open(home, Durability::Sync)?;
     let log = LogConfig {
@@ -52,21 +52,20 @@ pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
     let config = EngineConfig { log, queue, seed: fastrand::u64(..) };
     engine::rewrite(&storage, config, &mut |left| {
         if left > 0 && !args.json {
-            eprintln!("{left} segments left");
+            eprintln!("{} left", counted(left, "segment"));
         }
     })?;
     drop(storage);
     let after = look(home)?;
     if after.older_records > 0 || after.log.older_segments > 0 {
-        bail!("{} records of an older version are left; run the upgrade again", after.older_records);
+        bail!("{} of an older version left; run the upgrade again", counted(after.older_records, "record"));
     }
-    report(args, &before, Some(&after))
+    report(args, &before, Some(&after), json)
 }
 
 fn look(home: &Path) -> anyhow::Result<Found> {
-    let storage = super::open(home)?;
     let mut older_records = 0;
-    let log = inspect(&storage, &mut |sighting| {
+    let log = super::look(home, &mut |sighting| {
         record::decode(sighting.data).map_err(|error| error.to_string())?;
         older_records += u64::from(record::is_older(sighting.data));
         Ok(())
@@ -74,14 +73,14 @@ fn look(home: &Path) -> anyhow::Result<Found> {
     if let Some(first) = log.damages.first() {
         bail!(
             "the log is damaged in {}, first in {}; `relaymesh log verify` names them all",
-            places(log.damages.len()),
+            places(&log.damages),
             damage_line(first)
         );
     }
     Ok(Found { log, older_records })
 }
 
-fn report(args: &Args, before: &Found, after: Option<&Found>) -> anyhow::Result<()> {
+fn report(args: &Args, before: &Found, after: Option<&Found>, json: &mut Value) -> anyhow::Result<()> {
     if args.json {
         let counts = |found: &Found| {
             json!({
@@ -90,23 +89,24 @@ fn report(args: &Args, before: &Found, after: Option<&Found>) -> anyhow::Result<
             })
         };
         let (was, now) = (counts(before), after.map(counts));
-        out::line(format_args!("{:#}", json!({ "upgraded": now.is_some(), "before": was, "after": now })))?;
+        *json = json!({ "upgraded": now.is_some(), "before": was, "after": now });
         return Ok(());
     }
+    let (segments, records) = (|count| counted(count, "segment"), |count| counted(count, "record"));
     match after {
         None => out::line(format_args!(
-            "nothing to do: all {} segments and {} records are of the newest version",
-            before.log.segments, before.log.records
+            "nothing to do: {} and {}, all of the newest version",
+            segments(before.log.segments),
+            records(before.log.records)
         ))?,
         Some(after) => out::line(format_args!(
-            "written anew: {} records in {} segments, where {} in {} were; {} records and {} segments of those were of \
-             an older version",
-            after.log.records,
-            after.log.segments,
+            "written anew: {} in {}, where {} in {} were; {} and {} of those were of an older version",
+            records(after.log.records),
+            segments(after.log.segments),
             before.log.records,
             before.log.segments,
-            before.older_records,
-            before.log.older_segments
+            records(before.older_records),
+            segments(before.log.older_segments)
         ))?,
     }
     Ok(())

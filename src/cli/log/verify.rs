@@ -1,13 +1,13 @@
 //! `relaymesh log verify`: every segment, batch and record of a log, and all that is wrong with them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::bail;
+use serde_json::{Value, json};
 
-use super::{Home, damage_line, inspection_json, places, records};
+use super::{Home, Place, damage_line, inspection_json, places, records};
 use crate::cli::{out, table};
-use crate::log::{Damage, DamageKind, Inspection, inspect};
+use crate::log::{Damage, DamageKind, Inspection};
 use crate::queue::record;
 
 /// Check every segment, batch and record of a stopped server's log.
@@ -24,18 +24,21 @@ pub(super) struct Args {
     pub(super) json: bool,
 }
 
-pub(super) fn run(args: &Args, home: &Path) -> anyhow::Result<()> {
-    let storage = super::open(home)?;
+pub(super) fn run(args: &Args, place: &Place<'_>, json: &mut Value) -> anyhow::Result<()> {
     let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
-    let found = inspect(&storage, &mut |sighting| {
+    let looked = super::look(place.home, &mut |sighting| {
         let record = record::decode(sighting.data).map_err(|error| error.to_string())?;
         *kinds.entry(records::kind(&record)).or_default() += 1;
         Ok(())
-    })?;
+    });
+    // Of several, one that cannot be read is one of the answers.
+    if let (Err(error), true, Some(_)) = (&looked, args.json, place.shard) {
+        *json = json!({ "ok": false, "error": format!("{error:#}") });
+    }
+    let found = looked?;
     if args.json {
-        let mut json = inspection_json(&found);
-        json["records_by_kind"] = serde_json::json!(kinds);
-        out::line(format_args!("{json:#}"))?;
+        *json = inspection_json(&found);
+        json["records_by_kind"] = json!(kinds);
     } else {
         out::text(format_args!("{}", report(&found, &kinds)))?;
     }
@@ -59,7 +62,7 @@ fn told(damages: &[Damage]) -> String {
     let what = if is_damaged { "is damaged in" } else { "has files that it did not make in" };
     let mut remedies: Vec<&str> = kinds.into_iter().map(remedy).collect();
     remedies.dedup();
-    format!("the log {what} {}{comes}: {}", places(damages.len()), remedies.join("; "))
+    format!("the log {what} {}{comes}: {}", places(damages), remedies.join("; "))
 }
 
 fn remedy(kind: DamageKind) -> &'static str {
