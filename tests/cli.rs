@@ -502,3 +502,13 @@ fn errors_say_what_is_wrong() {
     let said = server.cli(&["dead", "show", "jobs", "--id", "12345"]).fails();
     assert!(said.contains("12345"), "{said}");
 }
+
+#[test]
+fn a_taken_port_of_the_operators_is_told_with_the_option_that_chooses_another() {
+    let server = Server::start();
+    let (data, admin) = (server.home().path().join("other"), server.admin.to_string());
+    let data = data.display().to_string();
+    let told =
+        relaymesh(&["serve", "--data-dir", &data, "--listen", "127.0.0.1:0", "--admin", &admin]).fails();
+    assert!(told.contains(&admin) && told.contains("choose another address with --admin"), "{told}");
+}
