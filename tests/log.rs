@@ -202,6 +202,22 @@ fn a_damage_that_a_start_does_not_read_ends_the_server_when_it_does() {
 }
 
 #[test]
+fn after_a_clean_stop_damage_in_the_last_message_is_no_unfinished_write() {
+    let server = Server::start();
+    server.publish("jobs", "the last one", &[]);
+    server.terminate();
+    let home = server.home().clone();
+    assert!(server.wait().status.success());
+    let bytes = fs::read(segment(&home, 1)).expect("the segment is there");
+    let at = bytes.windows(12).position(|found| found == b"the last one").expect("it is there");
+    flip(&home, 1, at);
+    assert!(home.serve_refused().stderr.contains("000000000001.seg is damaged"));
+    relaymesh(&["log", "verify", &data(&home)]).fails();
+    flip(&home, 1, at);
+    assert_eq!(home.serve().stat("jobs", "ready"), 1);
+}
+
+#[test]
 fn a_log_that_is_gone_is_told() {
     let home = worked_on();
     let server = home.serve();

@@ -208,6 +208,11 @@ impl Shard {
         self.log.request_sync()
     }
 
+    /// At the end, when all is settled: lets one last batch name all before it as durable. Whether there is one to seal.
+    pub fn conclude(&mut self) -> bool {
+        self.log.conclude()
+    }
+
     /// The next batch to write, or `None`. One at a time.
     pub fn seal(&mut self) -> Option<Batch> {
         self.log.seal()

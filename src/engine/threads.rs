@@ -277,10 +277,11 @@ impl BrainThread {
                 continue;
             }
             if self.stop.load(Ordering::Acquire) {
-                if self.is_done() {
+                let is_done = self.is_done();
+                if is_done && !self.shard.conclude() {
                     return Ok(());
                 }
-                if self.shard.sync_now() {
+                if is_done || self.shard.sync_now() {
                     continue;
                 }
             }

@@ -64,6 +64,8 @@ pub struct Log {
     oldest_durable: u64,
     /// The next batch is a sync, if there is anything to sync.
     sync_wanted: bool,
+    /// The next batch has no record and is the last.
+    concludes: bool,
     /// The segment that is written to; the newest one may be ahead of it.
     writing: u64,
     file: Arc<dyn StorageFile>,
@@ -116,6 +118,7 @@ impl Log {
             oldest_written: 0,
             oldest_durable: 0,
             sync_wanted: false,
+            concludes: false,
             writing,
             file: start.file,
             prepared: start.prepared,
@@ -155,7 +158,7 @@ impl Log {
         }
         if self.closed.is_empty() {
             if self.open.is_empty() {
-                if !self.owes_word() {
+                if !std::mem::take(&mut self.concludes) && !self.owes_word() {
                     return None;
                 }
                 self.start_piece(0);
@@ -229,6 +232,16 @@ impl Log {
     pub fn request_sync(&mut self) -> bool {
         let is_new = !std::mem::replace(&mut self.sync_wanted, true);
         is_new && self.is_unsynced()
+    }
+
+    /// Lets one more batch be sealed, without records, that names all before it as durable: damage in what was written last
+    /// is then told from a write that was cut short. Called when nothing waits to be written or synced and nothing more
+    /// comes. Whether there is such a batch: where it would take another segment it is not worth it.
+    pub fn conclude(&mut self) -> bool {
+        let has_room = self.offset < self.config.segment_bytes && self.book.newest() == self.writing;
+        let is_wanted = has_room && self.last.records > 0 && !self.concludes && !self.failed;
+        self.concludes |= is_wanted;
+        is_wanted
     }
 
     /// Whether a power loss would take something that was written.

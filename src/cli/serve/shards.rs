@@ -134,8 +134,9 @@ fn recover_one(
     if let Some(cut) = &recovery.cut {
         tracing::info!(
             ?cut,
-            "an unfinished write at the end of the log was cut off; nothing in it was acknowledged, unless \
-             log.durability was an interval and the machine lost its power"
+            "what was written last is not whole and was cut off the end of the log: as far as the log says, the server \
+             ended before it was done and answered nobody for it, unless log.durability was an interval and the machine \
+             lost its power"
         );
     }
     if config.log.durability == Durability::Sync && !recovery.is_direct {

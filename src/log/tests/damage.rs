@@ -105,6 +105,50 @@ fn a_flip_in_the_last_batch_never_goes_unseen() {
 }
 
 #[test]
+fn after_a_clean_end_a_flip_in_the_last_record_is_refused() {
+    for durability in [Durability::Sync, Durability::Interval(Duration::from_secs(1))] {
+        let storage = SimStorage::new(1);
+        let config = LogConfig { durability, ..CONFIG };
+        let start = || {
+            let mut found = 0;
+            Log::recover(&storage, config, &mut |_, _| found += 1).map(|(log, _)| (log, found))
+        };
+        let (mut log, _) = start().unwrap();
+        assert!(!log.conclude(), "there is nothing to be named");
+        for i in 0..2 {
+            log.append(&[&[i; 700]]);
+            commit(&mut log);
+        }
+        log.request_sync();
+        commit(&mut log);
+        assert!(log.conclude());
+        commit(&mut log);
+        assert!(!log.conclude() && log.seal().is_none(), "one is enough");
+        drop(log);
+        let offset = 2 * LOG_BLOCK_BYTES as u64 + 500;
+        storage.flip(&file_name(1), offset, 1);
+        assert!(matches!(start(), Err(LogError::Damaged { .. })));
+        storage.flip(&file_name(1), offset, 1);
+        // The batch without a record says nothing that anybody would miss.
+        storage.flip(&file_name(1), 3 * LOG_BLOCK_BYTES as u64 + 40, 1);
+        let (mut log, found) = start().unwrap();
+        assert_eq!(found, 2);
+        log.append(&[b"next"]);
+        commit(&mut log);
+        assert_eq!(start().unwrap().1, 3);
+    }
+}
+
+#[test]
+fn a_segment_that_is_full_is_not_followed_by_another_only_to_conclude() {
+    let storage = SimStorage::new(1);
+    let (mut log, _, _) = open(&storage).unwrap();
+    log.append(&[&vec![1; CONFIG.record_bytes_max()]]);
+    commit(&mut log);
+    assert!(!log.conclude() && log.seal().is_none());
+}
+
+#[test]
 fn a_missing_foreign_truncated_or_newer_file_is_refused() {
     let base = SimStorage::new(1);
     let (mut log, records) = filled(&base, 30, 5000);
