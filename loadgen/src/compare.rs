@@ -5,12 +5,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::plot::bars::{Group, Panel, draw};
+use crate::report;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -199,15 +201,13 @@ pub(crate) fn readable(value: f64) -> String {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let text = fs::read_to_string(&args.runs).with_context(|| args.runs.display().to_string())?;
     let runs = Runs::parse(&text).with_context(|| args.runs.display().to_string())?;
-    for note in &args.note {
-        println!("{note}");
-    }
     let others = if runs.servers.len() > 1 {
         format!("Medians; in brackets {} over the column's.", runs.servers[0])
     } else {
         "Medians.".to_owned()
     };
-    print!("{others}\n\n{}", runs.tables());
+    let told = format!("{others}\n\n{}", runs.tables().trim_end());
+    report::print(&mut io::stdout().lock(), &[&args.note[..], &[told]].concat())?;
     let write = |path: &Path, text: String| {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     };

@@ -1,6 +1,7 @@
 //! What came of a run: printed for people, written as JSON for programs.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -131,9 +132,7 @@ impl Report {
     /// # Errors
     /// When the file cannot be written, or the run is a failure.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
-        for line in &self.lines {
-            println!("{line}");
-        }
+        print(&mut io::stdout().lock(), &self.lines)?;
         if let Some(path) = &self.json {
             let text = serde_json::to_string_pretty(&Value::from(self.fields))?;
             fs::write(path, text + "\n")
@@ -143,5 +142,43 @@ impl Report {
             bail!(why);
         }
         Ok(())
+    }
+}
+
+/// Prints lines. That the reader has seen enough (`| head`) is no failure: the run goes on, and its file is written.
+///
+/// # Errors
+/// Whatever else the system says.
+pub(crate) fn print(out: &mut impl Write, lines: &[String]) -> io::Result<()> {
+    match lines.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Closed(io::ErrorKind);
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_failure() {
+        let lines = ["one".to_owned(), "two".to_owned()];
+        print(&mut Closed(io::ErrorKind::BrokenPipe), &lines).unwrap();
+        print(&mut Closed(io::ErrorKind::StorageFull), &lines).unwrap_err();
+        let mut out = Vec::new();
+        print(&mut out, &lines).unwrap();
+        assert_eq!(out, b"one\ntwo\n");
     }
 }

@@ -42,14 +42,20 @@ const TCP_WMEM: &str = "net.ipv4.tcp_wmem";
 const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
 const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
 const MIGRATE_REQ: &str = "net.ipv4.tcp_migrate_req";
+const RESERVED_PORTS: &str = "net.ipv4.ip_local_reserved_ports";
 /// Negative, and so not read, in a network namespace that shares the table of the first one.
 const EHASH_ENTRIES: &str = "net.ipv4.tcp_ehash_entries";
+
+/// Where `serve` listens if not told otherwise: for clients and for operators.
+const OWN_PORTS: [u64; 2] = [7400, 7480];
 
 /// What a machine has.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
     /// Settings by their name, each the numbers in it. One that the system does not have is missing.
     pub sysctls: Vec<(&'static str, Vec<u64>)>,
+    /// The ports that no outgoing connection takes, as the kernel lists them: `80,7000-7010`.
+    pub reserved_ports: Option<String>,
     /// The limit on descriptors of a table.
     pub descriptors: Option<DescriptorLimit>,
     /// Threads may have tables of their own.
@@ -108,13 +114,16 @@ impl Machine {
     /// Asks the system.
     #[must_use]
     pub fn read() -> Self {
+        let text = |name: &str| fs::read_to_string(format!("{SETTINGS}/{}", name.replace('.', "/"))).ok();
         let numbers = |name: &str| {
-            let path = format!("{SETTINGS}/{}", name.replace('.', "/"));
-            let text = fs::read_to_string(path).ok()?;
-            text.split_ascii_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()
+            text(name)?
+                .split_ascii_whitespace()
+                .map(|number| number.parse().ok())
+                .collect::<Option<Vec<u64>>>()
         };
         Self {
             sysctls: SYSCTLS.iter().filter_map(|&name| Some((name, numbers(name)?))).collect(),
+            reserved_ports: text(RESERVED_PORTS).map(|ports| ports.trim().to_owned()),
             descriptors: Some(super::descriptor_limit()),
             has_private_tables: super::private_tables_work(),
             cores: super::cores() as u64,
@@ -174,6 +183,7 @@ pub fn examine(machine: &Machine, sessions: u64) -> Vec<Finding> {
     findings.extend(small_buffers(machine, TCP_WMEM, "memory of each socket that has something to send"));
     findings.extend(hash_table(machine, sessions));
     findings.extend(port_range(machine));
+    findings.extend(reserved_ports(machine));
     findings.extend(plan.map(|(plan, limit)| descriptor_finding(&plan, limit, descriptors)));
     findings.extend(machine.memory_available.map(|available| memory_finding(available, sessions)));
     findings
@@ -258,6 +268,31 @@ fn port_range(machine: &Machine) -> Option<Finding> {
         fix: if low <= LOWEST && high >= 65_535 { Fix::Nothing } else { Fix::Sysctl(need.clone()) },
         need,
         why: "outgoing connections of a load generator, for each of its addresses",
+        is_required: false,
+    })
+}
+
+/// An outgoing connection may take any port of the range, and a server that is started again could not listen there.
+fn reserved_ports(machine: &Machine) -> Option<Finding> {
+    let have = machine.reserved_ports.as_deref()?;
+    let is_reserved = |port: u64| {
+        have.split(',').any(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            first.parse().is_ok_and(|first| port >= first) && last.parse().is_ok_and(|last| port <= last)
+        })
+    };
+    let missing: Vec<String> =
+        OWN_PORTS.into_iter().filter(|&port| !is_reserved(port)).map(|port| port.to_string()).collect();
+    let is_listed = !have.is_empty();
+    let value = is_listed.then_some(have).into_iter().chain(missing.iter().map(String::as_str));
+    let value = value.collect::<Vec<_>>().join(",");
+    Some(Finding {
+        name: RESERVED_PORTS,
+        have: if is_listed { have.to_owned() } else { "none".to_owned() },
+        need: OWN_PORTS.map(|port| port.to_string()).join(","),
+        value: Some(value.clone()),
+        fix: if missing.is_empty() { Fix::Nothing } else { Fix::Sysctl(value) },
+        why: "ports that the server listens on, not to be taken by an outgoing connection",
         is_required: false,
     })
 }

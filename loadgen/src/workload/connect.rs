@@ -4,6 +4,7 @@
 //! them, watches over the run and adds up what came of it.
 
 use std::fs;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread;
@@ -23,7 +24,7 @@ use crate::fleet::{Identity, Share};
 use crate::options::{Target, parse_duration, parse_topic};
 use crate::plot::{Sample, Timeline};
 use crate::progress::Progress;
-use crate::report::{Delays, Report};
+use crate::report::{self, Delays, Report};
 use crate::server::{Memory, Process, ServerCpu};
 use crate::source::Sources;
 
@@ -171,7 +172,7 @@ impl Watch<'_> {
         let held_from = Duration::from_micros(self.clock.micros());
         self.live.enter(Stage::Holding);
         if !self.args.target.quiet {
-            println!("{} sessions are there", self.sessions());
+            report::print(&mut io::stdout().lock(), &[format!("{} sessions are there", self.sessions())])?;
         }
         let held_for = self.watch_hold(held_from);
         // A server that cannot be asked any more does not take the run's other figures with it.

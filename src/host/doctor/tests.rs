@@ -15,6 +15,7 @@ fn machine() -> Machine {
             (PORT_RANGE, vec![32_768, 60_999]),
             (EHASH_ENTRIES, vec![262_144]),
         ],
+        reserved_ports: None,
         descriptors: Some(DescriptorLimit { soft: 1024, hard: 524_288 }),
         has_private_tables: false,
         cores: 2,
@@ -32,6 +33,23 @@ fn unmet(machine: &Machine, sessions: u64) -> Vec<(&'static str, Fix)> {
 fn few_sessions_need_little() {
     let names: Vec<_> = unmet(&machine(), 1000).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, [SYN_BACKLOG, PORT_RANGE]);
+}
+
+#[test]
+fn the_servers_own_ports_are_kept_from_outgoing_connections() {
+    for (have, value) in [
+        ("", Some("7400,7480")),
+        ("80,7000-7410", Some("80,7000-7410,7480")),
+        ("7480", Some("7480,7400")),
+        ("7400,7480", None),
+        ("7000-8000", None),
+    ] {
+        let machine = Machine { reserved_ports: Some(have.to_owned()), ..machine() };
+        let found = unmet(&machine, 1000).into_iter().find(|found| found.0 == RESERVED_PORTS);
+        assert_eq!(found.map(|found| found.1), value.map(|value| Fix::Sysctl(value.to_owned())), "{have:?}");
+        let line = format!("\n{RESERVED_PORTS} = {}\n", value.unwrap_or(have));
+        assert!(sysctl_file(&machine, 1000).contains(&line), "{have:?}");
+    }
 }
 
 #[test]
@@ -138,8 +156,13 @@ fn the_files_in_sysctl_suffice_for_a_stock_machine() {
     ] {
         let mut machine = machine();
         machine.sysctls.push((CONNTRACK_MAX, vec![262_144]));
+        machine.reserved_ports = Some(String::new());
         for line in file.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (name, value) = line.split_once(" = ").unwrap();
+            if name == RESERVED_PORTS {
+                machine.reserved_ports = Some(value.to_owned());
+                continue;
+            }
             let value = value.split(' ').map(|number| number.parse().unwrap()).collect();
             let name = name.trim_start_matches('-');
             machine.sysctls.iter_mut().find(|(own, _)| *own == name).unwrap().1 = value;
