@@ -42,8 +42,8 @@ pub enum NameError {
     },
     /// The name leads into another placement group.
     #[error(
-        "the queue name {name:?} names a placement group; what is done crosses no shards, so a client has the queues of the \
-         group it came to: connect to the namespace NAMESPACE:{group} and leave \":{group}/\" away"
+        "the name {name:?} leads into a placement group; what is done crosses no shards, so a client has the queues and topics \
+         of the group it came to: connect to the namespace TENANT:{group} (--namespace) and leave \":{group}/\" away"
     )]
     OtherGroup {
         /// The name as given.
@@ -176,9 +176,13 @@ fn one_group(name: &str) -> Result<(), NameError> {
     })
 }
 
-/// A queue is of the group that its client came to.
-fn own_group(name: &str) -> Result<(), NameError> {
-    let other = name.strip_prefix(Namespace::GROUP).and_then(|name| name.split_once('/'));
+/// A queue or a topic, or a pattern of topics, is of the group that its client came to.
+///
+/// # Errors
+/// [`NameError::OtherGroup`].
+pub(crate) fn own_group(name: &str) -> Result<(), NameError> {
+    let place = name.strip_prefix(QueueName::TOPIC_PREFIX).unwrap_or(name);
+    let other = place.strip_prefix(Namespace::GROUP).and_then(|place| place.split_once('/'));
     other.map_or(Ok(()), |(group, _)| {
         Err(NameError::OtherGroup { name: name.to_owned(), group: group.to_owned() })
     })
@@ -346,8 +350,10 @@ mod tests {
 
     #[test]
     fn a_queue_of_another_group_is_refused_with_the_remedy() {
-        let error = QueueName::parse(":eu/orders").unwrap_err().to_string();
-        assert!(error.contains("connect to the namespace NAMESPACE:eu"), "{error}");
+        for name in [":eu/orders", "topic/:eu/orders.new"] {
+            let error = QueueName::parse(name).unwrap_err().to_string();
+            assert!(error.contains("connect to the namespace TENANT:eu"), "{error}");
+        }
         for name in ["orders", "app:orders", ":orders", "device/a:b/c"] {
             assert!(QueueName::parse(name).is_ok(), "{name}");
         }

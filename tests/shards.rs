@@ -101,12 +101,15 @@ fn what_would_cross_shards_is_refused_with_the_remedy() {
         &["work", "jobs", "--exec", "cat", "--max", "1", "--publish-to", ":eu/next"],
         &["dead", "redrive", "jobs", "--all", "--to", ":eu/jobs"],
         &["topic", "bind", "news", "--to", ":eu/jobs"],
+        &["topic", "bind", ":eu/orders.>", "--to", "jobs"],
+        &["publish", "topic/:eu/orders.new", "x"],
+        &["broadcast", ":eu/news", "x"],
     ] {
         let told = server.cli(arguments).fails();
-        assert!(told.contains("NAMESPACE:eu"), "{arguments:?}: {told}");
+        assert!(told.contains("TENANT:eu"), "{arguments:?}: {told}");
     }
     let posted = http::post(server.admin, "/api/v1/publish?queue=:eu/jobs", &[], b"x");
-    assert!(posted.status == 400 && posted.body.contains("NAMESPACE:eu"), "{posted:?}");
+    assert!(posted.status == 400 && posted.body.contains("TENANT:eu"), "{posted:?}");
     assert_eq!(server.stat("jobs", "ready"), 1, "nothing happened to what is there");
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Reach {
         global = true
     )]
     pub(super) admin: String,
-    /// The tenant: a-z, 0-9, '.', '_' and '-'.
+    /// The tenant: a-z, 0-9, '.', '_' and '-'. TENANT:GROUP for one of its placement groups.
     #[arg(long, value_name = "NAME", env = "RELAYMESH_NAMESPACE", default_value = "default", global = true)]
     pub(super) namespace: Namespace,
     /// What proves that you may; not needed on an open server.

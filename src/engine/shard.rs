@@ -262,13 +262,24 @@ impl Shard {
                 self.log.relocated(slice);
             }
             ChoreOutcome::NoSpace(error) => {
-                tracing::warn!(%error, "no new segment for the log: publishes are refused until one can be made");
+                // It is tried again and again.
+                if room == Room::Open {
+                    tracing::warn!(
+                        %error,
+                        "no new segment for the log: publishes are refused until one can be made, and acks go on as long as \
+                         the two reserved ones last"
+                    );
+                }
                 self.space_retry_at = Some(now.time + SPACE_RETRY);
             }
             ChoreOutcome::Failed(error) => return Err(error),
         }
         if self.log.room() != room {
-            self.metrics.disk_full.set(u64::from(self.log.room() == Room::Reserved));
+            let is_full = self.log.room() == Room::Reserved;
+            self.metrics.disk_full.set(u64::from(is_full));
+            if !is_full {
+                tracing::info!("the log has a new segment: publishes are taken again");
+            }
             self.turn(now, |brain, turn| brain.log_room_changed(turn));
         }
         self.publish_stats();

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use hashbrown::DefaultHashBuilder;
 use slab::Slab;
 
+use crate::ids::own_group;
 use crate::limits::TOPIC_TOKENS_MAX;
 
 /// What the names of system topics begin with.
@@ -32,6 +33,7 @@ pub(super) fn is_system(name: &str) -> bool {
 /// # Errors
 /// The text names the column, from 1, and what is wrong there.
 pub fn check(pattern: &str) -> Result<(), String> {
+    own_group(pattern).map_err(|other| format!("the pattern at column 1: {other}"))?;
     let mut column = 1;
     let tokens = pattern.split('.').count();
     for (at, token) in pattern.split('.').enumerate() {

@@ -70,7 +70,7 @@ pub(crate) struct Copy {
     pub(crate) priority: u8,
     /// Its ordering key; 0 for none.
     pub(crate) order: u8,
-    /// It expires before its delay is over.
+    /// It expires behind another one of its ordering key.
     pub(crate) expires: bool,
 }
 

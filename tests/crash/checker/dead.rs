@@ -29,7 +29,7 @@ pub(super) fn check(index: &Index<'_>, found: &mut Found) {
     }
 }
 
-/// Messages that expire before their delay is over.
+/// Messages that expire before their turn comes.
 fn expiring(index: &Index<'_>) -> BTreeSet<u64> {
     let copies = index.publishes.values().flat_map(|published| &published.publish.copies);
     let copied = copies.filter(|copy| copy.expires).filter_map(|c| index.copies.get(&(c.key, c.place)));

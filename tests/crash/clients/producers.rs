@@ -104,9 +104,15 @@ fn draft(keys: &mut impl FnMut() -> Key, random: &mut fastrand::Rng) -> Draft {
         }
         64..74 => one(STAGES[0], plain(key), key),
         74..77 => {
-            let expires = key.0 % 4 == 3;
-            let (delay_ms, ttl_ms) = if expires { (200, 30) } else { (0, 0) };
-            one(MORTAL, proto::Message { attempts_max: 2, delay_ms, ttl_ms, ..plain(key) }, key)
+            let mortal = |key| proto::Message { attempts_max: 2, ..plain(key) };
+            if key.0 % 4 < 3 {
+                return one(MORTAL, mortal(key), key);
+            }
+            // The second one's time is over while it is behind the first one's delay.
+            let (first, order_key) = (keys(), format!("mortal {}", key.0));
+            let ahead = proto::Message { delay_ms: 200, order_key: order_key.clone(), ..mortal(first) };
+            let behind = proto::Message { ttl_ms: 30, order_key, ..mortal(key) };
+            Draft::to_queue(MORTAL, vec![(first, ahead), (key, behind)])
         }
         77..82 => one(LEASED, plain(key), key),
         82..86 => one(HOARD, plain(key.large()), key.large()),
