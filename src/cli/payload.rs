@@ -10,6 +10,7 @@ use super::values::{
     parse_attribute, parse_duration, parse_lease, parse_text, parse_time, parse_ttl, refuse_repeated,
 };
 use crate::client::Message;
+use crate::config::units::show_size;
 use crate::limits;
 
 /// A message as the command line describes it.
@@ -168,8 +169,9 @@ impl Room {
         read.with_context(|| format!("cannot read the payload from {name}"))?;
         if payload.len() > self.bytes_max {
             bail!(
-                "the payload from {name} has more than {} bytes, the most that {} holds",
+                "the payload from {name} has more than {} bytes ({}), the most that {} holds",
                 self.bytes_max,
+                show_size(self.bytes_max as u64),
                 self.name
             );
         }
