@@ -91,10 +91,10 @@ impl World {
             return self.step_client(index);
         }
         if let Settlement::Extend { lease: more } = settlement {
-            if self.clients[index].session.settle(lease, settlement) {
-                let takes = self.random.u64(0..more.as_micros() as u64);
-                self.scheduler.after(takes, Event::Work { client: index, incarnation, lease, key });
-            }
+            // A lease that is known to be over is not extended, and the work goes on all the same.
+            self.clients[index].session.settle(lease, settlement);
+            let takes = self.random.u64(0..more.as_micros() as u64);
+            self.scheduler.after(takes, Event::Work { client: index, incarnation, lease, key });
         } else {
             self.ledger.settling(lease, &settlement);
             let is_taken = self.clients[index].session.settle(lease, settlement);
