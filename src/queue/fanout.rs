@@ -402,13 +402,13 @@ impl Brain {
         }
         let now = turn.now.time;
         let entered = self.may_enter_beside(queue, sums, beside, from == Asker::Parked, now);
-        let Err(met) = entered else { return Ok(Space::Fits(queue, None)) };
+        let Err(mut met) = entered else { return Ok(Space::Fits(queue, None)) };
         let when_full = self.queues.at(queue).rules(&self.config).when_full;
-        if when_full == WhenFull::DeadLetterOldest
-            && from != Asker::System
-            && let Some(doomed) = self.doomed(queue, sums, beside, now)
-        {
-            return Ok(Space::Fits(queue, Some(doomed)));
+        if when_full == WhenFull::DeadLetterOldest && from != Asker::System {
+            match self.doomed(queue, sums, beside, met, now) {
+                Ok(doomed) => return Ok(Space::Fits(queue, Some(doomed))),
+                Err(instead) => met = instead,
+            }
         }
         if may_miss {
             return Ok(Space::Misses(Some((queue, met))));

@@ -33,39 +33,38 @@ impl Brain {
         if self.queues.at(queue).rules(&self.config).when_full != WhenFull::DeadLetterOldest {
             return Err(met);
         }
-        let now = turn.now.time;
-        // No rate is made by a death.
-        self.publish_rate_met(queue, messages, 0, now).map_or(Ok(()), Err)?;
-        let doomed = self.doomed(queue, (messages, bytes), NOTHING, now).ok_or(met)?;
+        let doomed = self.doomed(queue, (messages, bytes), NOTHING, met, turn.now.time)?;
         self.let_die(queue, doomed, turn);
         Ok(())
     }
 
-    /// Whose death would make that room, if any would; nothing is changed.
+    /// Whose death would make that room; nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Brain::make_room`].
     pub(super) fn doomed(
         &mut self,
         queue: u32,
         (messages, bytes): (u64, u64),
         beside: (u64, u64),
+        met: Met,
         now: Time,
-    ) -> Option<Doomed> {
+    ) -> Result<Doomed, Met> {
         // No rate is made by a death.
-        if self.publish_rate_met(queue, messages, beside.0, now).is_some() {
-            return None;
-        }
-        let excess = self.excess(queue, messages, bytes, beside)?;
+        self.publish_rate_met(queue, messages, beside.0, now).map_or(Ok(()), Err)?;
+        let excess = self.excess(queue, messages, bytes, beside).ok_or(met)?;
         let mut heads: Vec<u32> = self.queues.at(queue).ready.heads().collect();
         let (mut victims, mut freed) = (Vec::new(), 0);
         while (victims.len() as u64) < excess.messages || freed < excess.bytes {
             // Each list begins with what is longest in it.
-            let oldest = heads.iter_mut().min_by_key(|head| self.waits_since(**head))?;
+            let oldest = heads.iter_mut().min_by_key(|head| self.waits_since(**head)).ok_or(met)?;
             let message = self.messages.at(*oldest);
             victims.push(*oldest);
             freed += u64::from(message.body_len);
             *oldest = message.next;
             heads.retain(|&head| head != NIL);
         }
-        Some(Doomed { limit: excess.limit, victims })
+        Ok(Doomed { limit: excess.limit, victims })
     }
 
     /// Since when a ready message waits; of the same time the one published first comes first.

@@ -416,6 +416,21 @@ fn a_publish_whose_filters_are_too_much_work_is_refused() {
 }
 
 #[test]
+fn a_publish_to_a_topic_that_only_a_rate_holds_up_is_told_so() {
+    let mut world = World::new();
+    world.set("a", &[("messages_max", "2"), ("publish_per_s", "2"), ("when_full", "dead_letter_oldest")]);
+    bind(&mut world, "t", "", "a");
+    let conn = world.attach("shop");
+    for payload in ["1", "2", "3"] {
+        publish(&mut world, conn, "t", payload, &[]);
+    }
+    let told: Vec<Answer> = answers(&world.commit()).into_iter().map(|(_, answer)| answer).collect();
+    // Of want of room it would be told QueueFull.
+    assert!(told.contains(&Err(RefusalCode::LimitReached)), "{told:?}");
+    assert_eq!(world.stats("a").dead, 0);
+}
+
+#[test]
 fn a_publish_to_a_topic_waits_for_its_queues_turn_in_the_namespace() {
     let mut world = World::new();
     let changes = vec![("messages_max".to_owned(), Some("2".to_owned()))];
