@@ -1,4 +1,4 @@
-//! A shard on its three threads.
+//! A shard on its threads.
 //!
 //! The brain's thread owns the shard. It sleeps until its bell rings or a deadline comes, and then does one turn:
 //! take what the committer and the housekeeper finished, apply the mail, fire timers, hand the committer the next
@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use super::Shard;
+use super::provider::Provider;
 use crate::clock::Clock;
 use crate::host::Block;
 use crate::log::{Batch, Chore, ChoreDone, LogError, Storage};
@@ -210,7 +211,6 @@ struct BrainThread {
     /// Short commits in a row during which none came.
     calm_commits: u32,
     housekeeper: Worker<Chore, ChoreDone>,
-    /// Touches memory for the first time, which takes longer than all else in a publish.
     provider: Worker<usize, io::Result<Block>>,
 }
 
@@ -239,11 +239,9 @@ impl BrainThread {
             Worker::spawn(format!("housekeeper-{number}"), bell.clone(), move |chore: Chore| {
                 chore.run(&*storage)
             })?;
-        let provider = Worker::spawn(format!("provider-{number}"), bell.clone(), |bytes| {
-            let mut block = Block::new(bytes)?;
-            block.touch();
-            Ok(block)
-        })?;
+        let mut provider = Provider::new(clock.clone());
+        let provider =
+            Worker::spawn(format!("provider-{number}"), bell.clone(), move |bytes| provider.provide(bytes))?;
         let outlet = |sender| LoopOutlet { sender, waiting: EffectBatch::default() };
         Ok(Self {
             shard,

@@ -153,7 +153,7 @@ impl Reader<'_> {
 
     /// Room for one piece behind all that may be left over of a segment. Only what is touched is ever resident.
     fn memory(&self) -> std::io::Result<Block> {
-        Block::new(self.segment_bytes as usize + PIECE_BYTES)
+        Block::large(self.segment_bytes as usize + PIECE_BYTES)
     }
 
     /// Checks the segment's own header, and whether its first batch is there.

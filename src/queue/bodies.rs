@@ -1,7 +1,7 @@
 //! Bodies of messages in memory, packed one behind the other into blocks.
 //!
 //! Memory that is touched for the first time is the dearest part of a publish, so bodies share large blocks, which
-//! the system can back with large pages, and a block whose bodies are all gone is filled again while it is warm. A
+//! another thread can touch before they are needed, and a block whose bodies are all gone is filled again while it is warm. A
 //! body here is only a copy of what the log has: when there is no room it is simply not kept, and a block that is
 //! held for few bodies can be given up whole.
 
@@ -55,6 +55,8 @@ pub(super) struct Bodies {
     open: usize,
     spare: Vec<Block>,
     block_bytes: usize,
+    /// The server is at work: see [`Bodies::at_work`].
+    is_at_work: bool,
     bytes_max: u64,
     held: u64,
     live: u64,
@@ -69,10 +71,16 @@ impl Bodies {
             open: usize::MAX,
             spare: Vec::new(),
             block_bytes,
+            is_at_work: false,
             bytes_max,
             held: 0,
             live: 0,
         }
+    }
+
+    /// The log has been read: from now on somebody waits, and no new block may hold them up for long.
+    pub(super) fn at_work(&mut self) {
+        self.is_at_work = true;
     }
 
     /// Bytes of all blocks.
@@ -189,7 +197,7 @@ impl Bodies {
                     return None;
                 }
                 // A system without memory to give is a reason to leave the body in the log, not to fail.
-                let memory = Block::new(bytes).ok()?;
+                let memory = if self.is_at_work { Block::new(bytes) } else { Block::large(bytes) }.ok()?;
                 self.held += bytes as u64;
                 memory
             }

@@ -154,6 +154,7 @@ impl Brain {
         self.line_up();
         self.sort_ready();
         self.is_started = true;
+        self.messages.bodies.at_work();
         self.sort_dead(turn.now.time);
         self.wheel.insert(turn.now.time + self.config.grace, Timer::StartGrace.key());
         self.is_grace_after_start = true;
