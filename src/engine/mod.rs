@@ -8,6 +8,7 @@
 mod config;
 mod provider;
 mod rewrite;
+mod rhythm;
 mod shard;
 #[cfg(test)]
 mod tests;

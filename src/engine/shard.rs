@@ -307,6 +307,12 @@ impl Shard {
         released
     }
 
+    /// Whether anything for `loop_id` waits for a commit.
+    #[must_use]
+    pub fn holds_for(&self, loop_id: LoopId) -> bool {
+        self.outbox.holds_for(loop_id)
+    }
+
     /// Segments that are still to be written anew.
     pub(super) fn left_to_rewrite(&self) -> u64 {
         self.log.left_to_rewrite()

@@ -2,8 +2,8 @@ mod heads;
 mod rewrite;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::*;
@@ -412,4 +412,53 @@ fn on_threads_a_failed_write_of_the_brains_own_thread_is_told_and_ends_the_shard
     assert!(!reason.is_empty());
     assert!(matches!(running.engine.stop(), Ended::Failed(_)));
     assert!(!std::iter::from_fn(|| running.effects.next_batch()).any(|batch| has_ack(&batch.effects)));
+}
+
+#[test]
+fn on_threads_a_calm_commit_is_announced_to_the_loop_that_waits_for_it() {
+    if crate::host::cores() == 1 {
+        return;
+    }
+    let (shard, started) = start(&SimStorage::new(1));
+    let lane: Arc<OnceLock<EffectReceiver>> = Arc::default();
+    let (tell, rung) = mpsc::channel();
+    let seen = Arc::clone(&lane);
+    let loop_bell = Bell::new(move || {
+        let is_announced = seen.get().is_some_and(|effects| effects.is_announced() && effects.is_empty());
+        tell.send(is_announced).unwrap();
+    });
+    let mut sender = None;
+    let engine = Engine::spawn(
+        shard,
+        Arc::new(SimStorage::new(1)),
+        Clock::starting_at(started.time),
+        Arc::new(ShardMetrics::default()),
+        |bell| {
+            let (mut senders, commands) = command_lanes(&[(LOOP, loop_bell.clone())], bell);
+            sender = senders.pop();
+            let (effects_sender, effects) = effect_lane(LOOP, loop_bell.clone());
+            lane.set(effects).unwrap();
+            EngineLanes { commands, effects: vec![effects_sender] }
+        },
+        |_| {},
+    )
+    .unwrap();
+    let (commands, effects) = (sender.unwrap(), lane.get().unwrap());
+    commands.send(attach()).unwrap();
+    let publish_and_await = |seq| {
+        loop_bell.about_to_sleep();
+        commands.send(publish(seq)).unwrap();
+        let is_announced = rung.recv_timeout(PATIENCE).unwrap();
+        while !effects.next_batch().is_some_and(|batch| has_ack(&batch.effects)) {
+            std::thread::yield_now();
+        }
+        is_announced
+    };
+    assert!(!publish_and_await(1), "nothing is known of how commits go");
+    // A busy machine may take its time for some of them.
+    assert!((2..1000).any(publish_and_await));
+    while effects.is_announced() {
+        std::thread::yield_now();
+    }
+    engine.stop();
 }

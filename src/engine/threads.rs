@@ -5,7 +5,10 @@
 //! batch, let effects go. Commits need no timer: whatever arrived while one batch was being written is the next, and what a
 //! loop has announced and is still decoding joins it. Where nothing arrives meanwhile, commit after commit, because all
 //! who publish wait for their answers, there is nothing to do beside the writing, and the brain's thread does that itself.
+//! It lets the loops wake up while the disk flushes, and is itself still awake when those who were answered come back: to be
+//! woken takes an idle core half as long as a commit.
 
+use std::hint;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,19 +19,15 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use super::Shard;
 use super::provider::Provider;
+use super::rhythm::Rhythm;
 use crate::clock::Clock;
-use crate::host::Block;
+use crate::host::{self, Block};
 use crate::log::{Batch, Chore, ChoreDone, LogError, Storage};
 use crate::mail::{Bell, CommandReceiver, EffectBatch, EffectSender};
 use crate::telemetry::ShardMetrics;
 
 /// Batches of commands applied in one turn before effects are let go.
 const BATCHES_PER_TURN_MAX: usize = 64;
-
-/// After so many short commits during which no mail came, the brain's thread writes the next one itself.
-const CALM_COMMITS_MIN: u32 = 4;
-/// What counts as short, in microseconds: nothing else is done while the brain's thread writes.
-const CALM_COMMIT_US_MAX: u64 = 1000;
 
 /// How long a commit waits for mail that was announced, and the brain's thread for it awake, in microseconds: about as long as
 /// the commit itself takes. To go without it would make two commits of one, where everybody waits for both.
@@ -202,14 +201,11 @@ struct BrainThread {
     bell: Bell,
     stop: Arc<AtomicBool>,
     committer: Worker<Batch, Written>,
-    /// When the batch being written was handed over, in microseconds.
-    commit_started_us: u64,
     /// Until when mail that was announced is waited for, in microseconds; set while that is so.
     announced_until_us: Option<u64>,
-    /// Mail came while it was being written.
-    has_come: bool,
-    /// Short commits in a row during which none came.
-    calm_commits: u32,
+    rhythm: Rhythm,
+    /// While this thread waits awake, there is another core for those it waits for.
+    may_wait_awake: bool,
     housekeeper: Worker<Chore, ChoreDone>,
     provider: Worker<usize, io::Result<Block>>,
 }
@@ -242,6 +238,8 @@ impl BrainThread {
         let mut provider = Provider::new(clock.clone());
         let provider =
             Worker::spawn(format!("provider-{number}"), bell.clone(), move |bytes| provider.provide(bytes))?;
+        // One of the lanes is the operator's.
+        let may_wait_awake = host::cores() > 1 && lanes.effects.len() <= host::cores() + 1;
         let outlet = |sender| LoopOutlet { sender, waiting: EffectBatch::default() };
         Ok(Self {
             shard,
@@ -252,10 +250,9 @@ impl BrainThread {
             bell,
             stop,
             committer,
-            commit_started_us: 0,
             announced_until_us: None,
-            has_come: false,
-            calm_commits: 0,
+            rhythm: Rhythm::default(),
+            may_wait_awake,
             housekeeper,
             provider,
         })
@@ -283,7 +280,9 @@ impl BrainThread {
                     continue;
                 }
             }
-            self.sleep();
+            if !self.await_return() {
+                self.sleep();
+            }
         }
     }
 
@@ -314,12 +313,10 @@ impl BrainThread {
             self.shard.batch_failed(batch);
             return Err(error);
         }
-        let took_us = self.clock.micros() - self.commit_started_us;
+        let took_us = self.rhythm.commit_done(self.clock.micros());
         let latency =
             if batch.is_sync() { &self.metrics.sync_latency_us } else { &self.metrics.commit_latency_us };
         latency.record(took_us);
-        let is_calm = !self.has_come && took_us < CALM_COMMIT_US_MAX;
-        self.calm_commits = if is_calm { self.calm_commits.saturating_add(1) } else { 0 };
         self.shard.batch_done(self.clock.now(), batch);
         Ok(())
     }
@@ -330,7 +327,7 @@ impl BrainThread {
                 return applied > 0;
             }
             let Some((_, mut batch)) = self.commands.next_batch() else { return applied > 0 };
-            self.has_come = true;
+            self.rhythm.mail_came(self.clock.micros());
             self.shard.apply(self.clock.now(), &mut batch);
         }
         true
@@ -356,17 +353,18 @@ impl BrainThread {
                 self.metrics.commit_bytes.record(batch.bytes() as u64);
                 self.metrics.log_written_bytes.add(batch.bytes() as u64);
             }
-            self.commit_started_us = self.clock.micros();
-            self.has_come = false;
-            if self.calm_commits < CALM_COMMITS_MIN || batch.is_sync() {
-                self.committer.give(batch);
-            } else {
+            self.rhythm.commit_began(self.clock.micros());
+            if self.rhythm.is_calm() && !batch.is_sync() {
                 // Everybody waits for this commit: to hand it to another thread and be woken again would only make it longer.
                 self.send_effects();
-                let result = batch.write();
-                self.has_come = !self.commands.is_empty();
+                let result = batch.write_telling(&mut || self.announce_effects());
+                if !self.commands.is_empty() {
+                    self.rhythm.mail_came(self.clock.micros());
+                }
                 self.commit_done(Written { batch, result })?;
                 is_written = true;
+            } else {
+                self.committer.give(batch);
             }
         }
         if !self.housekeeper.busy
@@ -382,6 +380,14 @@ impl BrainThread {
         Ok(is_written)
     }
 
+    /// Wakes the loops for what waits for the commit under way.
+    fn announce_effects(&self) {
+        let waiting = |outlet: &&LoopOutlet| self.shard.holds_for(outlet.sender.loop_id());
+        if self.may_wait_awake {
+            self.loops.iter().filter(waiting).for_each(|outlet| outlet.sender.announce());
+        }
+    }
+
     fn send_effects(&mut self) {
         for outlet in &mut self.loops {
             // While a lane is full its effects stay in the outbox, which bounds them.
@@ -395,6 +401,7 @@ impl BrainThread {
             {
                 outlet.waiting = full.0;
             }
+            outlet.sender.announced_all();
         }
     }
 
@@ -431,11 +438,32 @@ impl BrainThread {
         false
     }
 
-    fn sleep(&mut self) {
-        self.bell.about_to_sleep();
+    /// Waits, awake, for those who were just answered, as long as they are likely to come back at once. Returns whether there
+    /// is something to do.
+    fn await_return(&mut self) -> bool {
+        let Some(until_us) = self.rhythm.return_until_us().filter(|_| self.may_wait_awake) else {
+            return false;
+        };
+        while self.clock.micros() < until_us {
+            if self.has_news() || self.commands.is_announced() {
+                return true;
+            }
+            // Not by yielding the core: a thread of the background that took it would keep it for a millisecond.
+            hint::spin_loop();
+        }
+        self.rhythm.nobody_returned();
+        false
+    }
+
+    fn has_news(&self) -> bool {
         let mail = !self.commands.is_empty() && !self.shard.is_congested();
         let finished = !self.committer.done.is_empty() || !self.housekeeper.done.is_empty();
-        if mail || finished || self.stop.load(Ordering::Acquire) && self.is_done() {
+        mail || finished || self.stop.load(Ordering::Acquire) && self.is_done()
+    }
+
+    fn sleep(&mut self) {
+        self.bell.about_to_sleep();
+        if self.has_news() {
             self.bell.awake();
             return;
         }

@@ -41,6 +41,13 @@ impl DiskState {
     }
 }
 
+/// Whether what is written to the disk of `path` is durable only after a second step, the flushing of the disk's own cache.
+/// Not so where the disk has no cache that can be lost, or can write past it in one step, or the system does not tell.
+#[must_use]
+pub fn disk_flushes(path: &Path) -> bool {
+    super::platform::disk_flushes(path)
+}
+
 /// The room of the file system that `path` is on; `None` where the system does not tell. May wait for that file system.
 #[must_use]
 pub fn disk_space(path: &Path) -> Option<DiskSpace> {

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
@@ -72,6 +74,22 @@ fn block_signals() -> io::Result<()> {
         libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), std::ptr::null_mut())
     };
     if refused == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(refused)) }
+}
+
+pub(super) fn disk_flushes(path: &Path) -> bool {
+    let Ok(device) = fs::metadata(path).map(|found| found.dev()) else { return false };
+    let device = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    // A part of a disk has no queue: that of the disk is one above.
+    ["queue", "../queue"]
+        .iter()
+        .find_map(|queue| queue_flushes(&Path::new(&device).join(queue)))
+        .unwrap_or(false)
+}
+
+/// As [`disk_flushes`], of what the system tells of a disk's queue in this directory; `None` when there is nothing.
+pub(super) fn queue_flushes(queue: &Path) -> Option<bool> {
+    let says = |name: &str, what: &str| Some(fs::read_to_string(queue.join(name)).ok()?.trim() == what);
+    Some(says("write_cache", "write back")? && !says("fua", "1")?)
 }
 
 pub(super) fn resident_bytes() -> Option<u64> {

@@ -24,7 +24,7 @@ mod tables;
 mod tests;
 
 pub use block::Block;
-pub use disk::{DiskSpace, DiskState, disk_space};
+pub use disk::{DiskSpace, DiskState, disk_flushes, disk_space};
 pub use kernel::kernel_bytes;
 pub use tables::{TableNeeds, TablePlan, Tables, own_descriptor_table, private_tables_work};
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::path::Path;
 
 pub(super) fn open_descriptors() -> Option<u64> {
     Some(std::fs::read_dir("/dev/fd").ok()?.count() as u64)
@@ -26,6 +27,10 @@ pub(super) fn own_descriptor_table(_keep: RawFd) -> io::Result<()> {
 
 pub(super) fn resident_bytes() -> Option<u64> {
     None
+}
+
+pub(super) fn disk_flushes(_path: &Path) -> bool {
+    false
 }
 
 pub(super) fn large_pages_only_where_asked() -> bool {

@@ -46,3 +46,20 @@ fn a_thread_can_be_pinned() {
         .unwrap();
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_flushes_that_has_a_cache_and_cannot_write_past_it() {
+    let queue = tempfile::tempdir().unwrap();
+    let flushes = |write_cache: &str, fua: &str| {
+        std::fs::write(queue.path().join("write_cache"), write_cache).unwrap();
+        std::fs::write(queue.path().join("fua"), fua).unwrap();
+        platform::queue_flushes(queue.path())
+    };
+    assert_eq!(flushes("write back\n", "0\n"), Some(true));
+    assert_eq!(flushes("write back\n", "1\n"), Some(false));
+    assert_eq!(flushes("write through\n", "0\n"), Some(false));
+    assert_eq!(platform::queue_flushes(&queue.path().join("none")), None);
+    assert!(!disk_flushes(std::path::Path::new("/proc")), "no disk");
+    assert!(!disk_flushes(&queue.path().join("none")));
+}

@@ -42,9 +42,18 @@ impl Batch {
     /// # Errors
     /// [`LogError::Io`]: the process must stop. A sync that failed is not tried again: nobody knows what it left out.
     pub fn write(&self) -> Result<(), LogError> {
+        self.write_telling(&mut || {})
+    }
+
+    /// As [`Batch::write`]; `written` is called when it will be durable in about as long as a thread takes to wake up, where
+    /// the disk lets that be known.
+    ///
+    /// # Errors
+    /// As [`Batch::write`].
+    pub fn write_telling(&self, written: &mut dyn FnMut()) -> Result<(), LogError> {
         let (what, result) = match self.how {
             How::WriteDurably => {
-                ("writing a batch", self.file.write_durable(self.offset, self.bytes.as_slice()))
+                ("writing a batch", self.file.write_durable(self.offset, self.bytes.as_slice(), written))
             }
             How::Write => ("writing a batch", self.file.write(self.offset, self.bytes.as_slice())),
             How::Sync => ("syncing", self.file.sync()),

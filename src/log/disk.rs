@@ -11,6 +11,7 @@ use rustix::io::ReadWriteFlags;
 
 use super::storage::{Entry, Storage, StorageFile};
 use super::{Durability, LogError};
+use crate::host;
 use crate::limits::LOG_BLOCK_BYTES;
 
 /// What is made here is this user's alone.
@@ -67,6 +68,8 @@ impl DirectoryLock {
 pub struct DiskStorage {
     directory: PathBuf,
     is_direct: bool,
+    /// See [`host::disk_flushes`].
+    disk_flushes: bool,
     /// Files are only read.
     is_read_only: bool,
     /// None where nobody can write.
@@ -90,7 +93,8 @@ impl DiskStorage {
         sync(data_directory).map_err(failed("syncing the data directory"))?;
         let is_direct = durability == Durability::Sync
             && probe_direct(data_directory).map_err(failed("trying direct writes"))?;
-        Ok(Self { directory, is_direct, is_read_only: false, _lock: Some(lock) })
+        let disk_flushes = host::disk_flushes(&directory);
+        Ok(Self { directory, is_direct, disk_flushes, is_read_only: false, _lock: Some(lock) })
     }
 
     /// Locks a data directory that has a log, to look at it: files are opened to be read only, and nothing is made. A file
@@ -114,7 +118,7 @@ impl DiskStorage {
             }
             lock => lock?,
         };
-        Ok(Self { directory, is_direct: false, is_read_only: true, _lock: lock })
+        Ok(Self { directory, is_direct: false, disk_flushes: false, is_read_only: true, _lock: lock })
     }
 
     /// Where the segments are.
@@ -134,7 +138,7 @@ impl DiskStorage {
     }
 
     fn file(&self, file: File) -> Arc<dyn StorageFile> {
-        Arc::new(DiskFile { file, is_direct: self.is_direct })
+        Arc::new(DiskFile { file, is_direct: self.is_direct, disk_flushes: self.disk_flushes })
     }
 }
 
@@ -223,6 +227,25 @@ impl Storage for DiskStorage {
 struct DiskFile {
     file: File,
     is_direct: bool,
+    disk_flushes: bool,
+}
+
+impl DiskFile {
+    /// Writes around the page cache.
+    fn write_direct(&self, offset: u64, bytes: &[u8], flags: ReadWriteFlags) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let part = [IoSlice::new(&bytes[done..])];
+            match rustix::io::pwritev2(&self.file, &part, offset + done as u64, flags) {
+                Ok(written) if written > 0 && written.is_multiple_of(LOG_BLOCK_BYTES) => done += written,
+                Ok(written) if done + written == bytes.len() => done += written,
+                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl StorageFile for DiskFile {
@@ -234,28 +257,46 @@ impl StorageFile for DiskFile {
         self.file.write_all_at(bytes, offset)
     }
 
-    fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_durable(&self, offset: u64, bytes: &[u8], written: &mut dyn FnMut()) -> io::Result<()> {
         if !self.is_direct {
             self.file.write_all_at(bytes, offset)?;
             return self.file.sync_data();
         }
-        let mut done = 0;
-        while done < bytes.len() {
+        if !self.disk_flushes {
             // Per write, because what a synced write needs of the file's times is less than O_SYNC would write.
-            let part = [IoSlice::new(&bytes[done..])];
-            match rustix::io::pwritev2(&self.file, &part, offset + done as u64, ReadWriteFlags::DSYNC) {
-                Ok(written) if written > 0 && written.is_multiple_of(LOG_BLOCK_BYTES) => done += written,
-                Ok(written) if done + written == bytes.len() => done += written,
-                Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            return self.write_direct(offset, bytes, ReadWriteFlags::DSYNC);
         }
-        Ok(())
+        // What the system would do for that flag on such a disk, one after the other.
+        self.write_direct(offset, bytes, ReadWriteFlags::empty())?;
+        written();
+        self.file.sync_data()
     }
 
     fn sync(&self) -> io::Result<()> {
         // A file's length and place count as data where they are needed to read it again; its times do not.
         self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_durable_write_takes_two_steps_where_the_disk_flushes() {
+        let home = tempfile::tempdir().unwrap();
+        let mut storage = DiskStorage::open(home.path(), Durability::Sync).unwrap();
+        let mut bytes = crate::log::AlignedBuffer::with_capacity(LOG_BLOCK_BYTES);
+        bytes.resize(LOG_BLOCK_BYTES);
+        for (flushes, steps) in [(false, 0), (true, 1)] {
+            storage.disk_flushes = flushes;
+            bytes.as_mut_slice().fill(7 + u8::from(flushes));
+            let file = storage.create("000000000001.seg", 2 * LOG_BLOCK_BYTES as u64).unwrap();
+            let mut told = 0;
+            file.write_durable(LOG_BLOCK_BYTES as u64, bytes.as_slice(), &mut || told += 1).unwrap();
+            assert_eq!(told, if storage.is_direct { steps } else { 0 });
+            let found = fs::read(home.path().join("log/000000000001.seg")).unwrap();
+            assert_eq!(&found[LOG_BLOCK_BYTES..], bytes.as_slice());
+        }
     }
 }

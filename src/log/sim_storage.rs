@@ -330,8 +330,10 @@ impl StorageFile for SimFile {
         self.storage.state().write(self.id, offset, bytes, false)
     }
 
-    fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.storage.state().write(self.id, offset, bytes, true)
+    fn write_durable(&self, offset: u64, bytes: &[u8], written: &mut dyn FnMut()) -> io::Result<()> {
+        self.storage.state().write(self.id, offset, bytes, true)?;
+        written();
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

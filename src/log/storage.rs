@@ -61,11 +61,12 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// Whatever the system says; `StorageFull` when there is no space.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Writes into blocks that were written before; durable on return.
+    /// Writes into blocks that were written before; durable on return. `written` is called when the bytes are on the disk
+    /// and only its cache is still to be flushed, where that is a step of its own.
     ///
     /// # Errors
     /// Whatever the system says; afterwards nothing is known of the blocks.
-    fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write_durable(&self, offset: u64, bytes: &[u8], written: &mut dyn FnMut()) -> io::Result<()>;
     /// Makes all writes durable.
     ///
     /// # Errors

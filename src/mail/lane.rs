@@ -13,12 +13,34 @@ use crate::mail::{Bell, CommandBatch, EffectBatch};
 #[derive(Debug)]
 pub struct LaneFull<T>(pub T);
 
+/// What one end of a lane says ahead of what it sends, so that the other end wakes up meanwhile.
+#[derive(Debug, Clone, Default)]
+struct Announcement(Arc<AtomicBool>);
+
+impl Announcement {
+    fn make(&self, bell: &Bell) {
+        self.0.store(true, Ordering::Relaxed);
+        bell.ring();
+    }
+
+    /// All that was announced was sent: who sees this finds that.
+    fn fulfil(&self) {
+        if self.0.load(Ordering::Relaxed) {
+            self.0.store(false, Ordering::Release);
+        }
+    }
+
+    fn is_made(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// A loop's end of its lane to a shard.
 #[derive(Debug)]
 pub struct CommandSender {
     batches: Sender<CommandBatch>,
     bell: Bell,
-    announced: Arc<AtomicBool>,
+    announced: Announcement,
 }
 
 /// A shard's end of the lanes of all loops, drained in turn.
@@ -34,8 +56,7 @@ struct CommandLane {
     batches: Receiver<CommandBatch>,
     /// Rung when a full lane takes batches again.
     sender_bell: Bell,
-    /// A batch is about to come.
-    announced: Arc<AtomicBool>,
+    announced: Announcement,
 }
 
 /// A shard's end of its lane to a loop.
@@ -44,12 +65,14 @@ pub struct EffectSender {
     loop_id: LoopId,
     batches: Sender<EffectBatch>,
     bell: Bell,
+    announced: Announcement,
 }
 
 /// A loop's end of a shard's lane to it.
 #[derive(Debug)]
 pub struct EffectReceiver {
     batches: Receiver<EffectBatch>,
+    announced: Announcement,
 }
 
 /// A lane from each of `loops` to one shard that `bell` wakes. A loop's own bell tells it that its lane, once
@@ -60,9 +83,8 @@ pub fn command_lanes(loops: &[(LoopId, Bell)], bell: &Bell) -> (Vec<CommandSende
         .iter()
         .map(|(loop_id, sender_bell)| {
             let (sender, batches) = bounded(COMMAND_LANE_BATCHES);
-            let (sender_bell, announced) = (sender_bell.clone(), Arc::new(AtomicBool::new(false)));
-            let sender =
-                CommandSender { batches: sender, bell: bell.clone(), announced: Arc::clone(&announced) };
+            let (sender_bell, announced) = (sender_bell.clone(), Announcement::default());
+            let sender = CommandSender { batches: sender, bell: bell.clone(), announced: announced.clone() };
             (sender, CommandLane { loop_id: *loop_id, batches, sender_bell, announced })
         })
         .unzip();
@@ -73,7 +95,9 @@ pub fn command_lanes(loops: &[(LoopId, Bell)], bell: &Bell) -> (Vec<CommandSende
 #[must_use]
 pub fn effect_lane(loop_id: LoopId, bell: Bell) -> (EffectSender, EffectReceiver) {
     let (batches, received) = bounded(EFFECT_LANE_BATCHES);
-    (EffectSender { loop_id, batches, bell }, EffectReceiver { batches: received })
+    let announced = Announcement::default();
+    let sender = EffectSender { loop_id, batches, bell, announced: announced.clone() };
+    (sender, EffectReceiver { batches: received, announced })
 }
 
 impl CommandSender {
@@ -94,16 +118,12 @@ impl CommandSender {
     /// Says that batches come within microseconds, until [`CommandSender::announced_all`]: a shard that sleeps wakes up while
     /// they are still being gathered.
     pub fn announce(&self) {
-        self.announced.store(true, Ordering::Relaxed);
-        self.bell.ring();
+        self.announced.make(&self.bell);
     }
 
     /// All that was announced was sent.
     pub fn announced_all(&self) {
-        // After what was sent: a shard that sees this finds that.
-        if self.announced.load(Ordering::Relaxed) {
-            self.announced.store(false, Ordering::Release);
-        }
+        self.announced.fulfil();
     }
 
     /// Batches on their way, for the metrics.
@@ -140,7 +160,7 @@ impl CommandReceiver {
     /// Whether a loop has announced more than it has sent. After a no, all of it is in the lanes.
     #[must_use]
     pub fn is_announced(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.announced.load(Ordering::Acquire))
+        self.lanes.iter().any(|lane| lane.announced.is_made())
     }
 }
 
@@ -165,6 +185,17 @@ impl EffectSender {
         }
     }
 
+    /// Says that effects come as soon as a commit is flushed, until [`EffectSender::announced_all`]: a loop that sleeps
+    /// wakes up meanwhile.
+    pub fn announce(&self) {
+        self.announced.make(&self.bell);
+    }
+
+    /// All that was announced was sent.
+    pub fn announced_all(&self) {
+        self.announced.fulfil();
+    }
+
     /// Batches on their way, for the metrics.
     #[must_use]
     pub fn depth(&self) -> usize {
@@ -173,6 +204,12 @@ impl EffectSender {
 }
 
 impl EffectReceiver {
+    /// Whether the shard has announced more than it has sent. After a no, all of it is in the lane.
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.announced.is_made()
+    }
+
     /// The next batch, or `None` when there is none now.
     #[must_use]
     pub fn next_batch(&self) -> Option<EffectBatch> {

@@ -95,6 +95,24 @@ fn what_is_announced_wakes_its_shard_and_is_expected_until_all_of_it_was_sent() 
 }
 
 #[test]
+fn effects_that_are_announced_wake_their_loop_and_are_expected_until_they_were_sent() {
+    let (loop_bell, rung) = counting_bell();
+    let (sender, receiver) = effect_lane(LoopId(0), loop_bell.clone());
+    sender.announced_all();
+    assert!(!receiver.is_announced());
+    loop_bell.about_to_sleep();
+    sender.announce();
+    assert_eq!(rung.load(Ordering::Relaxed), 1);
+    assert!(receiver.is_announced() && receiver.is_empty());
+    loop_bell.awake();
+    sender.send(EffectBatch::default()).unwrap();
+    assert!(receiver.is_announced(), "there may be more");
+    sender.announced_all();
+    assert!(!receiver.is_announced() && !receiver.is_empty());
+    assert_eq!(rung.load(Ordering::Relaxed), 1, "it was awake");
+}
+
+#[test]
 fn a_full_lane_hands_the_batch_back_and_rings_when_it_takes_more() {
     let (shard_bell, _) = counting_bell();
     let (loop_bell, rung) = counting_bell();

@@ -72,6 +72,16 @@ impl Outbox {
         (!released.is_empty()).then_some(released)
     }
 
+    /// Whether anything for `loop_id` waits for a commit.
+    #[must_use]
+    pub fn holds_for(&self, loop_id: LoopId) -> bool {
+        let lane = match loop_id {
+            LoopId::OPERATOR => Some(&self.operator),
+            LoopId(number) => self.loops.get(usize::from(number)),
+        };
+        lane.is_some_and(|lane| !lane.waiting.is_empty())
+    }
+
     /// Whether so many bodies wait for `loop_id` that nothing more should be delivered to it. Bounds what the
     /// deliveries to a consumer with much credit cost, whether or not it reads them.
     #[inline]

@@ -215,7 +215,7 @@ impl<B: LoopBrain> EventLoop<B> {
             // core go first: a turn then deals with what has gathered meanwhile.
             thread::yield_now();
         }
-        let timeout = if self.has_work() {
+        let timeout = if self.has_work() || self.lanes.expects_news(&self.clock) {
             Some(Duration::ZERO)
         } else {
             self.bell.about_to_sleep();

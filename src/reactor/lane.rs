@@ -5,7 +5,7 @@
 //! [`Lanes::send`] got rid of it.
 
 use super::brain::LoopBrain;
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 use crate::gateway::SlotKey;
 use crate::limits;
 use crate::mail::{CommandBatch, CommandSender, EffectBatch, EffectReceiver};
@@ -16,6 +16,8 @@ const ANNOUNCED_BYTES_MIN: usize = 1024;
 /// and no less than this. Where one part ends and the next begins, a frame is copied.
 const PART_BYTES_MIN: usize = 8 * 1024;
 const PARTS: usize = 8;
+/// How long effects that were announced are waited for awake, in microseconds: a disk flushes its cache in 40 to 80.
+const ANNOUNCED_WAIT_US: u64 = 100;
 
 /// The lanes between one loop and one shard.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Lanes {
     lanes: Box<[Lane]>,
     /// Whose effects are taken next.
     next: usize,
+    /// Until when effects that were announced are waited for awake, in microseconds; set while they are announced.
+    announced_until_us: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -43,7 +47,11 @@ struct Lane {
 impl Lanes {
     /// One for each shard, in their order.
     pub(super) fn new(lanes: Vec<ShardLane>) -> Self {
-        Self { lanes: lanes.into_iter().map(|ends| Lane { ends, kept: None }).collect(), next: 0 }
+        Self {
+            lanes: lanes.into_iter().map(|ends| Lane { ends, kept: None }).collect(),
+            next: 0,
+            announced_until_us: None,
+        }
     }
 
     /// Sends each shard what was kept for it and then what is `gathered`, as far as its lane takes it. A batch is left empty,
@@ -83,6 +91,16 @@ impl Lanes {
     /// Whether there is something to do now: effects have come, or a batch is kept and its lane has room.
     pub(super) fn has_news(&self) -> bool {
         self.lanes.iter().any(Lane::has_news)
+    }
+
+    /// Whether effects come so soon that to fall asleep and be woken would take longer.
+    pub(super) fn expects_news(&mut self, clock: &Clock) -> bool {
+        if !self.lanes.iter().any(|lane| lane.ends.effects.is_announced()) {
+            self.announced_until_us = None;
+            return false;
+        }
+        let now_us = clock.micros();
+        now_us < *self.announced_until_us.get_or_insert(now_us + ANNOUNCED_WAIT_US)
     }
 
     /// The next batch of effects, taking the shards round robin.
@@ -143,5 +161,45 @@ fn with_room_of(batch: &CommandBatch) -> CommandBatch {
         messages: Vec::with_capacity(batch.messages.len()),
         leases: Vec::with_capacity(batch.leases.len()),
         bodies: Vec::with_capacity(batch.bodies.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::LoopId;
+    use crate::mail::{Bell, EffectSender, command_lanes, effect_lane};
+
+    fn lanes() -> (Lanes, EffectSender) {
+        let bell = Bell::new(|| {});
+        let (mut senders, _) = command_lanes(&[(LoopId(0), bell.clone())], &bell);
+        let (sender, effects) = effect_lane(LoopId(0), bell);
+        (Lanes::new(vec![ShardLane { commands: senders.remove(0), effects }]), sender)
+    }
+
+    #[test]
+    fn what_is_announced_is_expected_for_a_while() {
+        let clock = Clock::starting_at(Time(0));
+        let (mut lanes, sender) = lanes();
+        assert!(!lanes.expects_news(&clock));
+        for _ in 0..2 {
+            sender.announce();
+            let began_us = clock.micros();
+            while lanes.expects_news(&clock) {}
+            assert!(clock.micros() >= began_us + ANNOUNCED_WAIT_US);
+            assert!(!lanes.expects_news(&clock), "still announced, and not waited for once more");
+            sender.announced_all();
+            assert!(!lanes.expects_news(&clock));
+        }
+    }
+
+    #[test]
+    fn what_was_announced_and_sent_is_expected_no_longer() {
+        let clock = Clock::starting_at(Time(0));
+        let (mut lanes, sender) = lanes();
+        sender.announce();
+        sender.send(EffectBatch::default()).unwrap();
+        sender.announced_all();
+        assert!(!lanes.expects_news(&clock) && lanes.has_news());
     }
 }

@@ -1,7 +1,7 @@
 /* Errors of the disk, put between the server and the kernel. Loaded with LD_PRELOAD.
  *
- * FAULT_DSYNC_FROM=BYTES   a synchronous write (pwritev2 with RWF_DSYNC) at that offset of a file or beyond fails with EIO.
- *                          The server makes that call without libc, so that the kernel is told to refuse it.
+ * FAULT_BATCH_FROM=BYTES   the write of a batch (pwritev2) at that offset of a file or beyond fails with EIO. The server makes
+ *                          that call without libc, so that the kernel is told to refuse it.
  * FAULT_SYNC_ONCE=FILE     when that file is there, the next fdatasync of a file whose name ends with FAULT_SYNC_OF fails
  *                          with EIO, once: the file goes, and the next sync succeeds.
  */
@@ -17,10 +17,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define RWF_DSYNC_BIT 2
-
-__attribute__((constructor)) static void refuse_synchronous_writes(void) {
-    const char *from = getenv("FAULT_DSYNC_FROM");
+__attribute__((constructor)) static void refuse_batches(void) {
+    const char *from = getenv("FAULT_BATCH_FROM");
     if (from == NULL) {
         return;
     }
@@ -28,9 +26,7 @@ __attribute__((constructor)) static void refuse_synchronous_writes(void) {
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
     struct sock_filter filter[] = {
         LOAD(nr),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pwritev2, 0, 4),
-        LOAD(args[5]),
-        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, RWF_DSYNC_BIT, 0, 2),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pwritev2, 0, 2),
         LOAD(args[3]),
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (unsigned)atoi(from), 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),

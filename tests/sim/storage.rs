@@ -169,7 +169,7 @@ impl LyingFile {
         while late.len() > writes
             && let Some((file, offset, bytes)) = late.pop_front()
         {
-            file.write_durable(offset, &bytes)?;
+            file.write_durable(offset, &bytes, &mut || {})?;
         }
         Ok(())
     }
@@ -185,7 +185,7 @@ impl StorageFile for LyingFile {
         self.inner.write(offset, bytes)
     }
 
-    fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_durable(&self, offset: u64, bytes: &[u8], _written: &mut dyn FnMut()) -> io::Result<()> {
         match self.lie {
             Lie::Cached | Lie::Unsynced => self.inner.write(offset, bytes),
             Lie::Late => {
