@@ -55,9 +55,14 @@ impl Rhythm {
         self.calm_commits >= TIMES_MIN
     }
 
+    /// Whether those who are answered are likely to come back at once, so that the sooner they are answered the more they do.
+    pub(super) fn is_prompt(&self) -> bool {
+        self.prompt_returns >= TIMES_MIN
+    }
+
     /// Until when mail is likely to come from those who were just answered.
     pub(super) fn return_until_us(&self) -> Option<u64> {
-        let answered_us = self.answered_us.filter(|_| self.prompt_returns >= TIMES_MIN)?;
+        let answered_us = self.answered_us.filter(|_| self.is_prompt())?;
         Some(answered_us + PROMPT_US_MAX)
     }
 
