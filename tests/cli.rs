@@ -109,6 +109,28 @@ fn what_fails_is_retried_then_dead_then_redriven() {
 }
 
 #[test]
+fn a_message_that_is_to_be_retried_is_shown_with_its_history() {
+    let server = Home::new().serve();
+    server.cli(&["queue", "set", "jobs", "backoff_initial=1h", "backoff_max=1h"]).succeeds();
+    let id = server.publish("jobs", "payload", &["--attr", "region=north"]).to_string();
+    server.cli(&["work", "jobs", "--exec", "echo out of paper >&2; exit 7", "--max", "1"]).run();
+    let shown = server.cli(&["queue", "show", "jobs", "--id", &id]).succeeds();
+    for part in ["scheduled", "due", "exit code 7: out of paper", "region=north", "attempts    1", "payload"]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let row = server.json(&["queue", "show", "jobs", "--id", &id]);
+    assert_eq!(
+        (row["state"].as_str(), row["history"].as_array().map(Vec::len)),
+        (Some("scheduled"), Some(1))
+    );
+    let payload = server.cli(&["queue", "show", "jobs", "--id", &id, "--payload"]).succeeds();
+    assert_eq!(payload.trim_end(), "payload");
+    let said = server.cli(&["queue", "show", "others", "--id", &id]).fails();
+    assert!(said.contains("others") && said.contains(&id) && said.contains("acked"), "{said}");
+}
+
+#[test]
 fn dead_letters_are_purged() {
     let server = Home::new().config(QUICK_RETRIES).serve();
     for _ in 0..3 {
@@ -448,7 +470,7 @@ fn damage_in_what_was_durable_is_refused() {
 
 #[test]
 fn every_verb_explains_itself() {
-    let verbs: [(&[&str], &[&str]); 14] = [
+    let verbs: [(&[&str], &[&str]); 15] = [
         (&[], &["serve", "publish", "work", "device", "push", "queue", "dead"]),
         (
             &["serve"],
@@ -461,6 +483,7 @@ fn every_verb_explains_itself() {
         (&["queue"], &["ls", "stats"]),
         (&["queue", "ls"], &["--json", "--admin"]),
         (&["queue", "stats"], &["--json", "--admin"]),
+        (&["queue", "show"], &["--id", "--json", "--payload"]),
         (&["dead"], &["ls", "show", "redrive", "purge", "jobs"]),
         (&["dead", "ls"], &["--json", "--all-queues", "--reason", "--since", "--until", "--attr", "--text"]),
         (&["dead", "show"], &["--id", "--json"]),

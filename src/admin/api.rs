@@ -41,6 +41,7 @@ pub(super) fn routes(config: &AdminConfig) -> Router<Arc<Shared>> {
         .route("/queue-stats", get(queue_stats))
         .route("/queue-settings", get(queue_settings).post(queue_set))
         .route("/namespace-settings", get(namespace_settings).post(namespace_set))
+        .merge(super::messages::routes())
         .merge(super::dead::routes())
         .merge(super::bindings::routes())
         .merge(super::drain::routes());

@@ -7,22 +7,17 @@ use axum::extract::{Path, Query};
 use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::{Answer, NamespaceParams, Params, QueueParams, admitted, ask, queue_name, rows, unexpected};
 use super::error::ApiError;
+use super::messages::with_payload;
 use super::{Shared, State};
 use crate::clock::Wall;
 use crate::ids::MessageId;
 use crate::limits::{DEAD_IDS_MAX, REDRIVE_PER_S_MAX};
-use crate::mail::{
-    DEAD_REASONS, DeadFilter, DeadJobRow, DeadLetter, DeadSelection, OperatorReply, OperatorRequest,
-};
-use crate::wire::proto;
+use crate::mail::{DEAD_REASONS, DeadFilter, DeadJobRow, DeadSelection, OperatorReply, OperatorRequest};
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -110,7 +105,8 @@ async fn show(
     let letter = rows
         .pop()
         .ok_or_else(|| ApiError::not_found(format!("queue {} has no dead letter {id}", params.queue)))?;
-    shown(letter, state.config.message_bytes_max).map(Json)
+    let body = letter.body.as_deref().unwrap_or_default();
+    with_payload(json!(letter), body, state.config.message_bytes_max).map(Json)
 }
 
 async fn redrive(
@@ -216,32 +212,4 @@ fn selection(body: SelectionBody) -> Result<DeadSelection, ApiError> {
             "name dead letters with `id`, `ids` or `matching`, or say `all: true`; one of these",
         )),
     }
-}
-
-/// A dead letter with what it carries; a payload of more than `bytes_max` bytes by its size only.
-fn shown(letter: DeadLetter, bytes_max: usize) -> Result<Value, ApiError> {
-    let mut row = json!(letter);
-    let body = letter.body.unwrap_or_default();
-    let message = proto::Message::decode(body.as_slice())
-        .map_err(|error| ApiError::internal(format!("the stored message cannot be read: {error}")))?;
-    row["payload_bytes"] = message.payload.len().into();
-    if message.payload.len() <= bytes_max {
-        row["payload_base64"] = BASE64.encode(&message.payload).into();
-        if let Ok(text) = std::str::from_utf8(&message.payload) {
-            row["payload_text"] = text.into();
-        }
-    }
-    row["attributes"] = json!(message.attributes);
-    row["priority"] =
-        message.priority.checked_sub(1).unwrap_or(crate::limits::PRIORITY_DEFAULT.into()).into();
-    let keys = [
-        ("order_key", message.order_key),
-        ("fair_key", message.fair_key),
-        ("dedup_id", message.dedup_id),
-        ("trace_context", message.trace_context),
-    ];
-    for (name, value) in keys.into_iter().filter(|(_, value)| !value.is_empty()) {
-        row[name] = value.into();
-    }
-    Ok(row)
 }

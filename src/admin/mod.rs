@@ -11,6 +11,7 @@ mod dead;
 mod disk;
 mod drain;
 mod error;
+mod messages;
 mod pages;
 mod schedules;
 mod serve;

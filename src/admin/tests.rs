@@ -140,6 +140,7 @@ fn every_path_of_the_document_is_served_and_every_served_path_is_in_it() {
         (include_str!("bindings.rs"), "/api/v1"),
         (include_str!("dead.rs"), "/api/v1"),
         (include_str!("drain.rs"), "/api/v1"),
+        (include_str!("messages.rs"), "/api/v1"),
         (include_str!("schedules.rs"), "/api/v1"),
         (include_str!("pages.rs"), ""),
     ];

@@ -1,19 +1,16 @@
 //! `relaymesh dead`: messages that died, why, and how to bring them back.
 
-use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::bail;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Subcommand};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::operator::Operator;
 use super::out;
 use super::reach::Reach;
+use super::shown::{self, Form, stamp};
 use super::table;
 use super::values::{parse_attribute, parse_id, parse_text, parse_time};
 use crate::clock::Clock;
@@ -67,12 +64,8 @@ enum Verb {
         /// Its id.
         #[arg(long, value_parser = parse_id, allow_negative_numbers = true)]
         id: u64,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-        /// Print nothing but the payload, byte for byte.
-        #[arg(long, conflicts_with = "json")]
-        payload: bool,
+        #[command(flatten)]
+        form: Form,
     },
     /// Put dead letters back, ready, with their attempts anew. They keep their ids and their history. It stops when the queue is full; what
     /// never fits it stays dead with the reason too_large.
@@ -190,7 +183,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let operator = Operator::new(&args.reach);
     match args.verb {
         Verb::Ls { queue, filter, json, .. } => list(&operator, queue.as_ref(), &filter, json),
-        Verb::Show { queue, id, json, payload } => show(&operator, &queue, id, json, payload),
+        Verb::Show { queue, id, form } => show(&operator, &queue, id, &form),
         Verb::Redrive { queue, which, to, rate, json } => {
             let mut body = which.body(&queue)?;
             if let Some(to) = &to {
@@ -325,97 +318,14 @@ fn list(
     Ok(out::text(format_args!("{}", table::render(&head, &rows)))?)
 }
 
-fn show(
-    operator: &Operator<'_>,
-    queue: &QueueName,
-    id: u64,
-    json: bool,
-    payload: bool,
-) -> anyhow::Result<()> {
+fn show(operator: &Operator<'_>, queue: &QueueName, id: u64, form: &Form) -> anyhow::Result<()> {
     let letter = operator.get(&format!("dead/{id}"), &[("queue", queue.as_str())])?;
-    if json {
-        out::line(format_args!("{letter:#}"))?;
-        return Ok(());
-    }
-    let shown = letter["payload_base64"].as_str();
-    let bytes = STANDARD.decode(shown.unwrap_or_default())?;
-    let size = table::number(&letter, "payload_bytes");
-    let mut out = std::io::stdout().lock();
-    if payload {
-        if shown.is_none() {
-            anyhow::bail!(
-                "the payload has {size} bytes, too many to be shown: redrive the message to a queue and work on it"
-            );
-        }
-        out.write_all(&bytes)?;
-        return Ok(out.flush()?);
-    }
-    let full = usize::MAX;
-    writeln!(out, "id          {}", table::number(&letter, "id"))?;
-    writeln!(out, "queue       {}", table::text(&letter, "queue", full))?;
-    writeln!(out, "reason      {}", table::text(&letter, "reason", full))?;
-    writeln!(out, "last error  {}", table::text(&letter, "last_error", full))?;
-    writeln!(out, "published   {}", stamp(table::number(&letter, "published_unix_ms")))?;
-    writeln!(out, "died        {}", stamp(table::number(&letter, "died_unix_ms")))?;
-    writeln!(out, "size        {}", table::size(table::number(&letter, "bytes")))?;
-    for (name, value) in letter["attributes"].as_object().into_iter().flatten() {
-        let value = table::clean(value.as_str().unwrap_or_default(), full);
-        writeln!(out, "attribute   {}={value}", table::clean(name, full))?;
-    }
-    for (field, title) in KEYS {
-        if letter[field].is_string() {
-            writeln!(out, "{title:<12}{}", table::text(&letter, field, full))?;
-        }
-    }
-    write_attempts(&mut out, &letter)?;
-    match std::str::from_utf8(&bytes) {
-        _ if shown.is_none() => writeln!(out, "payload     {size} bytes, too many to be shown")?,
-        Ok(text) => writeln!(out, "payload     {}", table::clean(text, full))?,
-        Err(_) => writeln!(out, "payload     {} bytes, not text; --payload prints them", bytes.len())?,
-    }
-    Ok(())
-}
-
-/// What few messages have.
-const KEYS: [(&str, &str); 4] = [
-    ("order_key", "order key"),
-    ("fair_key", "fair key"),
-    ("dedup_id", "dedup id"),
-    ("trace_context", "trace"),
-];
-
-fn write_attempts(out: &mut impl Write, letter: &Value) -> anyhow::Result<()> {
-    writeln!(out, "attempts    {}", table::number(letter, "attempts"))?;
-    match table::number(letter, "history_left_out") {
-        0 => {}
-        left_out => writeln!(out, "       the first {left_out} were not kept")?,
-    }
-    for attempt in letter["history"].as_array().into_iter().flatten() {
-        let number = table::number(attempt, "attempt");
-        let when = stamp(table::number(attempt, "failed_unix_ms"));
-        let lasted = attempt["lasted_ms"].as_u64().map_or_else(|| "?".to_owned(), |ms| format!("{ms} ms"));
-        let client = table::text(attempt, "client", usize::MAX);
-        let client = if client.is_empty() { "-".to_owned() } else { client };
-        let error = table::text(attempt, "error", usize::MAX);
-        writeln!(out, "  {number:>3}  {when}  {lasted:>10}  {client}  {error}")?;
-    }
-    Ok(())
-}
-
-/// A time as people write it, in UTC, as long as any other one: tables of them have columns.
-pub(super) fn stamp(unix_ms: u64) -> String {
-    let timestamp = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    timestamp.map_or_else(|| "-".to_owned(), |timestamp| format!("{timestamp:.3}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_as_long_as_one_another() {
-        assert_eq!(stamp(1_700_000_000_420), "2023-11-14T22:13:20.420Z");
-        assert_eq!(stamp(1_700_000_000_000), "2023-11-14T22:13:20.000Z");
-        assert_eq!(stamp(u64::MAX), "-");
-    }
+    let text = |field: &str| table::text(&letter, field, usize::MAX);
+    let own = [
+        ("reason", text("reason")),
+        ("last error", text("last_error")),
+        ("published", stamp(table::number(&letter, "published_unix_ms"))),
+        ("died", stamp(table::number(&letter, "died_unix_ms"))),
+    ];
+    shown::show(&letter, &own, form)
 }

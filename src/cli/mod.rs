@@ -25,6 +25,7 @@ mod queue;
 mod reach;
 mod schedule;
 mod serve;
+mod shown;
 mod table;
 mod topic;
 mod values;

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::operator::Operator;
 use super::out;
 use super::reach::Reach;
+use super::shown::{self, Form, stamp};
 use super::table;
-use super::values::refuse_repeated;
+use super::values::{parse_id, refuse_repeated};
 use crate::ids::QueueName;
 
 /// See what waits in queues, and set their rules.
@@ -27,6 +28,7 @@ Examples:
   relaymesh queue ls
   relaymesh queue stats jobs
   relaymesh queue stats jobs --json | jq .ready
+  relaymesh queue show jobs --id 17           # where it stands, and what became of its attempts
   relaymesh queue set jobs attempts=3 backoff_initial=10s weight.gold=5
   relaymesh queue set jobs attempts=          # back to the server's configuration
   relaymesh queue settings jobs";
@@ -49,6 +51,16 @@ enum Verb {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Show one message, whether it waits, is worked on or is dead: its state, attempts and payload. `publish` prints ids.
+    Show {
+        /// The queue, or `device/<id>` for a mailbox.
+        queue: QueueName,
+        /// The message's id.
+        #[arg(long, value_parser = parse_id, allow_negative_numbers = true)]
+        id: u64,
+        #[command(flatten)]
+        form: Form,
     },
     /// Set rules of one queue, all that are given or none; they are kept through restarts.
     Set {
@@ -111,6 +123,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 out::text(format_args!("{}", table::render(&HEAD, &[cells(&stats)])))?;
             }
         }
+        Verb::Show { queue, id, form } => {
+            let message = operator.get(&format!("messages/{id}"), &[("queue", queue.as_str())])?;
+            shown::show(&message, &standing(&message), &form)?;
+        }
         Verb::Set { queue, changes, json } => {
             let body = json!({ "queue": queue.as_str(), "settings": settings(changes)? });
             let all = operator.post("queue-settings", body)?;
@@ -133,6 +149,22 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where a message stands; only what there is to say.
+fn standing(message: &Value) -> Vec<(&'static str, String)> {
+    let text = |field| Some(table::text(message, field, usize::MAX)).filter(|text| !text.is_empty());
+    let time = |field| message[field].as_u64().map(stamp);
+    let lines = [
+        ("state", text("state")),
+        ("due", time("due_unix_ms")),
+        ("worker", message["client"].as_str().and(text("client"))),
+        ("since", time("leased_unix_ms")),
+        ("last error", text("last_error")),
+        ("published", time("published_unix_ms")),
+        ("expires", time("expires_unix_ms")),
+    ];
+    lines.into_iter().filter_map(|(title, text)| Some((title, text?))).collect()
 }
 
 pub(super) fn parse_change(text: &str) -> Result<(String, Option<String>), String> {

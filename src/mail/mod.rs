@@ -32,8 +32,8 @@ pub use lane::{
     CommandReceiver, CommandSender, EffectReceiver, EffectSender, LaneFull, command_lanes, effect_lane,
 };
 pub use operator::{
-    DEAD_REASONS, DeadFilter, DeadJobRow, DeadLetter, DeadSelection, FailedAttempt, NamespaceStats,
-    OperatorReply, OperatorRequest, QueueStats, SettingRow,
+    DEAD_REASONS, DeadFilter, DeadJobRow, DeadLetter, DeadSelection, FailedAttempt, MessageRow,
+    NamespaceStats, OperatorReply, OperatorRequest, QueueStats, SettingRow,
 };
 pub use schedule::{Misfire, ScheduleRow, ScheduleSpec};
 pub use topic::{Broadcast, TopicSet, TopicSubscription};

@@ -163,6 +163,15 @@ pub enum OperatorRequest {
         /// Which message.
         id: MessageId,
     },
+    /// One message with its body, whether it waits, is worked on or is dead. Answered with `Message`.
+    MessageShow {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which queue.
+        queue: QueueName,
+        /// Which message.
+        id: MessageId,
+    },
     /// Puts dead letters back, ready, with their attempts anew. Answered with `Changed` once durable; with a rate at once,
     /// with `Jobs` of one row, and goes on until it is done, cancelled or ended by a restart.
     DeadRedrive {
@@ -222,6 +231,7 @@ impl OperatorRequest {
             | Self::NamespaceSettings { namespace, .. }
             | Self::DeadList { namespace, .. }
             | Self::DeadShow { namespace, .. }
+            | Self::MessageShow { namespace, .. }
             | Self::DeadRedrive { namespace, .. }
             | Self::DeadPurge { namespace, .. }
             | Self::DeadJobs { namespace, .. }
@@ -286,6 +296,8 @@ pub enum OperatorReply {
     Schedules(Vec<ScheduleRow>),
     /// The bounds of a namespace, and what it holds.
     Namespace(Vec<SettingRow>, NamespaceStats),
+    /// A message, if the queue has it.
+    Message(Option<Box<MessageRow>>),
     /// A dead letter, or none.
     Dead(Vec<DeadLetter>),
     /// Rows of dead letters.
@@ -377,6 +389,40 @@ pub struct SettingRow {
 /// Why messages die: their attempts were used up, their time to live passed, they made room for others, a consumer refused
 /// them for good, or the queue they were to go to never has room for one of their size.
 pub const DEAD_REASONS: [&str; 5] = ["attempts", "expired", "overflow", "rejected", "too_large"];
+
+/// A message as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MessageRow {
+    /// Its id.
+    pub id: u64,
+    /// The queue it is in.
+    pub queue: String,
+    /// `ready`, `scheduled`, `leased`, `blocked` or `dead`, as the numbers of its queue count it.
+    pub state: &'static str,
+    /// When it is due, if it is scheduled, in milliseconds since 1970.
+    pub due_unix_ms: Option<u64>,
+    /// Who works on it, if it is leased.
+    pub client: Option<String>,
+    /// Since when, in milliseconds since 1970.
+    pub leased_unix_ms: Option<u64>,
+    /// What the last attempt that failed said, empty when it said nothing.
+    pub last_error: String,
+    /// How many attempts count, one under way included.
+    pub attempts: u32,
+    /// Milliseconds since 1970.
+    pub published_unix_ms: u64,
+    /// When its time to live ends, in milliseconds since 1970; it does not while it is leased or dead.
+    pub expires_unix_ms: Option<u64>,
+    /// Bytes of the encoded message.
+    pub bytes: u64,
+    /// Failed attempts before those of `history`, which were not kept.
+    pub history_left_out: u32,
+    /// The last attempts that failed, oldest first, at most [`crate::limits::HISTORY_MAX`].
+    pub history: Vec<FailedAttempt>,
+    /// The encoded `Message`.
+    #[serde(skip)]
+    pub body: Vec<u8>,
+}
 
 /// A message that died.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -45,6 +45,20 @@ pub(super) enum State {
     Dead,
 }
 
+impl State {
+    /// Its name, as operators read it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Blocked => "blocked",
+            Self::Ready => "ready",
+            Self::Scheduled => "scheduled",
+            Self::Leased => "leased",
+            Self::Dead => "dead",
+        }
+    }
+}
+
 /// One message.
 #[derive(Debug)]
 pub(super) struct Message {

@@ -144,6 +144,8 @@ enum Reading {
     /// A job that has to see whether this is one of the dead letters it looks for.
     Job { job: u64, message: MessageId },
     /// An operator who looks at a dead letter.
+    ShowDead { conn: ConnKey, message: MessageId },
+    /// An operator who looks at a message, whatever became of it.
     Show { conn: ConnKey, message: MessageId },
 }
 

@@ -1,17 +1,17 @@
-//! What operators ask: queues in numbers, dead letters to look at, redrive or purge, and a publish by hand.
+//! What operators ask: queues in numbers, messages and dead letters to look at, and a publish by hand.
 
-use crate::clock::{Now, Time};
+use crate::clock::{Now, Time, Wall};
 use crate::ids::{ConnKey, MessageId, Namespace, QueueName};
 use crate::log::Ticket;
 use crate::mail::{
-    DeadLetter, Effect, FailedAttempt, OperatorReply, OperatorRequest, PublishMessage, QueueStats,
-    RefusalCode,
+    DeadLetter, Effect, FailedAttempt, MessageRow, OperatorReply, OperatorRequest, PublishMessage,
+    QueueStats, RefusalCode,
 };
 use crate::queue::ack_and_publish::Asking;
 use crate::queue::dedup::digests;
 use crate::queue::fanout::Topical;
 use crate::queue::lifecycle::End;
-use crate::queue::messages::State;
+use crate::queue::messages::{FailureKept, State};
 use crate::queue::record::Reason;
 use crate::queue::{Brain, Reading, Turn, refused};
 
@@ -38,10 +38,12 @@ impl Brain {
                 return self.move_dead(conn, namespace, queue, selection, None, None, turn);
             }
             OperatorRequest::DeadShow { namespace, queue, id } => {
-                match self.show(conn, &namespace, &queue, id, turn) {
-                    Some(reply) => reply,
-                    None => return,
-                }
+                let Some(reply) = self.show_dead(conn, &namespace, &queue, id, turn) else { return };
+                reply
+            }
+            OperatorRequest::MessageShow { namespace, queue, id } => {
+                let Some(reply) = self.show_message(conn, &namespace, &queue, id, turn) else { return };
+                reply
             }
             OperatorRequest::Namespaces => OperatorReply::Namespaces(
                 self.queues.tenants().map(|tenant| tenant.name.to_string()).collect(),
@@ -159,21 +161,23 @@ impl Brain {
         }
     }
 
+    /// Attempts that failed, as far as they were kept, oldest first.
+    fn history(&self, slot: u32) -> Vec<FailedAttempt> {
+        let row = |failure: &FailureKept| FailedAttempt {
+            attempt: failure.attempt,
+            client: failure.client.to_string(),
+            failed_unix_ms: failure.wall.0,
+            error: failure.error.to_string(),
+            lasted_ms: failure.lasted_ms,
+        };
+        self.messages.rare(slot).map_or_else(Vec::new, |rare| rare.failures.iter().map(row).collect())
+    }
+
     pub(super) fn dead_letter(&self, slot: u32, now: Now) -> DeadLetter {
         let message = self.messages.at(slot);
         let rare = self.messages.rare(slot);
-        let history: Vec<FailedAttempt> = rare.map_or_else(Vec::new, |rare| {
-            let row = |failure: &crate::queue::messages::FailureKept| FailedAttempt {
-                attempt: failure.attempt,
-                client: failure.client.to_string(),
-                failed_unix_ms: failure.wall.0,
-                error: failure.error.to_string(),
-                lasted_ms: failure.lasted_ms,
-            };
-            rare.failures.iter().map(row).collect()
-        });
-        let (reason, died) =
-            rare.and_then(|rare| rare.dead).unwrap_or((Reason::Attempts, crate::clock::Wall(0)));
+        let history = self.history(slot);
+        let (reason, died) = rare.and_then(|rare| rare.dead).unwrap_or((Reason::Attempts, Wall(0)));
         DeadLetter {
             id: message.id,
             queue: self.queues.at(message.queue).name.to_string(),
@@ -195,7 +199,7 @@ impl Brain {
     }
 
     /// The answer, or `None` when it has to wait for the body.
-    fn show(
+    fn show_dead(
         &mut self,
         conn: ConnKey,
         namespace: &Namespace,
@@ -209,19 +213,77 @@ impl Brain {
         let message = self.messages.at(slot);
         let Some(body) = self.messages.body(slot) else {
             let read = turn.journal.read(message.position, message.body_offset, message.body_len);
-            self.reads.insert(read, Reading::Show { conn, message: id });
+            self.reads.insert(read, Reading::ShowDead { conn, message: id });
             return None;
         };
         let row = DeadLetter { body: Some(body.to_vec()), ..self.dead_letter(slot, turn.now) };
         Some(OperatorReply::Dead(vec![row]))
     }
 
-    pub(super) fn show_read(&mut self, conn: ConnKey, id: MessageId, bytes: &[u8], turn: &mut Turn<'_>) {
+    pub(super) fn dead_read(&mut self, conn: ConnKey, id: MessageId, bytes: &[u8], turn: &mut Turn<'_>) {
         let dead = self.messages.find(id).filter(|&slot| self.messages.at(slot).state == State::Dead);
         let row =
             dead.map(|slot| DeadLetter { body: Some(bytes.to_vec()), ..self.dead_letter(slot, turn.now) });
         let reply = Box::new(OperatorReply::Dead(row.into_iter().collect()));
         turn.push_now(Effect::Operator { conn, reply });
+    }
+
+    /// The answer, or `None` when it has to wait for the body.
+    fn show_message(
+        &mut self,
+        conn: ConnKey,
+        namespace: &Namespace,
+        queue: &QueueName,
+        id: MessageId,
+        turn: &mut Turn<'_>,
+    ) -> Option<OperatorReply> {
+        let queue = self.find_queue(namespace, queue);
+        let found = self.messages.find(id).filter(|&slot| Some(self.messages.at(slot).queue) == queue);
+        let Some(slot) = found else { return Some(OperatorReply::Message(None)) };
+        let message = self.messages.at(slot);
+        let Some(body) = self.messages.body(slot) else {
+            let read = turn.journal.read(message.position, message.body_offset, message.body_len);
+            self.reads.insert(read, Reading::Show { conn, message: id });
+            return None;
+        };
+        let row = self.message_row(slot, body.to_vec(), turn.now);
+        Some(OperatorReply::Message(Some(Box::new(row))))
+    }
+
+    pub(super) fn message_read(&mut self, conn: ConnKey, id: MessageId, bytes: &[u8], turn: &mut Turn<'_>) {
+        let found = self.messages.find(id);
+        let row = found.map(|slot| Box::new(self.message_row(slot, bytes.to_vec(), turn.now)));
+        turn.push_now(Effect::Operator { conn, reply: Box::new(OperatorReply::Message(row)) });
+    }
+
+    fn message_row(&self, slot: u32, body: Vec<u8>, now: Now) -> MessageRow {
+        let message = self.messages.at(slot);
+        let lease = (message.state == State::Leased).then(|| &self.leases[message.next as usize]);
+        let history = self.history(slot);
+        MessageRow {
+            id: message.id,
+            queue: self.queues.at(message.queue).name.to_string(),
+            state: message.state.as_str(),
+            due_unix_ms: (message.state == State::Scheduled).then(|| self.due(slot, now).0),
+            client: lease.map(|lease| self.directory.at(lease.client).name.as_str().to_owned()),
+            leased_unix_ms: lease
+                .filter(|lease| lease.since > Time(0))
+                .map(|lease| now.wall_at(lease.since).0),
+            last_error: history.last().map_or_else(String::new, |failure| failure.error.clone()),
+            attempts: u32::from(message.spent),
+            published_unix_ms: now.wall_at(message.published).0,
+            expires_unix_ms: (message.expires > Time(0)).then(|| now.wall_at(message.expires).0),
+            bytes: u64::from(message.body_len),
+            history_left_out: history.first().map_or(0, |first| first.attempt.saturating_sub(1)),
+            history,
+            body,
+        }
+    }
+
+    /// What the wall clock will show when this scheduled message is due, as far as it is known now.
+    fn due(&self, slot: u32, now: Now) -> Wall {
+        let due = self.messages.rare(slot).map_or(Wall(0), |rare| rare.due);
+        if due > Wall(0) { due } else { now.wall_at(self.messages.at(slot).until()) }
     }
 
     /// A dead letter is ready again, in `queue`, with its attempts anew and the time to live of that queue, for its own is

@@ -328,7 +328,8 @@ impl Brain {
                     self.end_read(slot);
                     self.deliver_read(slot, bytes, turn);
                 }
-                Some(Reading::Show { conn, message }) => self.show_read(conn, message, bytes, turn),
+                Some(Reading::ShowDead { conn, message }) => self.dead_read(conn, message, bytes, turn),
+                Some(Reading::Show { conn, message }) => self.message_read(conn, message, bytes, turn),
                 Some(Reading::Job { job, message }) => self.job_read(job, message, bytes),
                 Some(Reading::Abandoned) | None => {}
             }

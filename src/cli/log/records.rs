@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::cli::{dead, table};
+use crate::cli::{shown, table};
 use crate::clock::Time;
 use crate::queue::record::{
     DedupRecord, Digest, PublishRecord, Record, ScheduleRecord, SnapshotRecord, Standing, Target,
@@ -282,7 +282,7 @@ fn carried(body: &[u8]) -> Fields {
 /// A field for people: `name=value`, a wall clock's time as a date.
 pub(super) fn in_words(name: &str, value: &Value) -> String {
     match (name.strip_suffix("_unix_ms"), value) {
-        (Some(name), Value::Number(at)) => format!("{name}={}", dead::stamp(at.as_u64().unwrap_or(0))),
+        (Some(name), Value::Number(at)) => format!("{name}={}", shown::stamp(at.as_u64().unwrap_or(0))),
         (None, Value::String(text)) if !text.is_empty() && !text.contains(is_awkward) => {
             format!("{name}={}", table::clean(text, usize::MAX))
         }

@@ -242,3 +242,70 @@ fn a_queue_waits_once_for_a_free_place_among_the_reads() {
     }
     assert_eq!(got, 9 + 50);
 }
+
+fn shown(world: &mut World, queue: &str, id: u64) -> Option<MessageRow> {
+    let (namespace, queue, id) = (tenant(), name(queue), MessageId(id));
+    match world.operate(OperatorRequest::MessageShow { namespace, queue, id }) {
+        OperatorReply::Message(row) => row.map(|row| *row),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_message_is_shown_wherever_it_stands() {
+    // Without memory for bodies, each is read back from the log.
+    for bytes_max in [1 << 20, 0] {
+        let mut world =
+            World::with(QueueConfig { body_memory_bytes_max: bytes_max, ..QueueConfig::default() });
+        let settings = [("attempts", "2"), ("backoff_initial", "10s"), ("backoff_jitter", "0")];
+        world.set("jobs", &settings);
+        let conn = world.attach("worker");
+        world.publish(conn, "jobs", &["work"]);
+        world.commit();
+        let row = shown(&mut world, "jobs", 1).unwrap();
+        assert_eq!((row.id, &*row.queue, row.state, row.attempts), (1, "jobs", "ready", 0));
+        assert_eq!((&*row.body, row.published_unix_ms), (&b"work"[..], world.now.wall.0));
+        assert_eq!(
+            (row.due_unix_ms, row.client, row.leased_unix_ms, row.expires_unix_ms),
+            (None, None, None, None)
+        );
+
+        world.advance(Duration::from_millis(500));
+        world.subscribe(conn, 1, "jobs", 10);
+        let lease = deliveries(&world.commit())[0].0.lease;
+        world.advance(Duration::from_millis(700));
+        let row = shown(&mut world, "jobs", 1).unwrap();
+        assert_eq!((row.state, row.client.as_deref(), row.attempts), ("leased", Some("worker"), 1));
+        assert_eq!(row.leased_unix_ms, Some(world.now.wall.0 - 700));
+
+        world.settle(conn, &[lease], nack("no paper"));
+        world.commit();
+        let row = shown(&mut world, "jobs", 1).unwrap();
+        assert_eq!((row.state, row.due_unix_ms), ("scheduled", Some(world.now.wall.0 + 10_000)));
+        assert_eq!((&*row.last_error, row.attempts, row.history_left_out), ("no paper", 1, 0));
+        let seen: Vec<_> = row.history.iter().map(|f| (f.attempt, &*f.client, f.lasted_ms)).collect();
+        assert_eq!(seen, [(1, "worker", Some(700))]);
+
+        world.advance(Duration::from_secs(10));
+        let lease = deliveries(&world.commit())[0].0.lease;
+        world.settle(conn, &[lease], nack("again"));
+        world.commit();
+        let row = shown(&mut world, "jobs", 1).unwrap();
+        assert_eq!((row.state, row.history.len(), &*row.body), ("dead", 2, &b"work"[..]));
+        assert_eq!(shown(&mut world, "jobs", 2), None);
+        assert_eq!(shown(&mut world, "others", 1), None, "it is not in that queue");
+    }
+}
+
+#[test]
+fn a_message_that_waits_for_the_wall_clock_is_shown_with_that() {
+    let mut world = World::new();
+    let conn = world.attach("worker");
+    let due = world.now.wall.0 + 3_600_000;
+    let message = proto::Message { due_unix_ms: due, ttl_ms: 60_000, ..Default::default() };
+    world.publish_message(conn, "jobs", &message);
+    world.commit();
+    let row = shown(&mut world, "jobs", 1).unwrap();
+    assert_eq!((row.state, row.due_unix_ms), ("scheduled", Some(due)));
+    assert_eq!(row.expires_unix_ms, Some(due + 60_000));
+}
