@@ -185,11 +185,11 @@ impl Operator {
                 }
             }
             (Asked::Change, OperatorReply::Changed(count)) => self.changed += count,
-            (Asked::Binding(number), OperatorReply::Bindings(_) | OperatorReply::Changed(_)) => {
-                ledger.bound.answered(number);
+            (Asked::Binding(number), reply @ (OperatorReply::Bindings(_) | OperatorReply::Changed(_))) => {
+                ledger.bound.answered(number, matches!(reply, OperatorReply::Changed(_)));
             }
-            (Asked::Schedule(key), OperatorReply::Schedules(_) | OperatorReply::Changed(_)) => {
-                ledger.timed.answered(key);
+            (Asked::Schedule(key), reply @ (OperatorReply::Schedules(_) | OperatorReply::Changed(_))) => {
+                ledger.timed.answered(key, matches!(reply, OperatorReply::Changed(_)));
             }
             (Asked::Change, OperatorReply::Refused(_) | OperatorReply::Jobs(_)) => {}
             (asked, reply) => panic!("the operator asked {asked:?} and was answered {reply:?}"),

@@ -18,6 +18,15 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
+    /// The server answered to the wish, or to that for its end. An answer to the first may come when the second is on its way.
+    pub(super) fn answered(&mut self, is_end: bool) {
+        *self = match (*self, is_end) {
+            (Self::Asked, false) => Self::There,
+            (Self::Ending, true) => Self::Gone,
+            (other, _) => other,
+        };
+    }
+
     /// The server died: what was not answered may be so or not.
     pub(crate) fn unanswered(&mut self) {
         *self = match *self {

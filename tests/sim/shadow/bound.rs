@@ -143,14 +143,9 @@ impl Bound {
         self.fanouts.values_mut().for_each(|fanout| _ = fanout.sure.remove(&number));
     }
 
-    /// The server answered for one binding.
-    pub(crate) fn answered(&mut self, number: usize) {
-        let stage = &mut self.bindings[number].stage;
-        *stage = match *stage {
-            Stage::Asked => Stage::There,
-            Stage::Ending => Stage::Gone,
-            other => other,
-        };
+    /// The server answered for one binding: to the wish for it, or for its end.
+    pub(crate) fn answered(&mut self, number: usize, is_end: bool) {
+        self.bindings[number].stage.answered(is_end);
     }
 
     /// The copies of a message, each with its queue and whether there must be one.

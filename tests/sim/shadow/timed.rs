@@ -85,13 +85,9 @@ impl Timed {
     }
 
     /// The server answered for one schedule.
-    pub(crate) fn answered(&mut self, key: u64) {
+    pub(crate) fn answered(&mut self, key: u64, is_end: bool) {
         let Some(schedule) = self.all.get_mut(&key) else { return };
-        schedule.stage = match schedule.stage {
-            Stage::Asked => Stage::There,
-            Stage::Ending => Stage::Gone,
-            other => other,
-        };
+        schedule.stage.answered(is_end);
     }
 
     /// As [`Ledger::take_back`](super::Ledger::take_back).
