@@ -198,6 +198,17 @@ impl Brain {
         self.queues.at(queue).dead.get(&id.0).copied()
     }
 
+    /// The body of a message, or `None` when it is read for `reading`.
+    fn body_or_read(&mut self, slot: u32, reading: Reading, turn: &mut Turn<'_>) -> Option<Vec<u8>> {
+        if let Some(body) = self.messages.body(slot) {
+            return Some(body.to_vec());
+        }
+        let message = self.messages.at(slot);
+        let read = turn.journal.read(message.position, message.body_offset, message.body_len);
+        self.reads.insert(read, reading);
+        None
+    }
+
     /// The answer, or `None` when it has to wait for the body.
     fn show_dead(
         &mut self,
@@ -210,13 +221,8 @@ impl Brain {
         let Some(slot) = self.find_dead(namespace, queue, id) else {
             return Some(OperatorReply::Dead(Vec::new()));
         };
-        let message = self.messages.at(slot);
-        let Some(body) = self.messages.body(slot) else {
-            let read = turn.journal.read(message.position, message.body_offset, message.body_len);
-            self.reads.insert(read, Reading::ShowDead { conn, message: id });
-            return None;
-        };
-        let row = DeadLetter { body: Some(body.to_vec()), ..self.dead_letter(slot, turn.now) };
+        let body = self.body_or_read(slot, Reading::ShowDead { conn, message: id }, turn)?;
+        let row = DeadLetter { body: Some(body), ..self.dead_letter(slot, turn.now) };
         Some(OperatorReply::Dead(vec![row]))
     }
 
@@ -240,13 +246,8 @@ impl Brain {
         let queue = self.find_queue(namespace, queue);
         let found = self.messages.find(id).filter(|&slot| Some(self.messages.at(slot).queue) == queue);
         let Some(slot) = found else { return Some(OperatorReply::Message(None)) };
-        let message = self.messages.at(slot);
-        let Some(body) = self.messages.body(slot) else {
-            let read = turn.journal.read(message.position, message.body_offset, message.body_len);
-            self.reads.insert(read, Reading::Show { conn, message: id });
-            return None;
-        };
-        let row = self.message_row(slot, body.to_vec(), turn.now);
+        let body = self.body_or_read(slot, Reading::Show { conn, message: id }, turn)?;
+        let row = self.message_row(slot, body, turn.now);
         Some(OperatorReply::Message(Some(Box::new(row))))
     }
 
@@ -282,8 +283,10 @@ impl Brain {
 
     /// What the wall clock will show when this scheduled message is due, as far as it is known now.
     fn due(&self, slot: u32, now: Now) -> Wall {
-        let due = self.messages.rare(slot).map_or(Wall(0), |rare| rare.due);
-        if due > Wall(0) { due } else { now.wall_at(self.messages.at(slot).until()) }
+        match self.messages.rare(slot) {
+            Some(rare) if rare.due > Wall(0) => rare.due.max(now.wall_at(rare.no_sooner)),
+            _ => now.wall_at(self.messages.at(slot).until()),
+        }
     }
 
     /// A dead letter is ready again, in `queue`, with its attempts anew and the time to live of that queue, for its own is

@@ -308,4 +308,8 @@ fn a_message_that_waits_for_the_wall_clock_is_shown_with_that() {
     let row = shown(&mut world, "jobs", 1).unwrap();
     assert_eq!((row.state, row.due_unix_ms), ("scheduled", Some(due)));
     assert_eq!(row.expires_unix_ms, Some(due + 60_000));
+    let later = proto::Message { due_unix_ms: due, delay_ms: 7_200_000, ..Default::default() };
+    world.publish_message(conn, "jobs", &later);
+    world.commit();
+    assert_eq!(shown(&mut world, "jobs", 2).unwrap().due_unix_ms, Some(world.now.wall.0 + 7_200_000));
 }
